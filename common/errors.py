@@ -1,0 +1,100 @@
+"""Every error of the contract: what was wrong, where, and what to do.
+
+Must never hold logic beyond building a sentence. `TransientError` marks what a retry may cure.
+"""
+
+from __future__ import annotations
+
+
+class TwinError(Exception):
+    """Base of every error that the project raises on purpose."""
+
+
+class TransientError(TwinError):
+    """May succeed when tried again without changing anything."""
+
+
+class ContractError(TwinError):
+    """A message breaks the contract; the sender must be corrected."""
+
+
+class UnknownSchemaError(ContractError):
+    """The message was written for another schema version."""
+
+    def __init__(self, found: object, known: int) -> None:
+        self.found, self.known = found, known
+        super().__init__(
+            f"The message has schema {found!r}, this software knows schema {known}: "
+            "upgrade the older side before it sends more."
+        )
+
+
+class MalformedMessageError(ContractError):
+    """The payload does not parse, or a field has the wrong type, length or range."""
+
+    def __init__(self, kind: str, problem: str) -> None:
+        self.kind, self.problem = kind, problem
+        super().__init__(f"A {kind} message was refused: {problem}. Correct its sender.")
+
+
+class TopicError(ContractError):
+    """A topic or a name that becomes part of one is not of the contract."""
+
+    def __init__(self, what: str, value: str) -> None:
+        self.what, self.value = what, value
+        super().__init__(f"{value[:80]!r} is no valid {what}: use 1-64 of A-Z a-z 0-9 _ -.")
+
+
+class BundleError(TwinError):
+    """A bundle is missing, damaged, or does not fit the contract."""
+
+    def __init__(self, where: object, problem: str, remedy: str) -> None:
+        self.where, self.problem = where, problem
+        super().__init__(f"The bundle at {where} cannot be used: {problem}. {remedy}")
+
+
+class ModelContractError(BundleError):
+    """The .tflite has other tensors than the manifest declares."""
+
+    def __init__(self, where: object, problem: str) -> None:
+        super().__init__(
+            where,
+            problem,
+            "A model takes 'features' float32[n, F] and 'parameters' float32[n, P] "
+            "and gives one 'voltage' float32[n, 1].",
+        )
+
+
+class SignatureError(TwinError):
+    """A signed revision cannot be believed."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"The signature cannot be trusted: {problem}. Check the trusted keys.")
+
+
+class KeyFileError(TwinError):
+    """A key file is missing or not what it should be."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        self.path, self.problem = path, problem
+        super().__init__(f"The key file {path} {problem}. Make keys with `twin-cloud keys create`.")
+
+
+class ChainError(TwinError):
+    """The hash chain of one vehicle is broken."""
+
+    def __init__(self, vehicle_id: str, number: int, problem: str) -> None:
+        self.vehicle_id, self.number, self.problem = vehicle_id, number, problem
+        super().__init__(
+            f"The chain of vehicle {vehicle_id} breaks at revision {number}: {problem}. "
+            "Somebody edited the history: restore it from a backup and find out who."
+        )
+
+
+class CalibrationError(TwinError):
+    """A calibration cannot be carried out on this evidence."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"No calibration is possible: {problem}. The old revision stays in force.")

@@ -1,0 +1,185 @@
+"""What a bundle declares about its model: features, calibratable parameters, noise, limits, health.
+
+Pure values. Must never assume any particular feature, unit or chemistry: whatever the vehicle and
+the cloud know about a model stands here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import msgspec
+
+from common.errors import BundleError
+
+MANIFEST_SCHEMA = 1
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+class MovingAverage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An exponentially weighted moving average of another signal, computed on the vehicle.
+
+    y += (1 - exp(-dt/tau)) * (x - y), started at the trip's first sample.
+    """
+
+    signal: Name
+    time_constant_s: Positive
+
+
+class Signal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A quantity with its unit; a value outside [minimum, maximum] is implausible and refused."""
+
+    name: Name
+    unit: str
+    minimum: float
+    maximum: float
+
+
+class Feature(Signal, frozen=True):
+    """One input of the graph: a signal of the car, or a moving average of one."""
+
+    moving_average: MovingAverage | None = None
+
+
+class Target(Signal, frozen=True):
+    """The measured quantity that the graph predicts, in volts of a cell or of a pack."""
+
+
+class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One calibratable input of the graph, with its prior.
+
+    `rate_prior_std` is the prior standard deviation of its ageing rate per odometer unit; zero
+    leaves the rate out of the state. `process_noise` and `rate_process_noise` are variance
+    densities per odometer unit (random walk of the parameter, and of its rate).
+    """
+
+    name: Name
+    unit: str
+    nominal: float
+    prior_std: Positive
+    lower: float
+    upper: float
+    process_noise: NonNegative = 0.0
+    rate_prior_std: NonNegative = 0.0
+    rate_process_noise: NonNegative = 0.0
+
+
+class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How state of health is read off the model.
+
+    The swept feature grows from `start` to `stop` while the others stay at `reference`; where the
+    predicted voltage falls to the cut-off, the battery is empty. State of health is that point
+    relative to the same at the nominal parameters.
+    """
+
+    swept_feature: Name
+    start: float
+    stop: float
+    reference: dict[str, float]
+
+
+class SobolIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sobol indices of one input with the half widths of their 95 % confidence intervals."""
+
+    name: str
+    first: float
+    first_ci: float
+    total: float
+    total_ci: float
+    selected: bool = False
+    reason: str = ""
+
+
+class PairIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Second-order Sobol index of a pair of inputs."""
+
+    first: str
+    second: str
+    index: float
+    ci: float
+
+
+class Sensitivity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The evidence on which the parameters were selected."""
+
+    samples: int
+    indices: list[SobolIndex]
+    pairs: list[PairIndex] = []
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that vehicle and cloud know about one model."""
+
+    schema: int
+    name: Name
+    model_sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    features: Annotated[list[Feature], msgspec.Meta(min_length=1, max_length=32)]
+    target: Target
+    parameters: Annotated[list[Parameter], msgspec.Meta(min_length=1, max_length=32)]
+    measurement_noise_std_v: Positive
+    model_discrepancy_std_v: NonNegative
+    cutoff_voltage_v: float
+    error_threshold_v: Positive
+    odometer_unit: str = "km"
+    health: Health | None = None
+    sensitivity: Sensitivity | None = None
+    provenance: dict[str, Any] = {}
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """In the order of the graph's input."""
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """In the order of the graph's input."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+
+def decode_manifest(raw: bytes, where: object) -> Manifest:
+    """Parse and check a manifest; `where` names it in the error. Raises BundleError."""
+    try:
+        schema = msgspec.json.decode(raw, type=dict[str, Any]).get("schema")
+        if schema != MANIFEST_SCHEMA:
+            problem = f"its manifest has schema {schema!r}, this software knows {MANIFEST_SCHEMA}"
+            raise BundleError(where, problem, "Upgrade the software, or train the bundle again.")
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(where, f"manifest.json: {error}", "Correct that field.") from error
+    inconsistent = _first_problem(manifest)
+    if inconsistent:
+        raise BundleError(where, f"manifest.json: {inconsistent}", "Correct that field.")
+    return manifest
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Canonical, human-readable bytes; the same manifest gives the same bytes."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def _first_problem(manifest: Manifest) -> str | None:
+    names = [*manifest.feature_names, manifest.target.name, *manifest.parameter_names]
+    if len(set(names)) != len(names):
+        return "a name stands twice among features, target and parameters"
+    signals: list[Signal] = [*manifest.features, manifest.target]
+    for ranged in signals:
+        if not (math.isfinite(ranged.minimum) and ranged.minimum < ranged.maximum < math.inf):
+            return f"{ranged.name} needs a finite minimum below its maximum"
+    for parameter in manifest.parameters:
+        if not parameter.lower < parameter.nominal < parameter.upper:
+            return f"{parameter.name} needs lower < nominal < upper"
+    return _health_problem(manifest)
+
+
+def _health_problem(manifest: Manifest) -> str | None:
+    health = manifest.health
+    if health is None:
+        return None
+    needed = set(manifest.feature_names) - {health.swept_feature}
+    if health.swept_feature not in manifest.feature_names or needed != set(health.reference):
+        return "health needs one swept feature and a reference value for each other feature"
+    return None if health.start < health.stop else "health needs start < stop"

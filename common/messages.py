@@ -1,0 +1,185 @@
+"""The messages of the contract: their fields, their bytes, and the checks before one is believed.
+
+JSON; unknown fields are ignored, unknown schema versions refused. Must never let a non-finite
+number, a wrong length or another vehicle's message pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Final, Literal, TypeVar
+
+import msgspec
+
+from common.errors import MalformedMessageError, UnknownSchemaError
+
+SCHEMA: Final = 1
+MAX_PAYLOAD_BYTES: Final = 128 * 1024  # AWS IoT Core
+MAX_TRACE_POINTS: Final = 512
+
+Identifier = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+MessageId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+UnixTime = Annotated[float, msgspec.Meta(ge=0, lt=32503680000)]  # up to the year 3000
+# A column of a trace; one number stands for a column that does not change.
+Column = list[float] | float
+
+
+class TripSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """vehicle -> cloud, for every trip. `revision` 0 means the bundle's nominal parameters."""
+
+    schema: int = SCHEMA
+    message_id: MessageId
+    vehicle_id: Identifier
+    trip_id: Identifier
+    bundle: Digest
+    revision: Count
+    started_at: UnixTime
+    duration_s: NonNegative
+    odometer_start: NonNegative
+    odometer_end: NonNegative
+    samples: Count
+    refused_samples: Count
+    error_v: NonNegative
+    band95_v: NonNegative
+    coverage95: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    feature_means: list[float]
+    breach: bool
+    partial: bool = False
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """A trip thinned for the wire. `time_s` from the trip's start, strictly increasing."""
+
+    time_s: Annotated[list[float], msgspec.Meta(min_length=2, max_length=MAX_TRACE_POINTS)]
+    features: list[Column]
+    voltage_v: list[float]
+
+
+class Breach(msgspec.Struct, frozen=True, kw_only=True):
+    """vehicle -> cloud: a trip whose error exceeds the threshold.
+
+    `odometer` is that of the trip's start, where theta is taken for the whole trip.
+    """
+
+    schema: int = SCHEMA
+    message_id: MessageId
+    vehicle_id: Identifier
+    trip_id: Identifier
+    bundle: Digest
+    revision: Count
+    odometer: NonNegative
+    error_v: NonNegative
+    threshold_v: NonNegative
+    trace: Trace
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """vehicle -> cloud, retained, and (offline) the last will.
+
+    `awaiting` names breaches whose outcome the vehicle has not heard: the cloud says it again.
+    """
+
+    schema: int = SCHEMA
+    vehicle_id: Identifier
+    online: bool
+    agent_version: str
+    bundle: Digest
+    revision: Count
+    outbox_depth: Count = 0
+    dropped_trips: Count = 0
+    dropped_breaches: Count = 0
+    refused_samples: Count = 0
+    refused_messages: Count = 0
+    awaiting: Annotated[list[MessageId], msgspec.Meta(max_length=16)] = []
+    sent_at: UnixTime = 0.0
+
+
+class SignedRevision(msgspec.Struct, frozen=True, kw_only=True):
+    """cloud -> vehicle, retained. `revision` holds the exact bytes that were signed."""
+
+    schema: int = SCHEMA
+    key_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
+    signature: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{128}\Z")]
+    revision: Annotated[str, msgspec.Meta(max_length=MAX_PAYLOAD_BYTES)]
+
+
+RefusalReason = Literal[
+    "",
+    "malformed",
+    "unknown_schema",
+    "untrusted_key",
+    "bad_signature",
+    "wrong_vehicle",
+    "wrong_bundle",
+    "not_newer",
+    "out_of_bounds",
+    "worse_on_trace",
+    "not_stored",
+]
+
+
+class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
+    """vehicle -> cloud: the verdict on a revision, with the error on the kept trace."""
+
+    schema: int = SCHEMA
+    message_id: MessageId
+    vehicle_id: Identifier
+    revision: Count
+    revision_hash: Digest
+    verdict: Literal["applied", "refused"]
+    reason: RefusalReason = ""
+    detail: Annotated[str, msgspec.Meta(max_length=512)] = ""
+    error_before_v: float | None = None
+    error_after_v: float | None = None
+    decided_at: UnixTime
+
+
+class Declined(msgspec.Struct, frozen=True):
+    """A breach that will bring no revision, and why."""
+
+    message_id: MessageId
+    reason: Annotated[str, msgspec.Meta(max_length=256)]
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """cloud -> vehicle: these messages are committed; these breaches bring no revision."""
+
+    schema: int = SCHEMA
+    vehicle_id: Identifier
+    message_ids: Annotated[list[MessageId], msgspec.Meta(max_length=1024)] = []
+    declined: Annotated[list[Declined], msgspec.Meta(max_length=1024)] = []
+
+
+Message = TripSummary | Breach | Status | SignedRevision | Acknowledgement | Receipt
+M = TypeVar("M", TripSummary, Breach, Status, SignedRevision, Acknowledgement, Receipt)
+
+
+class _Header(msgspec.Struct):
+    schema: int
+
+
+def message_id(vehicle_id: str, trip_id: str, kind: str) -> str:
+    """The id of a message: a pure function of what it is about, so that a duplicate is one fact."""
+    return hashlib.sha256(f"{vehicle_id}|{trip_id}|{kind}".encode()).hexdigest()[:32]
+
+
+def encode(message: Message) -> bytes:
+    """The bytes for the wire."""
+    return msgspec.json.encode(message)
+
+
+def decode(payload: bytes, kind: type[M]) -> M:
+    """Parse and check one message. Raises UnknownSchemaError, MalformedMessageError."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise MalformedMessageError(kind.__name__, f"{len(payload)} bytes are too many")
+    try:
+        schema = msgspec.json.decode(payload, type=_Header).schema
+        if schema != SCHEMA:
+            raise UnknownSchemaError(schema, SCHEMA)
+        message = msgspec.json.decode(payload, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedMessageError(kind.__name__, str(error)) from error
+    return message

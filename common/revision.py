@@ -1,0 +1,113 @@
+"""The revision: one immutable, numbered set of parameters of one vehicle, and its hash chain.
+
+Must never be changed once made: a correction is a new revision with a higher number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from common.errors import ChainError, MalformedMessageError, UnknownSchemaError
+from common.messages import Count, Digest, Identifier, MessageId, NonNegative, UnixTime
+
+REVISION_SCHEMA: Final = 1
+GENESIS: Final = "0" * 64
+
+States = Annotated[list[float], msgspec.Meta(min_length=1, max_length=32)]
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the revision exists: the breach that caused it and what the calibration saw.
+
+    `nis` is the normalised innovation squared over `points` measurements; errors are the mean
+    absolute error on the breach trace before and after.
+    """
+
+    kind: Literal["breach"]
+    message_id: MessageId
+    trip_id: Identifier
+    points: Count
+    nis: NonNegative
+    error_before_v: NonNegative
+    error_after_v: NonNegative
+
+
+class Revision(msgspec.Struct, frozen=True, kw_only=True):
+    """theta [P] and rate [P] (per odometer unit) at `odometer`, with their joint covariance.
+
+    `covariance` is the upper triangle, row by row, of the [2P, 2P] matrix over (theta, rate).
+    `base` is the number of the revision whose posterior was this one's prior (0: the manifest's
+    prior); `parent_hash` links to the revision numbered just below.
+    """
+
+    schema: int = REVISION_SCHEMA
+    vehicle_id: Identifier
+    number: Annotated[int, msgspec.Meta(ge=1)]
+    parent_hash: Digest
+    base: Count
+    bundle: Digest
+    odometer: NonNegative
+    theta: States
+    rate: States
+    covariance: Annotated[list[float], msgspec.Meta(max_length=2080)]
+    cause: Cause
+    created_at: UnixTime
+    code_version: str
+
+
+def encode_revision(revision: Revision) -> bytes:
+    """The canonical bytes that are hashed, signed, stored and sent; floats survive exactly."""
+    return msgspec.json.encode(revision)
+
+
+def decode_revision(content: bytes) -> Revision:
+    """Parse the canonical bytes. Raises UnknownSchemaError, MalformedMessageError."""
+    try:
+        schema = msgspec.json.decode(content, type=dict[str, object]).get("schema")
+        if schema != REVISION_SCHEMA:
+            raise UnknownSchemaError(schema, REVISION_SCHEMA)
+        revision = msgspec.json.decode(content, type=Revision)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedMessageError("Revision", str(error)) from error
+    states = 2 * len(revision.theta)
+    if len(revision.rate) != len(revision.theta):
+        raise MalformedMessageError("Revision", "theta and rate differ in length")
+    if len(revision.covariance) != states * (states + 1) // 2:
+        raise MalformedMessageError("Revision", "the covariance does not fit theta")
+    return revision
+
+
+def revision_hash(content: bytes) -> str:
+    """SHA-256 of the canonical bytes; they hold the parent's hash, which makes the chain."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def verify_chain(vehicle_id: str, links: Iterable[tuple[bytes, str]]) -> tuple[int, str]:
+    """Walk (content, recorded hash) of one vehicle in order; (count, head hash).
+
+    Raises ChainError at the first link whose content, hash, number or parent does not fit.
+    """
+    number, head = 0, GENESIS
+    for content, recorded in links:
+        number += 1
+        head = _verify_link(vehicle_id, number, head, content, recorded)
+    return number, head
+
+
+def _verify_link(vehicle_id: str, number: int, head: str, content: bytes, recorded: str) -> str:
+    found = revision_hash(content)
+    if found != recorded:
+        raise ChainError(vehicle_id, number, "its content does not have the recorded hash")
+    try:
+        revision = decode_revision(content)
+    except (MalformedMessageError, UnknownSchemaError) as error:
+        raise ChainError(vehicle_id, number, f"its content cannot be read ({error})") from error
+    if (revision.vehicle_id, revision.number) != (vehicle_id, number):
+        raise ChainError(vehicle_id, number, f"it is {revision.vehicle_id}'s {revision.number}")
+    if revision.parent_hash != head:
+        raise ChainError(vehicle_id, number, "its parent hash is not its predecessor's hash")
+    return found

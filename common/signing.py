@@ -1,0 +1,111 @@
+"""Sign revisions and verify them: Ed25519, keys known by the first 16 hex digits of their hash.
+
+Must never read a private key on the vehicle: the agent only holds public keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from common.errors import KeyFileError, SignatureError
+from common.messages import SignedRevision
+
+TrustedKeys = Mapping[str, Ed25519PublicKey]
+
+
+def key_id(public_key: Ed25519PublicKey) -> str:
+    """Short name of a key: 16 hex digits of SHA-256 over its 32 raw bytes."""
+    return hashlib.sha256(public_key.public_bytes_raw()).hexdigest()[:16]
+
+
+def sign(content: bytes, key: Ed25519PrivateKey) -> SignedRevision:
+    """Wrap the canonical bytes of a revision with the key's signature."""
+    return SignedRevision(
+        key_id=key_id(key.public_key()),
+        signature=key.sign(content).hex(),
+        revision=content.decode(),
+    )
+
+
+def verify(message: SignedRevision, trusted: TrustedKeys) -> bytes:
+    """The signed bytes. Raises SignatureError when the key is unknown or the signature wrong."""
+    key = trusted.get(message.key_id)
+    if key is None:
+        raise SignatureError(f"key {message.key_id} is not among the trusted ones")
+    content = message.revision.encode()
+    try:
+        key.verify(bytes.fromhex(message.signature), content)
+    except InvalidSignature as error:
+        raise SignatureError(f"it was not made by key {message.key_id}") from error
+    return content
+
+
+def create_key_pair(private_path: Path, public_path: Path) -> str:
+    """Write a new key pair (PEM; the private one readable by its owner alone); its key id."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    _refuse_existing(private_path, public_path)
+    _write_new(private_path, private, 0o600)
+    _write_new(public_path, public, 0o644)
+    return key_id(key.public_key())
+
+
+def load_private_key(path: Path) -> Ed25519PrivateKey:
+    """Read a private key. Raises KeyFileError."""
+    try:
+        key = serialization.load_pem_private_key(_read(path), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
+        raise KeyFileError(path, "holds no readable private key") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeyFileError(path, "holds a key of another kind than Ed25519")
+    return key
+
+
+def load_public_key(path: Path) -> Ed25519PublicKey:
+    """Read a public key. Raises KeyFileError."""
+    try:
+        key = serialization.load_pem_public_key(_read(path))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise KeyFileError(path, "holds no readable public key") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise KeyFileError(path, "holds a key of another kind than Ed25519")
+    return key
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise KeyFileError(path, f"cannot be read ({error.strerror})") from error
+
+
+def _refuse_existing(*paths: Path) -> None:
+    """Look at both before writing either: half a pair is of no use to anybody."""
+    for path in paths:
+        if path.exists():
+            raise KeyFileError(path, "exists already and is not overwritten")
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except OSError as error:
+        raise KeyFileError(path, f"cannot be written ({error.strerror})") from error
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        os.fsync(file.fileno())

@@ -1,0 +1,88 @@
+"""A trace as arrays: to and from the wire form, with the checks that need the manifest.
+
+Pure. Must never let through a trace with wrong lengths, times that do not increase, or values
+outside the manifest's plausible ranges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from common.errors import MalformedMessageError
+from common.manifest import Manifest, Signal
+from common.messages import Column, Trace
+
+FloatArray = npt.NDArray[np.float64]
+
+TIME_DIGITS = (2, 4, 6)
+# What the wire's six digits may add to a value that stood exactly at its declared limit.
+ROUNDING = 5e-6
+
+
+@dataclass(frozen=True)
+class TraceArrays:
+    """time_s [m] from the trip's start, features [m, F] in manifest order, voltage_v [m]."""
+
+    time_s: FloatArray
+    features: FloatArray
+    voltage_v: FloatArray
+
+
+def to_wire(arrays: TraceArrays) -> Trace:
+    """Round to float32's worth of digits (the model sees no more) and fold constant columns."""
+    return Trace(
+        time_s=_rounded_times(arrays.time_s),
+        features=[_fold(column) for column in arrays.features.T],
+        voltage_v=[float(f"{value:.6g}") for value in arrays.voltage_v.tolist()],
+    )
+
+
+def from_wire(trace: Trace, manifest: Manifest) -> TraceArrays:
+    """Unfold and check against the manifest. Raises MalformedMessageError."""
+    points = len(trace.time_s)
+    if len(trace.features) != len(manifest.features):
+        raise _problem(f"{len(trace.features)} feature columns, not {len(manifest.features)}")
+    columns = [_unfold(column, points) for column in trace.features]
+    if any(len(column) != points for column in (*columns, trace.voltage_v)):
+        raise _problem(f"columns of other lengths than its {points} times")
+    arrays = TraceArrays(np.array(trace.time_s), np.array(columns).T, np.array(trace.voltage_v))
+    _check_values(arrays, manifest)
+    return arrays
+
+
+def _check_values(arrays: TraceArrays, manifest: Manifest) -> None:
+    if not np.all(np.diff(arrays.time_s) > 0):
+        raise _problem("times that do not increase")
+    signals: list[Signal] = [*manifest.features, manifest.target]
+    columns = [*arrays.features.T, arrays.voltage_v]
+    for declared, values in zip(signals, columns, strict=True):
+        low, high = declared.minimum, declared.maximum
+        slack = ROUNDING * max(abs(low), abs(high))
+        if not np.all((values >= low - slack) & (values <= high + slack)):
+            raise _problem(f"{declared.name} outside [{low:g}, {high:g}] {declared.unit}")
+
+
+def _rounded_times(time_s: FloatArray) -> list[float]:
+    """As few digits as keep the times increasing: a fast bus needs more than a slow one."""
+    for digits in TIME_DIGITS:
+        rounded = time_s.round(digits)
+        if np.all(np.diff(rounded) > 0):
+            break
+    times: list[float] = rounded.tolist()
+    return times
+
+
+def _unfold(column: Column, points: int) -> list[float]:
+    return column if isinstance(column, list) else [column] * points
+
+
+def _fold(column: FloatArray) -> Column:
+    values = [float(f"{value:.7g}") for value in column.tolist()]
+    return values[0] if len(set(values)) == 1 else values
+
+
+def _problem(problem: str) -> MalformedMessageError:
+    return MalformedMessageError("Breach", f"its trace has {problem}")

@@ -1,0 +1,157 @@
+"""The unscented Kalman filter's equations, for many independent filters at once.
+
+Sigma points and weights: van der Merwe's scaled form (R. van der Merwe, "Sigma-Point Kalman
+Filters for Probabilistic Inference in Dynamic State-Space Models", PhD thesis, 2004, as in Julier
+and Uhlmann 1997). B is the number of filters, n of states, k = 2n + 1 of sigma points, m of
+measurements. With R diagonal, the m x m innovation covariance S = Y W Y' + R is never formed: by
+the matrix inversion lemma every solve happens in the k-dimensional space of the sigma points.
+
+Pure numpy. Must never clip, gate or judge: that is the calibration's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SigmaWeights:
+    """Weights [k] of the mean and of the covariance; `scale` is n + lambda."""
+
+    mean: FloatArray
+    covariance: FloatArray
+    scale: float
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """x [B, n] and P [B, n, n] after the update, innovation y [B, m], NIS y' S^-1 y [B]."""
+
+    x: FloatArray
+    P: FloatArray
+    y: FloatArray
+    nis: FloatArray
+
+
+def merwe_weights(
+    states: int, alpha: float = 1.0, beta: float = 2.0, kappa: float = 0.0
+) -> SigmaWeights:
+    """Scaled sigma-point weights for n = `states`."""
+    lam = alpha**2 * (states + kappa) - states
+    scale = states + lam
+    mean = np.full(2 * states + 1, 0.5 / scale)
+    covariance = mean.copy()
+    mean[0] = lam / scale
+    covariance[0] = mean[0] + 1 - alpha**2 + beta
+    return SigmaWeights(mean, covariance, scale)
+
+
+def sigma_points(x: FloatArray, P: FloatArray, weights: SigmaWeights) -> FloatArray:
+    """Sigma points [B, k, n] around x [B, n]: x, x + columns of chol(scale * P), x - the same.
+
+    Raises numpy.linalg.LinAlgError when P is not positive definite.
+    """
+    columns = np.linalg.cholesky(weights.scale * P).swapaxes(-1, -2)
+    centre = x[:, None, :]
+    return np.concatenate([centre, centre + columns, centre - columns], axis=1)
+
+
+def unscented_moments(points: FloatArray, weights: SigmaWeights) -> tuple[FloatArray, FloatArray]:
+    """Mean [B, d] and standard deviation [B, d] of transformed sigma points [B, k, d]."""
+    mean = weights.mean @ points
+    variance = weights.covariance @ (points - mean[:, None, :]) ** 2
+    return mean, np.sqrt(np.maximum(variance, 0.0))
+
+
+def update(
+    sigmas: FloatArray,
+    transformed: FloatArray,
+    z: FloatArray,
+    r: FloatArray,
+    weights: SigmaWeights,
+) -> Posterior:
+    """Measurement update from sigma points drawn from the prior, so that P = X W X'.
+
+    sigmas: [B, k, n]; transformed: h(sigmas) [B, k, m]; z: measurements [B, m];
+    r: diagonal of R [B, m], volts squared.
+
+    With X, Y the deviations of sigma points and their images (rows), W the covariance weights and
+    G = Y R^-1 Y': K y = X' A Y R^-1 y and P+ = X' A X with A = W (I + G W)^-1.
+    """
+    x, z_hat = weights.mean @ sigmas, weights.mean @ transformed
+    X = sigmas - x[:, None, :]
+    Y = transformed - z_hat[:, None, :]
+    y = z - z_hat
+    Y_scaled = Y / r[:, None, :]
+    A = _gain_core(Y_scaled @ Y.swapaxes(-1, -2), weights.covariance)
+    b = _times(Y_scaled, y)
+    Ab = _times(A, b)
+    X_t = X.swapaxes(-1, -2)
+    nis = _dot(y / r, y) - _dot(b, Ab)
+    return Posterior(x + _times(X_t, Ab), _symmetric(X_t @ A @ X), y, nis)
+
+
+def relinearised_update(
+    prior_x: FloatArray,
+    prior_P: FloatArray,
+    sigmas: FloatArray,
+    transformed: FloatArray,
+    z: FloatArray,
+    r: FloatArray,
+    weights: SigmaWeights,
+) -> Posterior:
+    """Update of the prior with h linearised statistically over sigma points of a better guess.
+
+    The iterated posterior linearisation filter (A. F. Garcia-Fernandez, L. Svensson, M. R.
+    Morelande, S. Sarkka, "Posterior Linearization Filter", IEEE Trans. Signal Processing 63, 2015):
+    h(x) ~ z_hat + H (x - x_i), H = Y' W X P_i^-1; what the line does not explain is added to R (its
+    diagonal). sigmas [B, k, n] and transformed [B, k, m] belong to N(x_i, P_i).
+    """
+    x_i, z_hat = weights.mean @ sigmas, weights.mean @ transformed
+    X = sigmas - x_i[:, None, :]
+    Y = transformed - z_hat[:, None, :]
+    WX_t = (weights.covariance[:, None] * X).swapaxes(-1, -2)
+    around = WX_t @ X
+    H = np.linalg.solve(around, WX_t @ Y).swapaxes(-1, -2)
+    explained = ((H @ around) * H).sum(axis=-1)
+    R = r + np.maximum(weights.covariance @ (Y * Y) - explained, 0.0)
+    y = z - z_hat - _times(H, prior_x - x_i)
+    HR = H.swapaxes(-1, -2) / R[:, None, :]
+    P: FloatArray = np.linalg.inv(np.linalg.inv(prior_P) + HR @ H)
+    b = _times(HR, y)
+    correction = _times(P, b)
+    nis = _dot(y / R, y) - _dot(b, correction)
+    return Posterior(prior_x + correction, _symmetric(P), y, nis)
+
+
+def _times(A: FloatArray, v: FloatArray) -> FloatArray:
+    """A v for matrices A [B, i, j] and vectors v [B, j]."""
+    product: FloatArray = (A @ v[..., None])[..., 0]
+    return product
+
+
+def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Row by row."""
+    dots: FloatArray = (a * b).sum(axis=-1)
+    return dots
+
+
+def _gain_core(G: FloatArray, w: FloatArray) -> FloatArray:
+    """A = W (I + G W)^-1, [B, k, k]; for W >= 0 through its root, so that A stays semidefinite."""
+    identity = np.eye(len(w))
+    if np.any(w < 0):
+        return np.linalg.solve(identity + w[:, None] * G, np.diag(w)[None])
+    root: FloatArray = np.sqrt(w)
+    inner: FloatArray = np.linalg.inv(identity + root[:, None] * G * root)
+    core: FloatArray = root[:, None] * inner * root
+    return core
+
+
+def _symmetric(P: FloatArray) -> FloatArray:
+    symmetric: FloatArray = 0.5 * (P + P.swapaxes(-1, -2))
+    return symmetric
