@@ -1,0 +1,53 @@
+"""Every error of the simulator: what was wrong, where, and what to do.
+
+Must never hold logic beyond building a sentence.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class FirmwareSimError(Exception):
+    """Base of every error that the simulator raises on purpose."""
+
+
+class SettingsError(FirmwareSimError):
+    """A setting makes no sense."""
+
+    def __init__(self, setting: str, value: object, remedy: str) -> None:
+        self.setting, self.value = setting, value
+        super().__init__(f"The fleet cannot have {setting} = {value!r}: {remedy}.")
+
+
+class BatteryWornOutError(FirmwareSimError):
+    """A battery holds no usable energy any more before the last trip."""
+
+    def __init__(self, vehicle_id: str, trips_driven: int, trips_asked: int) -> None:
+        self.vehicle_id, self.trips_driven, self.trips_asked = vehicle_id, trips_driven, trips_asked
+        super().__init__(
+            f"The battery of {vehicle_id} is worn out after {trips_driven} of {trips_asked} trips: "
+            f"ask for at most {trips_driven} trips."
+        )
+
+
+class FolderOccupiedError(FirmwareSimError):
+    """The output folder holds something that is not an earlier fleet."""
+
+    def __init__(self, folder: Path, found: str) -> None:
+        self.folder, self.found = folder, found
+        super().__init__(
+            f"{folder} is occupied: it {found}, which no earlier fleet wrote. "
+            "Nothing was changed: name another folder or empty this one."
+        )
+
+
+class WriteFailedError(FirmwareSimError):
+    """The operating system refused to write the files."""
+
+    def __init__(self, folder: Path, cause: OSError) -> None:
+        self.folder = folder
+        super().__init__(
+            f"The fleet could not be written to {folder} ({cause.strerror or cause}): "
+            "check the free space and the permissions; what was there before is unchanged."
+        )
