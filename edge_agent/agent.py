@@ -1,0 +1,297 @@
+"""The agent: samples and events in, decisions carried out on disk and on the link.
+
+Everything that must not be lost is committed before it is offered. Clock, link and state are passed
+in; must never block on the network and never stop for bad input.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from common.bundle import Bundle
+from common.errors import ContractError, MalformedMessageError
+from common.messages import Receipt, Status, decode, encode
+from common.model import VoltageModel
+from common.signing import TrustedKeys
+from common.topics import parse_topic
+from edge_agent import __version__, kept, outbox, revision_intake
+from edge_agent.config import Limits
+from edge_agent.decisions import Identity, Verdict
+from edge_agent.errors import RefusedSampleError, StorageError
+from edge_agent.finished_trips import FinishedTrips
+from edge_agent.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
+from edge_agent.offers import Offers
+from edge_agent.samples import Sample, header_problem
+from edge_agent.sources import BadRow, Item
+from edge_agent.state import State
+from edge_agent.trip_detection import TripStep, step
+from edge_agent.trip_monitor import TripMonitor
+
+log = logging.getLogger(__name__)
+
+KEPT_LATENCIES = 10_000
+OFFER_INTERVAL_S = 1.0  # how often a receipt that does not come is looked for
+
+
+@dataclass
+class Statistics:
+    """What a runner reports; nothing depends on it. Latency: breach on disk to revision applied."""
+
+    trips: int = 0
+    breaches: int = 0
+    applied: int = 0
+    refused: int = 0
+    apply_latencies_s: list[float] = field(default_factory=list)
+
+
+class Agent:
+    """One vehicle's agent. Call `take` for each sample and `poll` often; one thread only."""
+
+    def __init__(
+        self,
+        vehicle_id: str,
+        bundle: Bundle,
+        trusted: TrustedKeys,
+        state: State,
+        link: MqttLink,
+        limits: Limits,
+        clock: Callable[[], float],
+    ) -> None:
+        self.identity = Identity(vehicle_id, bundle.sha256, bundle.manifest, trusted)
+        self.statistics = Statistics()
+        self.connected = False
+        self.twin = revision_intake.restore_twin(state, self.identity, VoltageModel(bundle))
+        self._state, self._link, self._limits, self._clock = state, link, limits, clock
+        bounds = outbox.Bounds(limits.outbox_messages, limits.outbox_bytes)
+        self._finished = FinishedTrips(state, self.identity, bounds)
+        self._offers = Offers(limits.receipt_timeout_s)
+        self._monitor: TripMonitor | None = None
+        self._previous: Sample | None = None
+        self._skipping: str | None = None
+        self._kept_at: dict[str, float] = {}
+        self._next_status = self._next_offer = 0.0
+
+    # ---- samples ------------------------------------------------------------------------------
+
+    def take(self, item: Item) -> None:
+        """One sample or bad row from the source. Never raises for bad input."""
+        problem = item.reason if isinstance(item, BadRow) else header_problem(item)
+        if isinstance(item, BadRow) or problem is not None:
+            self._refuse_sample(item, str(problem))
+            return
+        found = self._step(item)
+        if found.ends_running_trip:
+            self.end_trip()
+        if found.trip_id is not None:
+            self._take_in_trip(found.trip_id, item)
+            self._previous = item
+
+    def ends_trip(self, item: Item) -> bool:
+        """Whether this item would close the running trip."""
+        if isinstance(item, BadRow) or header_problem(item) is not None:
+            return False
+        return self._step(item).ends_running_trip
+
+    def end_trip(self, *, partial: bool = False) -> None:
+        """Close the running trip: error, decision, disk. One too short is counted and dropped."""
+        monitor, self._monitor = self._monitor, None
+        self._skipping = self._previous = None
+        if monitor is None:
+            return
+        if monitor.samples < self._limits.min_trip_samples:
+            self._count("short_trips")
+            return
+        self._finished.add(monitor.finish(partial=partial))
+        self._save_trips()
+        self._offer()
+
+    def _take_in_trip(self, trip_id: str, sample: Sample) -> None:
+        if self._running_trip() is None:
+            self._begin_trip(trip_id, sample)
+        if self._monitor is None:
+            return
+        try:
+            self._monitor.add(sample)
+        except RefusedSampleError as error:
+            self._refuse("sample", error.problem, repr(sample).encode())
+
+    def _begin_trip(self, trip_id: str, sample: Sample) -> None:
+        """A trip that was reported before (a replay after a restart) is passed over."""
+        if kept.is_finished(self._state.connection, trip_id):
+            self._skipping = trip_id
+        else:
+            self._monitor = TripMonitor(trip_id, sample, self.twin, self._limits.trace_points)
+
+    def _step(self, sample: Sample) -> TripStep:
+        return step(self._running_trip(), self._previous, sample, self._limits.trip_gap_s)
+
+    def _running_trip(self) -> str | None:
+        return self._monitor.trip_id if self._monitor else self._skipping
+
+    # ---- finished trips -----------------------------------------------------------------------
+
+    def _save_trips(self) -> None:
+        for breach in self._finished.save():
+            self.statistics.trips += 1
+            if breach is not None:
+                self.statistics.breaches += 1
+                self._kept_at[breach.message_id] = self._clock()
+        while len(self._kept_at) > kept.KEPT_TRACES:
+            self._kept_at.pop(next(iter(self._kept_at)))
+
+    # ---- the link -----------------------------------------------------------------------------
+
+    def poll(self, timeout_s: float = 0.0) -> None:
+        """Handle what the link reports, waiting at most `timeout_s` for the first event."""
+        event = self._link.next_event(timeout_s)
+        happened = event is not None
+        while event is not None:
+            self._handle(event)
+            event = self._link.next_event(0.0)
+        if happened or self._clock() >= self._next_offer:
+            self._save_trips()
+            self._offer()
+            self._publish_status_when_due()
+
+    def is_settled(self) -> bool:
+        """Whether the outcome of every breach is known, and nothing is left to be stored."""
+        return not self._finished and not kept.awaiting(self._state.connection)
+
+    def is_drained(self) -> bool:
+        """Whether the cloud has sent a receipt for everything."""
+        return self.is_settled() and outbox.size(self._state.connection)[0] == 0
+
+    def status(self) -> Status:
+        """What the agent says of itself."""
+        db = self._state.connection
+        counters = kept.counters(db)
+        return Status(
+            vehicle_id=self.identity.vehicle_id,
+            online=True,
+            agent_version=__version__,
+            bundle=self.identity.bundle,
+            revision=self.twin.revision,
+            outbox_depth=outbox.size(db)[0],
+            dropped_trips=counters.get("dropped_trip", 0),
+            dropped_breaches=counters.get("dropped_breach", 0),
+            refused_samples=counters.get("refused_sample", 0),
+            refused_messages=counters.get("refused_message", 0),
+            awaiting=kept.awaiting(db)[-16:],
+            sent_at=round(self._clock(), 3),
+        )
+
+    def say_goodbye(self) -> None:
+        """Leave the word *offline* behind: after a clean end the broker sends no last will."""
+        if self.connected:
+            farewell = msgspec.structs.replace(self.status(), online=False)
+            self._link.publish("status", encode(farewell), retain=True)
+
+    def traffic_bytes(self) -> tuple[int, int]:
+        """(sent, received) since the start: payloads and topics."""
+        return self._link.bytes_sent, self._link.bytes_received
+
+    def _publish_status(self) -> None:
+        self._link.publish("status", encode(self.status()), retain=True)
+        self._next_status = self._clock() + self._limits.status_interval_s
+
+    def _publish_status_when_due(self) -> None:
+        if self.connected and self._clock() >= self._next_status:
+            self._publish_status()
+
+    def _offer(self) -> None:
+        self._next_offer = self._clock() + OFFER_INTERVAL_S
+        if self.connected:
+            self._offers.offer(self._state.connection, self._link.publish, self._clock())
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Connected():
+                self.connected = True
+                self._offers.reconnected()
+                self._publish_status()
+            case Disconnected(why):
+                if self.connected:
+                    log.warning("disconnected vehicle=%s why=%s", self.identity.vehicle_id, why)
+                self.connected = False
+            case Accepted(mid):
+                self._offers.accepted(mid)
+            case Received(name, payload):
+                self._receive(name, payload)
+
+    def _receive(self, name: str, payload: bytes) -> None:
+        """A garbage message is counted and kept; a full disk leaves the old parameters in force."""
+        try:
+            vehicle_id, kind = parse_topic(name)
+            if vehicle_id == self.identity.vehicle_id and kind == "receipt":
+                self._take_receipt(decode(payload, Receipt))
+            elif vehicle_id == self.identity.vehicle_id and kind == "parameters":
+                self._take_revision(payload)
+        except ContractError as error:
+            self._refuse("message", str(error), payload)
+        except StorageError as error:
+            log.warning("message_not_stored vehicle=%s error=%s", self.identity.vehicle_id, error)
+
+    def _take_receipt(self, receipt: Receipt) -> None:
+        if receipt.vehicle_id != self.identity.vehicle_id:
+            raise MalformedMessageError("Receipt", f"it is addressed to {receipt.vehicle_id}")
+        with self._state.transaction() as db:
+            outbox.free(db, receipt.message_ids)
+            for declined in receipt.declined:
+                kept.settle(db, declined.message_id)
+        self._offers.freed(receipt.message_ids)
+        for declined in receipt.declined:
+            log.info("breach_declined message=%s why=%r", declined.message_id, declined.reason)
+
+    def _take_revision(self, payload: bytes) -> None:
+        verdict = revision_intake.consider(payload, self.twin, self._state, self.identity)
+        if verdict is None:
+            return
+        if not verdict.applied:
+            self._refuse("message", f"{verdict.reason}: {verdict.detail}", payload)
+        revision_intake.record(verdict, payload, self._state, self.identity, self._clock())
+        self._note(verdict)
+        if verdict.applied:
+            self.twin = revision_intake.twin_of(verdict, self.identity, self.twin.model)
+            if self.connected:
+                self._publish_status()
+
+    def _note(self, verdict: Verdict) -> None:
+        self.statistics.applied += verdict.applied
+        self.statistics.refused += not verdict.applied
+        cause = verdict.revision.cause.message_id if verdict.revision else ""
+        kept_at = self._kept_at.pop(cause, None)
+        if verdict.applied and kept_at is not None:
+            self.statistics.apply_latencies_s.append(self._clock() - kept_at)
+            del self.statistics.apply_latencies_s[:-KEPT_LATENCIES]
+        log.info(
+            "revision_judged vehicle=%s revision=%s verdict=%s detail=%r",
+            *(self.identity.vehicle_id, verdict.revision and verdict.revision.number),
+            *(verdict.reason or "applied", verdict.detail),
+        )
+
+    # ---- what is refused ----------------------------------------------------------------------
+
+    def _refuse_sample(self, item: Item, reason: str) -> None:
+        if self._monitor is not None:
+            self._monitor.refused += 1
+        text = item.text if isinstance(item, BadRow) else repr(item)
+        self._refuse("sample", reason, text.encode(errors="backslashreplace"))
+
+    def _refuse(self, kind: str, reason: str, payload: bytes) -> None:
+        log.warning("refused_%s vehicle=%s reason=%r", kind, self.identity.vehicle_id, reason)
+        try:
+            with self._state.transaction() as db:
+                kept.refuse(db, kept.Refusal(self._clock(), kind, reason, payload))
+        except StorageError as error:
+            log.warning("refusal_not_kept error=%s", error)
+
+    def _count(self, name: str) -> None:
+        try:
+            with self._state.transaction() as db:
+                kept.count(db, name)
+        except StorageError as error:
+            log.warning("count_not_kept name=%s error=%s", name, error)

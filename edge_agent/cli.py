@@ -1,0 +1,227 @@
+"""The `edge-agent` command: run, replay a file, show the status.
+
+Must never need more than the vehicle has: argparse, no colours, no progress library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from common.bundle import load_bundle
+from common.errors import TransientError, TwinError
+from edge_agent import __version__, kept, outbox, sources
+from edge_agent.agent import Agent
+from edge_agent.config import Config, load_config
+from edge_agent.errors import ConfigError, StorageError
+from edge_agent.service import (
+    feed,
+    feed_live,
+    finish_trip,
+    running_agent,
+    wait_connected,
+    wait_until,
+)
+
+EXIT_CODES = """\
+exit codes: 0 done, 1 failed, 2 usage, 5 the broker or the cloud did not answer
+
+examples:
+  edge-agent run --config /etc/edge-agent/agent.toml
+  edge-agent replay trips.csv --config agent.toml --wait-for-cloud 30
+"""
+
+
+LAST_CHANCE_S = 2.0
+
+
+class Stopped(Exception):  # noqa: N818 - no error: somebody asked the agent to stop
+    """SIGTERM or SIGINT."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if options.verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    try:
+        code: int = options.act(options, load_config(options.config))
+    except TwinError as error:
+        print(f"edge-agent: {error}", file=sys.stderr)
+        return 5 if isinstance(error, TransientError) and not isinstance(error, StorageError) else 1
+    return code
+
+
+def _run(_options: argparse.Namespace, config: Config) -> int:
+    """Live: a stop in the middle closes the trip as partial."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with running_agent(config) as agent:
+        feed_live(agent, _configured_source(config), stop.is_set)
+        agent.end_trip(partial=stop.is_set())
+        _drain(agent, config, seconds=LAST_CHANCE_S, required=False)
+    return 0
+
+
+def _replay(options: argparse.Namespace, config: Config) -> int:
+    """A file: a stop in the middle leaves the trip to the next replay, which begins it again."""
+    manifest = load_bundle(config.path(config.bundle)).manifest
+    items = sources.read_file(options.file, config.source, manifest, config.vehicle_id)
+    with running_agent(config) as agent:
+        try:
+            if options.wait_for_cloud > 0:
+                wait_connected(agent, config, options.wait_for_cloud, time.monotonic)
+                wait_until(agent, agent.is_settled, options.wait_for_cloud, time.monotonic)
+            _drive(agent, items, options.wait_for_cloud)
+            required = options.wait_for_cloud > 0
+            _drain(agent, config, options.wait_for_cloud or LAST_CHANCE_S, required=required)
+        except Stopped:
+            return 1
+        _print_replay(agent, as_json=options.json)
+    return 0
+
+
+def _drive(agent: Agent, items: Iterable[sources.Item], settle_s: float) -> None:
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    for number in feed(agent, items, settle_s, time.monotonic):
+        if sys.stderr.isatty() and number % 4096 == 0:
+            print(f"\r{number} samples, {agent.statistics.trips} trips", end="", file=sys.stderr)
+    finish_trip(agent, settle_s, time.monotonic)
+
+
+def _drain(agent: Agent, config: Config, seconds: float, *, required: bool) -> None:
+    """Give the cloud a moment to take the rest; what it does not take stays on disk."""
+    try:
+        wait_connected(agent, config, seconds, time.monotonic)
+        wait_until(agent, agent.is_drained, seconds, time.monotonic)
+    except TransientError:
+        if required:
+            raise
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise Stopped
+
+
+def _configured_source(config: Config) -> Iterator[sources.Item]:
+    manifest = load_bundle(config.path(config.bundle)).manifest
+    if config.source.kind == "file":
+        path = config.path(config.source.path)
+        return sources.read_file(path, config.source, manifest, config.vehicle_id)
+    # A stray byte must cost one line, not the source.
+    lines = open(sys.stdin.fileno(), encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    return sources.read_json_lines(lines, config.source, manifest)
+
+
+def _print_replay(agent: Agent, *, as_json: bool) -> None:
+    found = agent.statistics
+    facts = {
+        "vehicle_id": agent.identity.vehicle_id,
+        "trips": found.trips,
+        "breaches": found.breaches,
+        "revisions_applied": found.applied,
+        "revisions_refused": found.refused,
+        "revision": agent.twin.revision,
+    }
+    _print(facts, as_json=as_json)
+
+
+def _status(options: argparse.Namespace, config: Config) -> int:
+    path = config.path(config.state)
+    if not path.exists():
+        raise ConfigError(options.config, f"there is no state at {path}; has the agent run yet?")
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            _print(_facts(db), as_json=options.json)
+    except sqlite3.Error as error:
+        raise StorageError(path, str(error)) from error
+    return 0
+
+
+def _facts(db: sqlite3.Connection) -> dict[str, Any]:
+    depth, total = outbox.size(db)
+    current = kept.read_parameters(db, "current")
+    revision = json.loads(current.revision) if current else None
+    identity = dict(db.execute("SELECT key, value FROM identity"))
+    return {
+        "vehicle_id": identity["vehicle_id"],
+        "bundle": identity["bundle"],
+        "agent_version": __version__,
+        "revision": revision["number"] if revision else 0,
+        "theta": revision["theta"] if revision else None,
+        "outbox_messages": depth,
+        "outbox_bytes": total,
+        "breaches_awaiting_an_answer": len(kept.awaiting(db)),
+        "counters": kept.counters(db),
+        "last_refused": [
+            {"at": refusal.at, "kind": refusal.kind, "reason": refusal.reason}
+            for refusal in kept.refusals(db, 5)
+        ],
+    }
+
+
+def _print(facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts))
+        return
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-agent",
+        description="The vehicle's side of the living twin: predict, compare, keep, publish.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _command(commands, "run", _run, "run on the source that the configuration names")
+    replay = _command(commands, "replay", _replay, "take the trips of a CSV file, then stop")
+    replay.add_argument("file", type=Path, metavar="FILE", help="CSV table, plain or gzip")
+    replay.add_argument(
+        "--wait-for-cloud",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="begin a trip only when the cloud has answered the one before (0: do not wait)",
+    )
+    status = _command(commands, "status", _status, "show revision, outbox and what was refused")
+    for command in (replay, status):
+        command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser
+
+
+def _command(commands: Any, name: str, act: Any, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--config", type=Path, required=True, help="the agent's TOML file")
+    command.add_argument("-v", "--verbose", action="store_true", help="log every trip and verdict")
+    command.set_defaults(act=act)
+    return command
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Breach or silent, apply or refuse: decisions as values with their reason.
+
+Pure. Must never act: the runtime carries a decision out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common import calibration
+from common.errors import ContractError, SignatureError, UnknownSchemaError
+from common.manifest import Manifest
+from common.messages import RefusalReason, SignedRevision
+from common.model import VoltageModel
+from common.revision import Revision, decode_revision, revision_hash
+from common.signing import TrustedKeys, verify
+from common.trace import TraceArrays
+
+# A revision that leaves the error where it was is no worse; float noise must not refuse it.
+ERROR_TOLERANCE_V = 1e-9
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who the vehicle is, and what it trusts."""
+
+    vehicle_id: str
+    bundle: str
+    manifest: Manifest
+    trusted: TrustedKeys
+
+
+@dataclass(frozen=True)
+class KeptTrace:
+    """A breach trace kept on the vehicle, with the odometer of its trip's start."""
+
+    message_id: str
+    odometer: float
+    trace: TraceArrays
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Apply (`reason` empty) or refuse a revision; the errors on the kept trace where it was asked.
+
+    `revision` and `hash` are None when the message could not even be read or believed.
+    """
+
+    reason: RefusalReason
+    detail: str = ""
+    revision: Revision | None = None
+    hash: str = ""
+    error_before_v: float | None = None
+    error_after_v: float | None = None
+
+    @property
+    def applied(self) -> bool:
+        """Whether the vehicle runs this revision from its next trip on."""
+        return self.reason == ""
+
+
+def is_breach(error_v: float, threshold_v: float) -> bool:
+    """A trip is a breach when its mean absolute error exceeds the threshold."""
+    return error_v > threshold_v
+
+
+def authenticate(message: SignedRevision, identity: Identity) -> Verdict:
+    """Believe what is signed by a trusted key, for this vehicle and bundle, inside the bounds."""
+    try:
+        content = verify(message, identity.trusted)
+    except SignatureError as error:
+        known = message.key_id in identity.trusted
+        return Verdict("bad_signature" if known else "untrusted_key", str(error))
+    try:
+        revision = decode_revision(content)
+    except UnknownSchemaError as error:
+        return Verdict("unknown_schema", str(error), hash=revision_hash(content))
+    except ContractError as error:
+        return Verdict("malformed", str(error), hash=revision_hash(content))
+    reason, detail = _fits(revision, identity)
+    return Verdict(reason, detail, revision, revision_hash(content))
+
+
+def judge(
+    authentic: Verdict,
+    judged_number: int,
+    current: calibration.Estimate,
+    kept: KeptTrace | None,
+    model: VoltageModel,
+    manifest: Manifest,
+) -> Verdict:
+    """Apply what is newer than any judged before and no worse on the kept trace than `current`.
+
+    Without a kept trace (a replaced disk) there is nothing to compare on, and the rest decides.
+    """
+    revision = authentic.revision
+    if not authentic.applied or revision is None:
+        return authentic
+    if revision.number <= judged_number:
+        detail = f"revision {revision.number} comes after {judged_number} was judged"
+        return Verdict("not_newer", detail, revision, authentic.hash)
+    if kept is None:
+        return authentic
+    before = _error_on(kept, current, model, manifest)
+    after = _error_on(kept, calibration.estimate_of(revision), model, manifest)
+    worse = after > before + ERROR_TOLERANCE_V
+    detail = f"error on the kept trace {before:.4f} V before, {after:.4f} V after" if worse else ""
+    reason: RefusalReason = "worse_on_trace" if worse else ""
+    return Verdict(reason, detail, revision, authentic.hash, before, after)
+
+
+def _fits(revision: Revision, identity: Identity) -> tuple[RefusalReason, str]:
+    if revision.vehicle_id != identity.vehicle_id:
+        return "wrong_vehicle", f"it is addressed to {revision.vehicle_id}"
+    if revision.bundle != identity.bundle:
+        return "wrong_bundle", f"it is for bundle {revision.bundle[:12]}"
+    if len(revision.theta) != len(identity.manifest.parameters):
+        return "malformed", f"it has {len(revision.theta)} parameters"
+    estimate = calibration.estimate_of(revision)
+    if not calibration.is_positive_definite(estimate, identity.manifest):
+        return "malformed", "its covariance is not positive definite"
+    if not calibration.is_inside_bounds(estimate, identity.manifest):
+        return "out_of_bounds", f"theta {revision.theta} leaves the manifest's bounds"
+    return "", ""
+
+
+def _error_on(
+    kept: KeptTrace, estimate: calibration.Estimate, model: VoltageModel, manifest: Manifest
+) -> float:
+    there = calibration.extrapolate(estimate, manifest, kept.odometer)
+    return calibration.mean_absolute_error(there.theta, kept.trace, model)

@@ -1,0 +1,75 @@
+"""What can go wrong on the vehicle, in sentences that an installer can act on.
+
+Must never hold logic beyond building a sentence.
+"""
+
+from __future__ import annotations
+
+from common.errors import TransientError, TwinError
+
+
+class ConfigError(TwinError):
+    """The configuration file is missing, malformed, or names something that is not there."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        self.path, self.problem = path, problem
+        super().__init__(f"The configuration {path} cannot be used: {problem}.")
+
+
+class SourceError(TwinError):
+    """The sample source cannot be read at all."""
+
+    def __init__(self, source: object, problem: str) -> None:
+        self.source, self.problem = source, problem
+        super().__init__(f"No samples can be read from {source}: {problem}.")
+
+
+class RefusedSampleError(TwinError):
+    """One sample cannot be believed; it is counted and kept, and the trip goes on."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"A sample was refused: {problem}.")
+
+
+class StorageError(TransientError):
+    """The state could not be written; what was there before is intact."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        self.path, self.problem = path, problem
+        super().__init__(
+            f"The state file {path} could not be written ({problem}): free some space or make it "
+            "writable. The agent drives on with what it has and tries again."
+        )
+
+
+class StateInUseError(TwinError):
+    """Another agent runs on the same state file."""
+
+    def __init__(self, path: object) -> None:
+        self.path = path
+        super().__init__(
+            f"Another agent is running on {path}: stop it first, or give this one its own file."
+        )
+
+
+class BrokerUnreachableError(TransientError):
+    """The broker did not answer in the time that the caller allowed."""
+
+    def __init__(self, host: str, port: int, problem: str) -> None:
+        self.host, self.port = host, port
+        super().__init__(
+            f"The broker at {host}:{port} cannot be reached ({problem}): check [mqtt] host and "
+            "port, and that it runs."
+        )
+
+
+class NoAnswerError(TransientError):
+    """The cloud gave no outcome for a breach in the time that the caller allowed."""
+
+    def __init__(self, waiting: int, seconds: float) -> None:
+        self.waiting = waiting
+        super().__init__(
+            f"{waiting} breach(es) got no answer within {seconds:g} s: is `twin-cloud serve` "
+            "running on the same broker, with this bundle? They stay on disk and are offered again."
+        )

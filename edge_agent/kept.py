@@ -1,0 +1,136 @@
+"""Small facts that the agent keeps beside the outbox: kept traces, parameters, counters, refusals.
+
+Each function works inside the caller's transaction. Must never grow without bound.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from common.errors import TwinError
+from common.manifest import Manifest
+from common.messages import Breach, SignedRevision, decode
+from common.trace import from_wire
+from edge_agent.decisions import KeptTrace
+
+KEPT_TRACES = 16
+KEPT_TRIP_IDS = 10_000
+KEPT_REFUSALS = 200
+KEPT_REFUSAL_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Something that was not believed: when, what, why, and its first bytes."""
+
+    at: float
+    kind: str
+    reason: str
+    payload: bytes
+
+
+def keep_trace(db: sqlite3.Connection, message_id: str, odometer: float, breach: bytes) -> None:
+    """Keep a breach until its outcome is known; beyond KEPT_TRACES the oldest goes."""
+    db.execute(
+        "INSERT OR IGNORE INTO kept_trace (message_id, odometer, breach) VALUES (?, ?, ?)",
+        (message_id, odometer, breach),
+    )
+    db.execute(
+        "DELETE FROM kept_trace WHERE message_id NOT IN "
+        "(SELECT message_id FROM kept_trace ORDER BY odometer DESC LIMIT ?)",
+        (KEPT_TRACES,),
+    )
+
+
+def awaiting(db: sqlite3.Connection) -> list[str]:
+    """Ids of the breaches whose outcome is not known, oldest first."""
+    rows = db.execute("SELECT message_id FROM kept_trace WHERE NOT settled ORDER BY odometer")
+    return [row[0] for row in rows]
+
+
+def settle(db: sqlite3.Connection, message_id: str) -> None:
+    """The outcome of this breach is known, and with it that of every earlier one."""
+    db.execute(
+        "UPDATE kept_trace SET settled = 1 WHERE odometer <= "
+        "(SELECT odometer FROM kept_trace WHERE message_id = ?)",
+        (message_id,),
+    )
+    db.execute(
+        "DELETE FROM kept_trace WHERE settled AND message_id NOT IN "
+        "(SELECT message_id FROM kept_trace ORDER BY odometer DESC LIMIT 1)"
+    )
+
+
+def trace_for(db: sqlite3.Connection, message_id: str, manifest: Manifest) -> KeptTrace | None:
+    """The kept trace of that breach, else the newest kept one, else None."""
+    row = db.execute(
+        "SELECT breach FROM kept_trace ORDER BY message_id = ? DESC, odometer DESC LIMIT 1",
+        (message_id,),
+    ).fetchone()
+    if row is None:
+        return None
+    breach = decode(row[0], Breach)
+    return KeptTrace(breach.message_id, breach.odometer, from_wire(breach.trace, manifest))
+
+
+def read_parameters(db: sqlite3.Connection, slot: str) -> SignedRevision | None:
+    """The signed revision in a slot (`current` or `judged`); None when empty or unreadable."""
+    row = db.execute("SELECT signed FROM parameters WHERE slot = ?", (slot,)).fetchone()
+    try:
+        return decode(row[0], SignedRevision) if row else None
+    except TwinError:
+        return None
+
+
+def write_parameters(db: sqlite3.Connection, slot: str, signed: bytes) -> None:
+    """Put a signed revision in a slot."""
+    db.execute("INSERT OR REPLACE INTO parameters VALUES (?, ?)", (slot, signed))
+
+
+def finish_trip(db: sqlite3.Connection, trip_id: str) -> None:
+    """Remember that the trip was reported, so that a replay does not report it again."""
+    db.execute("INSERT OR IGNORE INTO finished_trip (trip_id) VALUES (?)", (trip_id,))
+    db.execute(
+        "DELETE FROM finished_trip WHERE seq <= (SELECT MAX(seq) FROM finished_trip) - ?",
+        (KEPT_TRIP_IDS,),
+    )
+
+
+def is_finished(db: sqlite3.Connection, trip_id: str) -> bool:
+    """Whether the trip was reported."""
+    query = "SELECT 1 FROM finished_trip WHERE trip_id = ?"
+    return db.execute(query, (trip_id,)).fetchone() is not None
+
+
+def count(db: sqlite3.Connection, name: str, by: int = 1) -> None:
+    """Raise a counter."""
+    db.execute(
+        "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + ?",
+        (name, by, by),
+    )
+
+
+def counters(db: sqlite3.Connection) -> dict[str, int]:
+    """Every counter that is not zero."""
+    return dict(db.execute("SELECT name, value FROM counter"))
+
+
+def refuse(db: sqlite3.Connection, refusal: Refusal) -> None:
+    """Count a refusal and keep it where a person can see it; the oldest go first."""
+    count(db, f"refused_{refusal.kind}")
+    db.execute(
+        "INSERT INTO refused (at, kind, reason, payload) VALUES (?, ?, ?, ?)",
+        (refusal.at, refusal.kind, refusal.reason, refusal.payload[:KEPT_REFUSAL_BYTES]),
+    )
+    db.execute(
+        "DELETE FROM refused WHERE seq <= (SELECT MAX(seq) FROM refused) - ?", (KEPT_REFUSALS,)
+    )
+
+
+def refusals(db: sqlite3.Connection, limit: int) -> list[Refusal]:
+    """The newest refusals, newest first."""
+    rows = db.execute(
+        "SELECT at, kind, reason, payload FROM refused ORDER BY seq DESC LIMIT ?", (limit,)
+    )
+    return [Refusal(*row) for row in rows]

@@ -1,0 +1,71 @@
+"""Build the messages that the vehicle sends. Pure. Rounds to what the measurement is worth."""
+
+from __future__ import annotations
+
+from common.messages import Acknowledgement, Breach, TripSummary, message_id
+from common.trace import to_wire
+from edge_agent.decisions import Identity, Verdict, is_breach
+from edge_agent.trip_monitor import TripResult
+
+
+def reports_of(result: TripResult, who: Identity) -> tuple[TripSummary, Breach | None]:
+    """The summary of a trip and, when its error exceeds the threshold, its breach."""
+    breach = is_breach(result.error_v, who.manifest.error_threshold_v)
+    return _summary(result, who, breach=breach), _breach(result, who) if breach else None
+
+
+def acknowledgement(verdict: Verdict, number: int, who: Identity, now: float) -> Acknowledgement:
+    """The vehicle's word on a revision; the same verdict on the same revision is one message."""
+    kind = f"ack-{number}-{verdict.hash}-{verdict.reason}"
+    return Acknowledgement(
+        message_id=message_id(who.vehicle_id, "", kind),
+        vehicle_id=who.vehicle_id,
+        revision=number,
+        revision_hash=verdict.hash,
+        verdict="applied" if verdict.applied else "refused",
+        reason=verdict.reason,
+        detail=verdict.detail[:512],
+        error_before_v=_rounded(verdict.error_before_v),
+        error_after_v=_rounded(verdict.error_after_v),
+        decided_at=round(now, 3),
+    )
+
+
+def _summary(result: TripResult, who: Identity, *, breach: bool) -> TripSummary:
+    return TripSummary(
+        message_id=message_id(who.vehicle_id, result.trip_id, "trip"),
+        vehicle_id=who.vehicle_id,
+        trip_id=result.trip_id,
+        bundle=who.bundle,
+        revision=result.revision,
+        started_at=round(result.started_at, 3),
+        duration_s=round(result.duration_s, 3),
+        odometer_start=round(result.odometer_start, 6),
+        odometer_end=round(result.odometer_end, 6),
+        samples=result.samples,
+        refused_samples=result.refused_samples,
+        error_v=round(result.error_v, 6),
+        band95_v=round(result.band95_v, 6),
+        coverage95=round(result.coverage95, 4),
+        feature_means=[float(f"{mean:.7g}") for mean in result.feature_means],
+        breach=breach,
+        partial=result.partial,
+    )
+
+
+def _breach(result: TripResult, who: Identity) -> Breach:
+    return Breach(
+        message_id=message_id(who.vehicle_id, result.trip_id, "breach"),
+        vehicle_id=who.vehicle_id,
+        trip_id=result.trip_id,
+        bundle=who.bundle,
+        revision=result.revision,
+        odometer=round(result.odometer_start, 6),
+        error_v=round(result.error_v, 6),
+        threshold_v=who.manifest.error_threshold_v,
+        trace=to_wire(result.trace),
+    )
+
+
+def _rounded(error_v: float | None) -> float | None:
+    return None if error_v is None else round(error_v, 6)

@@ -1,0 +1,135 @@
+"""Put one agent together from its configuration, and drive it from a source.
+
+The only place that knows which file, clock and socket are used. Must never hold logic that a test
+would want without them.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from common.bundle import Bundle, load_bundle
+from common.messages import Status, encode
+from common.signing import key_id, load_public_key
+from edge_agent import __version__
+from edge_agent.agent import Agent
+from edge_agent.config import Config
+from edge_agent.errors import BrokerUnreachableError, NoAnswerError
+from edge_agent.link import MqttLink
+from edge_agent.sources import Item
+from edge_agent.state import State
+
+POLL_EVERY_SAMPLES = 64
+LIVE_QUEUE = 1024
+LIVE_POLL_S = 0.1
+
+
+@contextmanager
+def running_agent(config: Config, clock: Callable[[], float] = time.time) -> Iterator[Agent]:
+    """An agent with its state open and its link started; both are closed at the end."""
+    bundle = load_bundle(config.path(config.bundle))
+    keys = [load_public_key(config.path(name)) for name in config.trusted_keys]
+    trusted = {key_id(key): key for key in keys}
+    state = State(config.path(config.state), config.vehicle_id, bundle.sha256)
+    try:
+        link = MqttLink(config.vehicle_id, config.mqtt, _last_will(config, bundle), random.Random())  # noqa: S311
+        agent = Agent(config.vehicle_id, bundle, trusted, state, link, config.limits, clock)
+        link.start()
+        try:
+            yield agent
+            agent.say_goodbye()
+        finally:
+            link.stop()
+    finally:
+        state.close()
+
+
+def feed(
+    agent: Agent, items: Iterable[Item], settle_s: float, monotonic: Callable[[], float]
+) -> Iterator[int]:
+    """Take every item; yields the number of samples so far, now and then.
+
+    With `settle_s` above zero a trip begins only when the outcome of the one before is known.
+    Raises NoAnswerError when that takes longer.
+    """
+    for number, item in enumerate(items, 1):
+        if agent.ends_trip(item):
+            finish_trip(agent, settle_s, monotonic)
+        agent.take(item)
+        if number % POLL_EVERY_SAMPLES == 0:
+            agent.poll()
+            yield number
+
+
+def feed_live(agent: Agent, items: Iterable[Item], stopped: Callable[[], bool]) -> None:
+    """Take items as they come, serving the link in between; returns at the end of the source."""
+    arrived: queue.Queue[Item | BaseException | None] = queue.Queue(maxsize=LIVE_QUEUE)
+    threading.Thread(target=_read_into, args=(items, arrived), name="source", daemon=True).start()
+    while not stopped():
+        try:
+            item = arrived.get(timeout=LIVE_POLL_S)
+        except queue.Empty:
+            agent.poll()
+            continue
+        if isinstance(item, BaseException):
+            raise item
+        if item is None:
+            return
+        agent.take(item)
+        agent.poll()
+
+
+def _read_into(items: Iterable[Item], arrived: queue.Queue[Item | BaseException | None]) -> None:
+    """The source may block for as long as the car sleeps: it has its own thread."""
+    try:
+        for item in items:
+            arrived.put(item)
+        arrived.put(None)
+    except BaseException as error:  # noqa: BLE001 - carried to the thread that can act on it
+        arrived.put(error)
+
+
+def finish_trip(agent: Agent, settle_s: float, monotonic: Callable[[], float]) -> None:
+    """Close the running trip and, with `settle_s` above zero, wait for its outcome."""
+    agent.end_trip()
+    if settle_s > 0:
+        wait_until(agent, agent.is_settled, settle_s, monotonic)
+
+
+def wait_until(
+    agent: Agent, reached: Callable[[], bool], seconds: float, monotonic: Callable[[], float]
+) -> None:
+    """Serve the link until `reached()`. Raises NoAnswerError after `seconds`."""
+    deadline = monotonic() + seconds
+    while not reached():
+        if monotonic() > deadline:
+            raise NoAnswerError(len(agent.status().awaiting), seconds)
+        agent.poll(0.05)
+
+
+def wait_connected(
+    agent: Agent, config: Config, seconds: float, monotonic: Callable[[], float]
+) -> None:
+    """Serve the link until connected. Raises BrokerUnreachableError after `seconds`."""
+    deadline = monotonic() + seconds
+    while not agent.connected:
+        if monotonic() > deadline:
+            mqtt = config.mqtt
+            raise BrokerUnreachableError(mqtt.host, mqtt.port, f"no answer for {seconds:g} s")
+        agent.poll(0.05)
+
+
+def _last_will(config: Config, bundle: Bundle) -> bytes:
+    will = Status(
+        vehicle_id=config.vehicle_id,
+        online=False,
+        agent_version=__version__,
+        bundle=bundle.sha256,
+        revision=0,
+    )
+    return encode(will)

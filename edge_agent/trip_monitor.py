@@ -1,0 +1,170 @@
+"""Follow one trip: predict each sample as it arrives, sum the error, keep what a trace needs.
+
+Pure computation with bounded memory, whatever the trip's length. Must never read a clock or write
+anything; a refused sample raises and changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from common import calibration
+from common.calibration import Estimate, Settings
+from common.features import FeatureBuilder, MissingSignalError
+from common.manifest import Manifest
+from common.model import VoltageModel
+from common.trace import TraceArrays
+from edge_agent.errors import RefusedSampleError
+from edge_agent.samples import Sample, check_plausible
+from edge_agent.thinning import thin
+
+FloatArray = npt.NDArray[np.float64]
+
+BUFFER_ROWS = 4096
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Twin:
+    """What predicts: the model, its manifest, and the estimate in force with its number."""
+
+    manifest: Manifest
+    model: VoltageModel
+    estimate: Estimate
+    revision: int
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class TripResult:
+    """A finished trip. Errors in volts; `trace` thinned; `coverage95` the share inside the band."""
+
+    trip_id: str
+    revision: int
+    started_at: float
+    duration_s: float
+    odometer_start: float
+    odometer_end: float
+    samples: int
+    refused_samples: int
+    error_v: float
+    band95_v: float
+    coverage95: float
+    feature_means: list[float]
+    trace: TraceArrays
+    partial: bool
+
+
+class TripMonitor:
+    """One trip in progress. The parameters in force at its start stay in force to its end."""
+
+    def __init__(self, trip_id: str, first: Sample, twin: Twin, trace_points: int) -> None:
+        self.trip_id = trip_id
+        self.odometer_start = first.odometer
+        self.samples = 0
+        self.refused = 0
+        self.last_prediction_v: float | None = None
+        self._twin = twin
+        self._trace_points = trace_points
+        self._estimate = calibration.extrapolate(twin.estimate, twin.manifest, first.odometer)
+        self._features = FeatureBuilder(twin.manifest)
+        self._started_at = first.time_s
+        self._last_time_s = -np.inf
+        self._odometer = first.odometer
+        self._absolute_error = 0.0
+        self._feature_sums = np.zeros(len(twin.manifest.features))
+        self._buffer = _Buffer(len(twin.manifest.features))
+
+    def add(self, sample: Sample) -> float:
+        """Predict one sample, compare; the absolute error in volts. Raises RefusedSampleError."""
+        try:
+            row = self._checked_row(sample)
+        except RefusedSampleError:
+            self.refused += 1
+            raise
+        prediction = self._twin.model.predict_one(row, self._estimate.theta)
+        error = abs(prediction - sample.voltage_v)
+        self.samples += 1
+        self.last_prediction_v = prediction
+        self._absolute_error += error
+        self._feature_sums += row
+        self._features.take(sample.time_s, row)
+        self._last_time_s, self._odometer = sample.time_s, sample.odometer
+        self._buffer.add(sample.time_s - self._started_at, row, sample.voltage_v)
+        return error
+
+    def finish(self, *, partial: bool = False) -> TripResult:
+        """The result of the trip; call it once, after at least two samples."""
+        trace = thin(self._buffer.arrays(), self._trace_points)
+        predicted, std = calibration.voltage_band(
+            self._estimate,
+            trace.features,
+            self._twin.model,
+            self._twin.manifest,
+            self._twin.settings,
+        )
+        inside = np.abs(predicted - trace.voltage_v) <= Z95 * std
+        return TripResult(
+            trip_id=self.trip_id,
+            revision=self._twin.revision,
+            started_at=self._started_at,
+            duration_s=self._last_time_s - self._started_at,
+            odometer_start=self.odometer_start,
+            odometer_end=self._odometer,
+            samples=self.samples,
+            refused_samples=self.refused,
+            error_v=self._absolute_error / self.samples,
+            band95_v=float(Z95 * std.mean()),
+            coverage95=float(inside.mean()),
+            feature_means=(self._feature_sums / self.samples).tolist(),
+            trace=trace,
+            partial=partial,
+        )
+
+    def _checked_row(self, sample: Sample) -> list[float]:
+        if not sample.time_s > self._last_time_s:
+            raise RefusedSampleError("its time does not follow the sample before")
+        if sample.odometer < self._odometer:
+            raise RefusedSampleError("its odometer runs backwards")
+        try:
+            row = self._features.candidate_row(sample.time_s, sample.signals)
+        except MissingSignalError as error:
+            raise RefusedSampleError(str(error)) from error
+        check_plausible(row, sample, self._twin.manifest)
+        return row
+
+
+class _Buffer:
+    """Rows of a trip in bounded memory: when full, every other row goes and the stride doubles."""
+
+    def __init__(self, features: int) -> None:
+        self._rows = np.empty((BUFFER_ROWS, features + 2))
+        self._count = 0
+        self._seen = 0
+        self._stride = 1
+        self._last: list[float] = []
+
+    def add(self, time_s: float, row: list[float], voltage_v: float) -> None:
+        self._last = [time_s, *row, voltage_v]
+        if self._seen % self._stride == 0:
+            if self._count == BUFFER_ROWS:
+                self._halve()
+            if self._seen % self._stride == 0:
+                self._rows[self._count] = self._last
+                self._count += 1
+        self._seen += 1
+
+    def arrays(self) -> TraceArrays:
+        rows = self._rows[: self._count]
+        if rows[-1, 0] != self._last[0]:
+            rows = np.vstack([rows, self._last])
+        return TraceArrays(rows[:, 0].copy(), rows[:, 1:-1].copy(), rows[:, -1].copy())
+
+    def _halve(self) -> None:
+        kept = self._rows[::2].copy()
+        self._rows[: len(kept)] = kept
+        self._count = len(kept)
+        self._stride *= 2
