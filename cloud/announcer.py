@@ -1,0 +1,76 @@
+"""Tell vehicles what the worker has committed, and learn when the broker has taken it.
+
+Must never be called for a revision that is not committed, nor from two threads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from cloud.link import Publisher
+from cloud.revising import signed_message
+from cloud.store.tables import Breach, RevisionRow
+from common.messages import Declined, Receipt, encode
+from common.topics import topic
+
+DECLINED_AT_ONCE: Final = 256
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """Rows whose news the broker has taken, by id."""
+
+    revisions: Sequence[int]
+    declined: Sequence[int]
+
+    def __bool__(self) -> bool:
+        return bool(self.revisions or self.declined)
+
+
+class Announcer:
+    """`wake` is called, from any thread, when there is something new in `confirmed()`."""
+
+    def __init__(self, publisher: Publisher, wake: Callable[[], None]) -> None:
+        self._publisher = publisher
+        self._wake = wake
+        self._revisions: deque[int] = deque()
+        self._declined: deque[int] = deque()
+
+    def revision(self, row: RevisionRow) -> None:
+        """Publish a revision, retained. Without a connection nothing happens: it comes later."""
+        name = topic(row.vehicle_id, "parameters")
+        taken = partial(self._note, self._revisions, [row.id or 0])
+        self._publisher.publish(name, encode(signed_message(row)), taken, retain=True)
+
+    def declined(self, breaches: Iterable[Breach]) -> None:
+        """Publish that these breaches bring no revision, one receipt a vehicle."""
+        by_vehicle: dict[str, list[Breach]] = {}
+        for breach in breaches:
+            by_vehicle.setdefault(breach.vehicle_id, []).append(breach)
+        for vehicle_id, entries in by_vehicle.items():
+            for start in range(0, len(entries), DECLINED_AT_ONCE):
+                self._declined_of(vehicle_id, entries[start : start + DECLINED_AT_ONCE])
+
+    def confirmed(self) -> Confirmed:
+        """What the broker has taken since the last call."""
+        return Confirmed(_drain(self._revisions), _drain(self._declined))
+
+    def _declined_of(self, vehicle_id: str, breaches: Sequence[Breach]) -> None:
+        receipt = Receipt(
+            vehicle_id=vehicle_id,
+            declined=[Declined(breach.message_id, breach.reason or "") for breach in breaches],
+        )
+        taken = partial(self._note, self._declined, [breach.id or 0 for breach in breaches])
+        self._publisher.publish(topic(vehicle_id, "receipt"), encode(receipt), taken)
+
+    def _note(self, into: deque[int], ids: Iterable[int]) -> None:
+        into.extend(ids)
+        self._wake()
+
+
+def _drain(ids: deque[int]) -> list[int]:
+    return [ids.popleft() for _ in range(len(ids))]

@@ -1,0 +1,128 @@
+"""Errors of the API as application/problem+json (RFC 9457).
+
+Must never tell a client what only the log may know.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from cloud.errors import StoreUnavailableError
+
+log = logging.getLogger(__name__)
+
+PATH: Final = "/api/v1/problems"
+MEANINGS: Final = {
+    404: "Nothing is known under this address.",
+    405: "The address does not take this method.",
+    422: "A parameter or a field of the request is unknown, missing or out of range.",
+    500: "The service failed; its log says why.",
+    503: "Something that the service needs does not answer.",
+}
+
+
+class Violation(BaseModel):
+    """One thing that is wrong with a request."""
+
+    where: str = Field(examples=["query.limit"])
+    problem: str = Field(examples=["Input should be less than or equal to 500"])
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str = Field(examples=[f"{PATH}/404"])
+    title: str = Field(examples=["Not Found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["There is no vehicle 'car-7'."])
+    instance: str = Field(examples=["/api/v1/vehicles/car-7"])
+    violations: list[Violation] = []
+
+
+class ProblemError(Exception):
+    """Raised by a route: answered with this status and sentence."""
+
+    def __init__(self, status: int, detail: str, violations: list[Violation] | None = None) -> None:
+        self.status, self.detail = status, detail
+        self.violations = violations or []
+        super().__init__(detail)
+
+
+def not_found(what: str) -> ProblemError:
+    """404 for something that is not in the database."""
+    return ProblemError(404, f"There is no {what}.")
+
+
+def invalid(where: str, problem: str) -> ProblemError:
+    """422 for one parameter or field."""
+    return ProblemError(422, f"{where}: {problem}", [Violation(where=where, problem=problem)])
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problems that a route declares in OpenAPI."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {
+        status: {
+            "model": Problem,
+            "description": MEANINGS[status],
+            "content": {"application/problem+json": schema},
+        }
+        for status in (*statuses, 422, 500)
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` as a problem."""
+
+    @app.exception_handler(ProblemError)
+    def _problem(request: Request, error: ProblemError) -> JSONResponse:
+        return _response(request, error.status, error.detail, error.violations)
+
+    @app.exception_handler(HTTPException)
+    def _http(request: Request, error: HTTPException) -> JSONResponse:
+        response = _response(request, error.status_code, str(error.detail))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(RequestValidationError)
+    def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        violations = [
+            Violation(where=".".join(str(part) for part in item["loc"]), problem=item["msg"])
+            for item in error.errors()
+        ]
+        detail = "; ".join(f"{item.where}: {item.problem}" for item in violations)
+        return _response(request, 422, detail, violations)
+
+    @app.exception_handler(StoreUnavailableError)
+    def _store(request: Request, error: StoreUnavailableError) -> JSONResponse:
+        log.error("api_failed path=%s error=%r", request.url.path, str(error))
+        return _response(request, 503, "The database does not answer.")
+
+    @app.exception_handler(Exception)
+    def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("api_failed path=%s error=%r", request.url.path, str(error), exc_info=error)
+        return _response(request, 500, MEANINGS[500])
+
+
+def _response(
+    request: Request, status: int, detail: str, violations: list[Violation] | None = None
+) -> JSONResponse:
+    problem = Problem(
+        type=f"{PATH}/{status}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+        violations=violations or [],
+    )
+    return JSONResponse(
+        problem.model_dump(), status_code=status, media_type="application/problem+json"
+    )

@@ -1,0 +1,279 @@
+"""The routes under /api/v1: vehicles, trips, revisions, health, prediction, quarantine.
+
+Must never write to the database.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import numpy as np
+from fastapi import APIRouter, Depends, Request, Response
+from sqlmodel import Session
+
+from cloud.api import schemas, views
+from cloud.api.paging import (
+    DEFAULT_LIMIT,
+    Cursor,
+    Limit,
+    Page,
+    cut,
+    decode_cursor,
+    link_next,
+    only,
+)
+from cloud.api.problems import MEANINGS, invalid, not_found, responses
+from cloud.bundles import Catalogue
+from cloud.store import pages, revisions
+from cloud.store.database import Store
+from cloud.store.tables import Vehicle
+from common.calibration import Settings, voltage_band
+from common.health import state_of_health
+from common.manifest import Manifest
+
+Z95: Final = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the routes read from. A check gives None, or what is wrong with what it checks."""
+
+    store: Store
+    catalogue: Catalogue
+    clock: Callable[[], float]
+    checks: Mapping[str, Callable[[], str | None]]
+
+
+def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+Here = Annotated[Context, Depends(_context)]
+router = APIRouter(prefix="/api/v1")
+_PAGED = [only("limit", "cursor")]
+_BARE = [only()]
+
+
+@router.get("/vehicles", dependencies=_PAGED, responses=responses(), tags=["vehicles"])
+def list_vehicles(
+    here: Here,
+    request: Request,
+    response: Response,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Page[schemas.VehicleSummary]:
+    """All vehicles, by id."""
+    with here.store.read() as db:
+        rows = pages.vehicles(db, decode_cursor(cursor, str), limit + 1)
+        rows, following = cut(rows, limit, lambda row: row.vehicle_id)
+        numbers = pages.newest_numbers(db, [row.vehicle_id for row in rows])
+        items = [
+            schemas.VehicleSummary(
+                **views.vehicle_fields(
+                    row, _standing(db, row, here), numbers.get(row.vehicle_id, 0)
+                )
+            )
+            for row in rows
+        ]
+    link_next(request, response, following)
+    return Page(items=items, next=following)
+
+
+@router.get(
+    "/vehicles/{vehicle_id}", dependencies=_BARE, responses=responses(404), tags=["vehicles"]
+)
+def get_vehicle(here: Here, vehicle_id: str) -> schemas.VehicleDetail:
+    """One vehicle, and the features that a prediction for it needs."""
+    with here.store.read() as db:
+        vehicle = _vehicle(db, vehicle_id)
+        newest = pages.newest_numbers(db, [vehicle_id]).get(vehicle_id, 0)
+        return views.vehicle_detail(vehicle, _standing(db, vehicle, here), newest)
+
+
+@router.get(
+    "/vehicles/{vehicle_id}/trips", dependencies=_PAGED, responses=responses(404), tags=["trips"]
+)
+def list_trips(
+    here: Here,
+    vehicle_id: str,
+    request: Request,
+    response: Response,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Page[schemas.TripItem]:
+    """Trips of a vehicle, the highest odometer first."""
+    with here.store.read() as db:
+        _vehicle(db, vehicle_id)
+        after = decode_cursor(cursor, tuple[float, int])
+        rows = pages.trips(db, vehicle_id, after, limit + 1)
+    rows, following = cut(rows, limit, lambda row: (row.odometer_end, row.id))
+    link_next(request, response, following)
+    return Page(items=[views.trip_item(row, here.catalogue) for row in rows], next=following)
+
+
+@router.get(
+    "/vehicles/{vehicle_id}/revisions",
+    dependencies=_PAGED,
+    responses=responses(404),
+    tags=["revisions"],
+)
+def list_revisions(
+    here: Here,
+    vehicle_id: str,
+    request: Request,
+    response: Response,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Page[schemas.RevisionItem]:
+    """Revisions of a vehicle with their lineage, the newest first; refused ones, too."""
+    with here.store.read() as db:
+        _vehicle(db, vehicle_id)
+        rows = pages.revisions(db, vehicle_id, decode_cursor(cursor, int), limit + 1)
+    rows, following = cut(rows, limit, lambda row: row.number)
+    link_next(request, response, following)
+    return Page(items=[views.revision_item(row, here.catalogue) for row in rows], next=following)
+
+
+@router.get(
+    "/vehicles/{vehicle_id}/revisions/{number}",
+    dependencies=_BARE,
+    responses=responses(404),
+    tags=["revisions"],
+)
+def get_revision(here: Here, vehicle_id: str, number: int) -> schemas.RevisionDetail:
+    """One revision: parameters with their standard deviations, cause, verdict, signature."""
+    with here.store.read() as db:
+        _vehicle(db, vehicle_id)
+        in_range = 0 < number < 2**63
+        row = revisions.by_number(db, vehicle_id, number) if in_range else None
+    if row is None:
+        raise not_found(f"revision {number} of vehicle {vehicle_id!r}")
+    return views.revision_detail(row, here.catalogue)
+
+
+@router.get(
+    "/vehicles/{vehicle_id}/health", dependencies=_BARE, responses=responses(404), tags=["health"]
+)
+def get_health(here: Here, vehicle_id: str) -> schemas.Health:
+    """State of health with its 95 % band, at the vehicle's last odometer."""
+    with here.store.read() as db:
+        vehicle = _vehicle(db, vehicle_id)
+        known = _required_standing(db, vehicle, here)
+    model = here.catalogue.model(known.bundle)
+    soh = state_of_health(known.estimate, model, known.manifest, Settings())
+    when_new = soh.usable / soh.ratio if soh and soh.ratio else None
+    return schemas.Health(
+        **_estimate_fields(vehicle, known),
+        state_of_health=soh.ratio if soh else None,
+        state_of_health_std=soh.std if soh else None,
+        band95_lower=max(soh.ratio - Z95 * soh.std, 0.0) if soh else None,
+        band95_upper=soh.ratio + Z95 * soh.std if soh else None,
+        usable=soh.usable if soh else None,
+        usable_std=soh.std * when_new if soh and when_new else None,
+        usable_unit=_swept_unit(known.manifest),
+        last_trip_at=views.utc(vehicle.last_trip_at),
+    )
+
+
+@router.post(
+    "/vehicles/{vehicle_id}/predict",
+    dependencies=_BARE,
+    responses=responses(404),
+    tags=["prediction"],
+)
+def predict(here: Here, vehicle_id: str, wanted: schemas.PredictionRequest) -> schemas.Prediction:
+    """The voltage that the vehicle's BMS would measure, with its 95 % band."""
+    with here.store.read() as db:
+        vehicle = _vehicle(db, vehicle_id)
+        known = _required_standing(db, vehicle, here, wanted.odometer)
+    features = _feature_rows(wanted.rows, known.manifest)
+    model = here.catalogue.model(known.bundle)
+    voltage, std = voltage_band(known.estimate, features, model, known.manifest, Settings())
+    rows = [
+        schemas.PredictedRow(voltage_v=v, band95_lower_v=v - Z95 * s, band95_upper_v=v + Z95 * s)
+        for v, s in zip(voltage.tolist(), std.tolist(), strict=True)
+    ]
+    return schemas.Prediction(**_estimate_fields(vehicle, known), bundle=known.bundle, rows=rows)
+
+
+@router.get("/quarantine", dependencies=_PAGED, responses=responses(), tags=["operation"])
+def list_quarantine(
+    here: Here,
+    request: Request,
+    response: Response,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Page[schemas.QuarantineItem]:
+    """Messages that were refused, with the reason; the latest first."""
+    with here.store.read() as db:
+        rows = pages.quarantined(db, decode_cursor(cursor, int), limit + 1)
+    rows, following = cut(rows, limit, lambda row: row.id)
+    link_next(request, response, following)
+    return Page(items=[views.quarantine_item(row) for row in rows], next=following)
+
+
+@router.get("/problems/{status}", dependencies=_BARE, responses=responses(404), tags=["operation"])
+def explain_problem(status: int) -> dict[str, str]:
+    """What the `type` of a problem means."""
+    if status not in MEANINGS:
+        raise not_found(f"problem {status}")
+    return {"status": str(status), "meaning": MEANINGS[status]}
+
+
+def _vehicle(db: Session, vehicle_id: str) -> Vehicle:
+    vehicle = db.get(Vehicle, vehicle_id)
+    if vehicle is None:
+        raise not_found(f"vehicle {vehicle_id!r}")
+    return vehicle
+
+
+def _standing(db: Session, vehicle: Vehicle, here: Context) -> views.Standing | None:
+    return views.standing(db, vehicle, here.catalogue, here.clock())
+
+
+def _required_standing(
+    db: Session, vehicle: Vehicle, here: Context, odometer: float | None = None
+) -> views.Standing:
+    known = views.standing(db, vehicle, here.catalogue, here.clock(), odometer)
+    if known is None:
+        raise not_found(f"bundle of vehicle {vehicle.vehicle_id!r} among this service's")
+    return known
+
+
+def _estimate_fields(vehicle: Vehicle, known: views.Standing) -> dict[str, Any]:
+    return {
+        "vehicle_id": vehicle.vehicle_id,
+        "state": known.judgement.state,
+        "state_reason": known.judgement.reason,
+        "revision": known.revision,
+        "odometer": known.estimate.odometer,
+        "odometer_unit": known.manifest.odometer_unit,
+    }
+
+
+def _swept_unit(manifest: Manifest) -> str | None:
+    health = manifest.health
+    if health is None:
+        return None
+    return next(f.unit for f in manifest.features if f.name == health.swept_feature)
+
+
+def _feature_rows(
+    rows: Sequence[Mapping[str, float]], manifest: Manifest
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Rows [m, F] in manifest order. Raises ProblemError (422)."""
+    for index, row in enumerate(rows):
+        where = f"body.rows.{index}"
+        if row.keys() != set(manifest.feature_names):
+            needed = ", ".join(manifest.feature_names)
+            raise invalid(where, f"needs exactly these features: {needed}")
+        for feature in manifest.features:
+            value = row[feature.name]
+            if not (math.isfinite(value) and feature.minimum <= value <= feature.maximum):
+                limits = f"[{feature.minimum:g}, {feature.maximum:g}] {feature.unit}"
+                raise invalid(f"{where}.{feature.name}", f"outside {limits}")
+    return np.array([[row[name] for name in manifest.feature_names] for row in rows])

@@ -1,0 +1,224 @@
+"""What the API answers: field names carry their unit, times are RFC 3339 in UTC, null is unknown.
+
+Quantities over the odometer are in `odometer_unit`, which the vehicle's bundle declares. Must never
+hold an estimate without its standard deviation.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+EstimateState = Literal["learning", "known", "stale", "doubtful"]
+
+_VEHICLE = "car-7"
+_HASH = "3f" * 32
+
+
+class VehicleSummary(BaseModel):
+    """A vehicle in the list."""
+
+    vehicle_id: str = Field(examples=[_VEHICLE])
+    state: EstimateState | None = Field(
+        description="How far its estimate may be relied on; null when its bundle is unknown here.",
+        examples=["known"],
+    )
+    state_reason: str | None = Field(description="Why it is not `known`.", examples=[None])
+    online: bool | None = Field(examples=[True])
+    first_seen_at: datetime
+    last_seen_at: datetime | None
+    bundle: str | None = Field(description="SHA-256 of the bundle it runs.", examples=[_HASH])
+    bundle_name: str | None = Field(examples=["fleet"])
+    revision: int | None = Field(description="The revision it runs; 0: nominal.", examples=[12])
+    newest_revision: int = Field(description="The newest one made; 0: none.", examples=[12])
+    trips: int = Field(examples=[100])
+    breaches: int = Field(examples=[14])
+    odometer: float | None = Field(examples=[32186.9])
+    odometer_unit: str | None = Field(examples=["km"])
+    last_trip_error_v: float | None = Field(
+        description="Mean absolute error of the trip at the highest odometer.", examples=[0.031]
+    )
+    last_trip_at: datetime | None
+
+
+class Feature(BaseModel):
+    """An input of the vehicle's model, for a prediction."""
+
+    name: str = Field(examples=["distance_km"])
+    unit: str = Field(examples=["km"])
+    minimum: float
+    maximum: float
+
+
+class VehicleDetail(VehicleSummary):
+    """A vehicle with what its agent says of itself, and what a prediction needs."""
+
+    agent_version: str | None
+    outbox_depth: int | None = Field(description="Messages that wait on the vehicle.")
+    dropped_trips: int | None
+    dropped_breaches: int | None
+    refused_samples: int | None
+    refused_messages: int | None
+    error_threshold_v: float | None = Field(description="Above it a trip is a breach.")
+    cutoff_voltage_v: float | None
+    features: list[Feature]
+
+
+class TripItem(BaseModel):
+    """The summary of a trip, as the vehicle sent it."""
+
+    trip_id: str
+    started_at: datetime
+    received_at: datetime
+    duration_s: float
+    odometer_start: float
+    odometer_end: float
+    odometer_unit: str | None
+    bundle: str
+    revision: int = Field(description="The revision in force during the trip; 0: nominal.")
+    samples: int
+    refused_samples: int
+    error_v: float = Field(description="Mean absolute error of the prediction.")
+    band95_v: float = Field(description="Mean half width of the predicted 95 % band.")
+    coverage95: float = Field(description="Share of the samples inside the 95 % band.")
+    feature_means: dict[str, float] | None = Field(description="By feature, in its unit.")
+    breach: bool
+    partial: bool
+
+
+class CauseItem(BaseModel):
+    """Why a revision was made: the breach, and what the calibration saw on its trace."""
+
+    kind: str
+    message_id: str
+    trip_id: str
+    points: int
+    nis: float = Field(description="Normalised innovation squared; about `points` is expected.")
+    error_before_v: float
+    error_after_v: float
+
+
+class RevisionItem(BaseModel):
+    """A revision in the list, with its lineage."""
+
+    number: int
+    hash: str = Field(examples=[_HASH])
+    parent_hash: str = Field(description="Hash of the revision numbered just below.")
+    base: int = Field(description="The revision whose posterior was the prior; 0: the bundle's.")
+    bundle: str
+    odometer: float
+    odometer_unit: str | None
+    cause: CauseItem
+    created_at: datetime
+    published_at: datetime | None
+    verdict: Literal["applied", "refused"] | None = Field(description="The vehicle's; null: none.")
+    verdict_reason: str | None
+    verdict_at: datetime | None
+
+
+class ParameterItem(BaseModel):
+    """A calibrated parameter and its ageing rate per unit of the odometer."""
+
+    name: str | None = Field(description="Null when the bundle is unknown here.", examples=["gain"])
+    unit: str | None
+    value: float
+    std: float
+    nominal: float | None
+    rate: float
+    rate_std: float
+    rate_unit: str | None = Field(examples=["1/km"])
+
+
+class RevisionDetail(RevisionItem):
+    """A revision with its parameters, its signature and the vehicle's own measurement."""
+
+    parameters: list[ParameterItem]
+    key_id: str
+    signature: str
+    code_version: str
+    verdict_detail: str | None
+    trace_error_before_v: float | None = Field(description="On the trace that the vehicle kept.")
+    trace_error_after_v: float | None
+
+
+class Health(BaseModel):
+    """State of health: 1 is as new. Null where the bundle declares no health section."""
+
+    vehicle_id: str
+    state: EstimateState
+    state_reason: str | None
+    state_of_health: float | None = Field(examples=[0.83])
+    state_of_health_std: float | None = Field(examples=[0.012])
+    band95_lower: float | None = Field(examples=[0.806])
+    band95_upper: float | None = Field(examples=[0.854])
+    usable: float | None = Field(description="Where the cut-off is reached, in `usable_unit`.")
+    usable_std: float | None
+    usable_unit: str | None = Field(examples=["km"])
+    revision: int = Field(description="The revision it is read off; 0: the bundle's prior.")
+    odometer: float
+    odometer_unit: str
+    last_trip_at: datetime | None
+
+
+class PredictionRequest(BaseModel):
+    """Rows of features by name, in the manifest's units, at one odometer (default: the last)."""
+
+    model_config = {
+        "extra": "forbid",
+        "json_schema_extra": {
+            "examples": [
+                {"odometer": 32186.9, "rows": [{"distance_km": 10.0, "average_speed_mps": 17.9}]}
+            ]
+        },
+    }
+
+    odometer: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    rows: list[dict[str, float]] = Field(min_length=1, max_length=1000)
+
+
+class PredictedRow(BaseModel):
+    """The voltage that the BMS will measure, with its 95 % band."""
+
+    voltage_v: float
+    band95_lower_v: float
+    band95_upper_v: float
+
+
+class Prediction(BaseModel):
+    """One predicted row for each row of the request."""
+
+    vehicle_id: str
+    bundle: str
+    revision: int
+    state: EstimateState
+    state_reason: str | None
+    odometer: float
+    odometer_unit: str
+    rows: list[PredictedRow]
+
+
+class QuarantineItem(BaseModel):
+    """A message that was refused, with its first bytes (what is no UTF-8 is replaced)."""
+
+    id: int
+    received_at: datetime
+    topic: str
+    error: str = Field(examples=["MalformedMessageError"])
+    reason: str
+    payload_bytes: int
+    payload_head: str
+
+
+class Alive(BaseModel):
+    """The process runs."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(BaseModel):
+    """Everything that the service needs answers."""
+
+    status: Literal["ready"] = "ready"
+    checks: dict[str, str] = Field(examples=[{"database": "ok", "broker": "ok"}])

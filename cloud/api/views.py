@@ -1,0 +1,176 @@
+"""From rows to what the API answers.
+
+Must never query beyond what one item needs, and never show an estimate without its state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+from sqlmodel import Session
+
+from cloud.api import schemas
+from cloud.bundles import Catalogue
+from cloud.store import evidence, revisions
+from cloud.store.tables import Quarantine, RevisionRow, Trip, Vehicle
+from common.calibration import Estimate, estimate_of
+from common.estimate_state import Judgement, judge
+from common.manifest import Manifest
+from common.revision import Revision, decode_revision
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A vehicle's estimate as it stands: at its last odometer unless another was asked for."""
+
+    manifest: Manifest
+    bundle: str
+    revision: int
+    estimate: Estimate
+    judgement: Judgement
+
+
+def standing(
+    db: Session, vehicle: Vehicle, catalogue: Catalogue, now: float, odometer: float | None = None
+) -> Standing | None:
+    """What is known of a vehicle's battery; None when its bundle is unknown here."""
+    manifest = catalogue.find(vehicle.bundle)
+    if manifest is None or vehicle.bundle is None:
+        return None
+    row = revisions.newest_standing(db, vehicle.vehicle_id, vehicle.bundle)
+    revision = decode_revision(row.content) if row else None
+    at = vehicle.odometer if odometer is None else odometer
+    found = evidence.gather(vehicle, revision, manifest, now)
+    return Standing(
+        manifest=manifest,
+        bundle=vehicle.bundle,
+        revision=row.number if row else 0,
+        estimate=evidence.estimate_at(revision, manifest, at),
+        judgement=judge(vehicle.estimate_state, found),  # type: ignore[arg-type]
+    )
+
+
+def vehicle_fields(
+    vehicle: Vehicle, known: Standing | None, newest_revision: int
+) -> dict[str, Any]:
+    """The fields of a VehicleSummary."""
+    return {
+        **vehicle.model_dump(),
+        "state": known.judgement.state if known else None,
+        "state_reason": known.judgement.reason if known else "its bundle is unknown here",
+        "first_seen_at": utc(vehicle.first_seen_at),
+        "last_seen_at": utc(vehicle.last_seen_at),
+        "last_trip_at": utc(vehicle.last_trip_at),
+        "bundle_name": known.manifest.name if known else None,
+        "newest_revision": newest_revision,
+        "odometer_unit": known.manifest.odometer_unit if known else None,
+    }
+
+
+def vehicle_detail(
+    vehicle: Vehicle, known: Standing | None, newest_revision: int
+) -> schemas.VehicleDetail:
+    """A vehicle with what a prediction needs."""
+    manifest = known.manifest if known else None
+    features = manifest.features if manifest else []
+    return schemas.VehicleDetail(
+        **vehicle_fields(vehicle, known, newest_revision),
+        error_threshold_v=manifest.error_threshold_v if manifest else None,
+        cutoff_voltage_v=manifest.cutoff_voltage_v if manifest else None,
+        features=[
+            schemas.Feature(name=f.name, unit=f.unit, minimum=f.minimum, maximum=f.maximum)
+            for f in features
+        ],
+    )
+
+
+def trip_item(trip: Trip, catalogue: Catalogue) -> schemas.TripItem:
+    """A trip."""
+    manifest = catalogue.find(trip.bundle)
+    means = msgspec.json.decode(trip.feature_means, type=list[float])
+    named = dict(zip(manifest.feature_names, means, strict=True)) if manifest else None
+    return schemas.TripItem(
+        **trip.model_dump(exclude={"feature_means", "started_at", "received_at"}),
+        started_at=some_utc(trip.started_at),
+        received_at=some_utc(trip.received_at),
+        odometer_unit=manifest.odometer_unit if manifest else None,
+        feature_means=named,
+    )
+
+
+def revision_fields(row: RevisionRow, revision: Revision, catalogue: Catalogue) -> dict[str, Any]:
+    """The fields of a RevisionItem."""
+    manifest = catalogue.find(row.bundle)
+    return {
+        **row.model_dump(include={"number", "hash", "bundle", "odometer"}),
+        "parent_hash": revision.parent_hash,
+        "base": revision.base,
+        "odometer_unit": manifest.odometer_unit if manifest else None,
+        "cause": msgspec.to_builtins(revision.cause),
+        "created_at": utc(row.created_at),
+        "published_at": utc(row.published_at),
+        "verdict": row.verdict,
+        "verdict_reason": row.verdict_reason,
+        "verdict_at": utc(row.verdict_at),
+    }
+
+
+def revision_item(row: RevisionRow, catalogue: Catalogue) -> schemas.RevisionItem:
+    """A revision with its lineage."""
+    return schemas.RevisionItem(**revision_fields(row, decode_revision(row.content), catalogue))
+
+
+def revision_detail(row: RevisionRow, catalogue: Catalogue) -> schemas.RevisionDetail:
+    """A revision with its parameters by name."""
+    revision = decode_revision(row.content)
+    own = {"key_id", "signature", "verdict_detail", "trace_error_before_v", "trace_error_after_v"}
+    return schemas.RevisionDetail(
+        **revision_fields(row, revision, catalogue),
+        **row.model_dump(include=own),
+        parameters=_parameters(revision, catalogue.find(row.bundle)),
+        code_version=revision.code_version,
+    )
+
+
+def _parameters(revision: Revision, manifest: Manifest | None) -> list[schemas.ParameterItem]:
+    count = len(revision.theta)
+    stds = np.sqrt(np.diag(estimate_of(revision).covariance)).tolist()
+    declared = manifest.parameters if manifest else [None] * count
+    return [
+        schemas.ParameterItem(
+            name=known.name if known else None,
+            unit=known.unit if known else None,
+            value=revision.theta[i],
+            std=stds[i],
+            nominal=known.nominal if known else None,
+            rate=revision.rate[i],
+            rate_std=stds[count + i],
+            rate_unit=f"{known.unit or '1'}/{manifest.odometer_unit}"
+            if known and manifest
+            else None,
+        )
+        for i, known in enumerate(declared)
+    ]
+
+
+def quarantine_item(row: Quarantine) -> schemas.QuarantineItem:
+    """A refused message."""
+    return schemas.QuarantineItem(
+        **row.model_dump(include={"id", "topic", "error", "reason", "payload_bytes"}),
+        received_at=some_utc(row.received_at),
+        payload_head=row.payload.decode(errors="replace"),
+    )
+
+
+def utc(unix_s: float | None) -> datetime | None:
+    """A stored time as the API shows it."""
+    return None if unix_s is None else some_utc(unix_s)
+
+
+def some_utc(unix_s: float) -> datetime:
+    """A stored time that is always known."""
+    return datetime.fromtimestamp(unix_s, UTC)

@@ -1,0 +1,137 @@
+"""One round of calibrations: what is pending, what it brings, all of it committed together.
+
+Must never tell anybody: what is committed comes back as outcomes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlmodel import Session
+
+from cloud.bundles import Catalogue
+from cloud.calibrator import Case, Decision, Decline, MakeRevision, decide
+from cloud.errors import StoreUnavailableError
+from cloud.revising import Author, case_of, make_row
+from cloud.store import evidence, revisions
+from cloud.store.database import Store
+from cloud.store.revisions import History
+from cloud.store.tables import Breach, RevisionRow, Vehicle
+from common.calibration import Settings
+from common.estimate_state import judge
+from common.revision import decode_revision
+
+log = logging.getLogger(__name__)
+
+VEHICLES_AT_ONCE: Final = 64
+
+
+@dataclass(frozen=True)
+class Item:
+    """A pending breach and what it is judged against."""
+
+    breach: Breach
+    history: History
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was committed for a breach: a revision, or (None) the reason in `breach.reason`."""
+
+    breach: Breach
+    row: RevisionRow | None
+
+
+class Calibrations:
+    """Rounds over the pending breaches of a store; one thread only."""
+
+    def __init__(
+        self, store: Store, catalogue: Catalogue, author: Author, clock: Callable[[], float]
+    ) -> None:
+        self._store, self._catalogue, self._author = store, catalogue, author
+        self._clock = clock
+
+    def round(self) -> list[Outcome]:
+        """Settle the next breach of up to VEHICLES_AT_ONCE vehicles; empty: none is pending.
+
+        Raises StoreUnavailableError.
+        """
+        with self._store.read() as db:
+            breaches = revisions.next_breaches(db, self._catalogue.hashes, VEHICLES_AT_ONCE)
+            histories = revisions.histories(db, breaches)
+        items = [Item(b, history) for b, history in zip(breaches, histories, strict=True)]
+        outcomes: list[Outcome] = []
+        for bundle in dict.fromkeys(breach.bundle for breach in breaches):
+            same = [item for item in items if item.breach.bundle == bundle]
+            outcomes += self._commit(same, self._decide(bundle, same))
+        return outcomes
+
+    def _decide(self, bundle: str, items: Sequence[Item]) -> list[Decision]:
+        manifest, model = self._catalogue.manifest(bundle), self._catalogue.model(bundle)
+        prepared = [case_of(item.breach, item.history, manifest) for item in items]
+        cases = [case for case in prepared if isinstance(case, Case)]
+        made = iter(decide(cases, model, manifest, Settings()))
+        return [known if isinstance(known, Decline) else next(made) for known in prepared]
+
+    def _commit(self, items: Sequence[Item], decisions: Sequence[Decision]) -> list[Outcome]:
+        """All in one transaction; when one of them spoils it, each in its own."""
+        try:
+            return self._commit_once(items, decisions)
+        except StoreUnavailableError:
+            raise
+        except Exception as error:
+            if len(items) > 1:
+                pairs = zip(items, decisions, strict=True)
+                return [self._commit([item], [decision])[0] for item, decision in pairs]
+            log.exception("breach_not_calibrated message=%s", items[0].breach.message_id)
+            return self._commit_once(items, [Decline(f"it could not be stored: {error}"[:256])])
+
+    def _commit_once(self, items: Sequence[Item], decisions: Sequence[Decision]) -> list[Outcome]:
+        now = self._clock()
+        rows = [self._row(item, made, now) for item, made in zip(items, decisions, strict=True)]
+        for item, decision in zip(items, decisions, strict=True):
+            item.breach.state = "declined" if isinstance(decision, Decline) else "calibrated"
+            item.breach.reason = decision.reason if isinstance(decision, Decline) else None
+        with self._store.write() as db:
+            made = [row for row in rows if row is not None]
+            revisions.settle(db, made, [item.breach for item in items], now)
+            self._judge_estimates(db, items, decisions, rows, now)
+        return [Outcome(item.breach, row) for item, row in zip(items, rows, strict=True)]
+
+    def _row(self, item: Item, decision: Decision, now: float) -> RevisionRow | None:
+        if isinstance(decision, Decline):
+            return None
+        return make_row(item.breach, item.history, decision, self._author, now)
+
+    def _judge_estimates(
+        self,
+        db: Session,
+        items: Sequence[Item],
+        decisions: Sequence[Decision],
+        rows: Sequence[RevisionRow | None],
+        now: float,
+    ) -> None:
+        vehicles = revisions.vehicles(db, {item.breach.vehicle_id for item in items})
+        for item, decision, row in zip(items, decisions, rows, strict=True):
+            vehicle = vehicles.get(item.breach.vehicle_id)
+            if vehicle is not None:
+                _count(vehicle, item, decision)
+                self._judge(vehicle, item.breach, row or item.history.base, now)
+
+    def _judge(
+        self, vehicle: Vehicle, breach: Breach, standing: RevisionRow | None, now: float
+    ) -> None:
+        manifest = self._catalogue.manifest(breach.bundle)
+        revision = decode_revision(standing.content) if standing else None
+        found = evidence.gather(vehicle, revision, manifest, now)
+        vehicle.estimate_state = judge(vehicle.estimate_state, found).state  # type: ignore[arg-type]
+
+
+def _count(vehicle: Vehicle, item: Item, decision: Decision) -> None:
+    if isinstance(decision, MakeRevision):
+        vehicle.calibrations = vehicle.calibrations + 1 if item.history.base else 1
+    else:
+        vehicle.failures += decision.blames_estimate

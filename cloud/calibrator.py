@@ -1,0 +1,109 @@
+"""Decide what a breach brings: a revision, or a reason why there is none.
+
+Pure: arrays in, decisions out. Must never let one bad trace spoil the calibration of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from common import calibration
+from common.calibration import Calibrated, Estimate, Settings
+from common.errors import CalibrationError
+from common.manifest import Manifest
+from common.model import VoltageModel
+from common.trace import TraceArrays
+
+
+@dataclass(frozen=True)
+class Case:
+    """A breach: its trace at `odometer`, the prior `base`, and what the vehicle ran (`running`)."""
+
+    trace: TraceArrays
+    odometer: float
+    base: Estimate
+    running: Estimate
+
+
+@dataclass(frozen=True)
+class MakeRevision:
+    """Send this posterior; `error_before_v` is the error on the trace of what the vehicle ran."""
+
+    calibrated: Calibrated
+    error_before_v: float
+
+
+@dataclass(frozen=True)
+class Decline:
+    """No revision, and why (at most 256 characters); late ones do not blame the estimate."""
+
+    reason: str
+    blames_estimate: bool = True
+
+
+Decision = MakeRevision | Decline
+
+
+def decide(
+    cases: Sequence[Case], model: VoltageModel, manifest: Manifest, settings: Settings
+) -> list[Decision]:
+    """One decision for each case, in their order; one batch of the calibration for all of them."""
+    try:
+        results = _calibrate(cases, model, manifest, settings)
+    except (CalibrationError, ArithmeticError, ValueError) as error:
+        if len(cases) == 1:
+            return [Decline(str(error)[:256])]
+        return [decide([case], model, manifest, settings)[0] for case in cases]
+    return [
+        _judge(case, result, model, manifest) for case, result in zip(cases, results, strict=True)
+    ]
+
+
+def _calibrate(
+    cases: Sequence[Case], model: VoltageModel, manifest: Manifest, settings: Settings
+) -> list[Calibrated]:
+    return calibration.calibrate(
+        [case.base for case in cases],
+        [case.trace for case in cases],
+        [case.odometer for case in cases],
+        model,
+        manifest,
+        settings,
+    )
+
+
+def _judge(case: Case, result: Calibrated, model: VoltageModel, manifest: Manifest) -> Decision:
+    """The vehicle refuses what is outside the bounds or worsens its trace: do not even send it.
+
+    It may run the base by the time it judges, so the error must fall below the base's error, too.
+    """
+    if not calibration.is_inside_bounds(result.estimate, manifest):
+        return Decline(_bounds_problem(result.estimate, manifest))
+    if not np.isfinite([result.nis, result.error_before_v, result.error_after_v]).all():
+        return Decline("the calibration gave a number that is not finite")
+    before = _running_error(case, model, manifest)
+    best = min(before, result.error_before_v)
+    if result.error_after_v >= best:
+        return Decline(
+            f"a calibration would not lower the error on the trace: {best:.4f} V before, "
+            f"{result.error_after_v:.4f} V after"
+        )
+    return MakeRevision(result, before)
+
+
+def _running_error(case: Case, model: VoltageModel, manifest: Manifest) -> float:
+    there = calibration.extrapolate(case.running, manifest, case.odometer)
+    return calibration.mean_absolute_error(there.theta, case.trace, model)
+
+
+def _bounds_problem(estimate: Estimate, manifest: Manifest) -> str:
+    for parameter, value in zip(manifest.parameters, estimate.theta.tolist(), strict=True):
+        if not parameter.lower <= value <= parameter.upper:
+            return (
+                f"the posterior of {parameter.name} is {value:.4g}, outside "
+                f"[{parameter.lower:g}, {parameter.upper:g}]"
+            )
+    return "the posterior is not finite"

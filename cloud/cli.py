@@ -1,0 +1,184 @@
+"""`twin-cloud`: the command line of the service.
+
+Must never print anything but data on stdout; messages go to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from cloud.errors import StoreError
+from common.errors import KeyFileError, TwinError
+
+DONE, FAILED, USAGE, NOT_FOUND, REFUSED, UNREACHABLE = range(6)
+EPILOG: Final = """\b
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 unreachable.
+\b
+Examples:
+  twin-cloud keys create --out keys
+  twin-cloud serve --config twin-cloud.toml
+"""
+TRAINING: Final = ("train", "sensitivity", "import-model")
+
+app = typer.Typer(
+    help="The cloud side of the living twin.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+keys = typer.Typer(help="Make and show signing keys.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(keys, name="keys")
+
+Database = Annotated[Path, typer.Option("--database", help="The service's SQLite file.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")]
+
+
+def main() -> int:
+    """Run the command line; an error of the project becomes one sentence and an exit code."""
+    _add_training(sys.argv[1:])
+    try:
+        app(prog_name="twin-cloud")
+    except TwinError as error:
+        typer.echo(f"twin-cloud: {error}", err=True)
+        exists = isinstance(error, KeyFileError) and "exists" in error.problem
+        return REFUSED if exists else FAILED
+    except ModuleNotFoundError as error:
+        typer.echo(f"twin-cloud: {_missing_extra(error)}", err=True)
+        return FAILED
+    return DONE
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  twin-cloud serve --config twin-cloud.toml
+  twin-cloud serve --config /etc/twin-cloud/cloud.toml 2>> twin-cloud.log
+"""
+)
+def serve(
+    config: Annotated[Path, typer.Option("--config", help="The configuration (TOML).")],
+) -> None:
+    """Ingest, calibrate, publish, and answer operators, until SIGTERM."""
+    from cloud.logs import configure_logging  # noqa: PLC0415  # the other commands start faster
+    from cloud.service import serve as run  # noqa: PLC0415
+
+    configure_logging()
+    run(config)
+
+
+@keys.command("create")
+def create_keys(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the two files.")],
+) -> None:
+    """Write a new key pair, private.pem and public.pem, and print its id. Overwrites nothing."""
+    from common.signing import create_key_pair  # noqa: PLC0415
+
+    typer.echo(create_key_pair(out / "private.pem", out / "public.pem"))
+
+
+@keys.command("show")
+def show_key(
+    path: Annotated[Path, typer.Argument(help="A public or private key (PEM).")],
+) -> None:
+    """Print the id of a key, as it stands in every revision that it signs."""
+    from common.signing import key_id, load_private_key, load_public_key  # noqa: PLC0415
+
+    if not path.exists():
+        _end(f"There is no key file {path}.", NOT_FOUND)
+    try:
+        public = load_public_key(path)
+    except KeyFileError:
+        public = load_private_key(path).public_key()
+    typer.echo(key_id(public))
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  twin-cloud verify --database twin.db --public-key keys/public.pem
+  twin-cloud verify --database twin.db --json
+"""
+)
+def verify(
+    database: Database,
+    public_key: Annotated[
+        list[Path] | None,
+        typer.Option(help="Trust these keys only; without any, those that the database remembers."),
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Walk every vehicle's chain and signatures; name each first broken link (exit code 1)."""
+    from cloud import reports  # noqa: PLC0415
+
+    _require(database)
+    if not reports.verify(database, public_key or [], as_json=as_json):
+        sys.exit(FAILED)
+
+
+@app.command()
+def history(vehicle: str, database: Database, *, as_json: Json = False) -> None:
+    """List a vehicle's revisions: cause, errors, verdict; the newest first."""
+    from cloud import reports  # noqa: PLC0415
+
+    _require(database)
+    if not reports.history(database, vehicle, as_json=as_json):
+        _end(f"There is no vehicle {vehicle!r} in {database}.", NOT_FOUND)
+
+
+@app.command()
+def quarantine(database: Database, *, as_json: Json = False) -> None:
+    """List the refused messages with their reasons; the latest first."""
+    from cloud import reports  # noqa: PLC0415
+
+    _require(database)
+    reports.quarantine(database, as_json=as_json)
+
+
+def _require(database: Path) -> None:
+    if not database.exists():
+        error = StoreError(database, "there is no such file", "Give the service's [store] path.")
+        _end(str(error), NOT_FOUND)
+
+
+def _end(sentence: str, code: int) -> None:
+    typer.echo(f"twin-cloud: {sentence}", err=True)
+    sys.exit(code)
+
+
+def _add_training(arguments: list[str]) -> None:
+    """Training needs heavy libraries: load it only where it is asked for, or listed."""
+    own = {"serve", "keys", "verify", "history", "quarantine"}
+    if arguments and arguments[0] in own:
+        return
+    try:
+        from cloud.training.cli import register  # noqa: PLC0415
+    except ImportError as error:
+        for name in TRAINING:
+            _add_missing(name, error)
+    else:
+        register(app)
+
+
+def _add_missing(name: str, cause: ImportError) -> None:
+    @app.command(
+        name,
+        help="(needs the `train` extra: pip install 'living-twin[train]')",
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+    def missing() -> None:
+        _end(f"{name}: {_missing_extra(cause)}", FAILED)
+
+
+def _missing_extra(cause: ImportError) -> str:
+    return f"a library is missing ({cause}): pip install 'living-twin[cloud,train]'"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The service's configuration file: TOML in, a checked value out.
+
+Must never guess: an unknown key is an error that names it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from cloud.errors import ConfigError
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The broker's authority; certificate and key too when the broker asks for them."""
+
+    ca_file: Text
+    cert_file: Text | None = None
+    key_file: Text | None = None
+
+
+class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The broker. `client_id` names the persistent session: one service each."""
+
+    host: Text = "127.0.0.1"
+    port: Port = 1883
+    protocol: Literal["5", "3.1.1"] = "5"
+    client_id: Text = "twin-cloud"
+    keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=1200)] = 60
+    tls: Tls | None = None
+
+
+class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The SQLite database."""
+
+    path: Text
+
+
+class Bundles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The folders of the bundles that vehicles of this service run."""
+
+    paths: Annotated[list[Text], msgspec.Meta(min_length=1)]
+
+
+class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The private key that signs revisions."""
+
+    private: Text
+
+
+class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the operator API listens. Port 0 lets the system choose one."""
+
+    host: Text = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8080
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that `twin-cloud serve` needs to know. Paths are relative to the file."""
+
+    store: Store
+    bundles: Bundles
+    keys: Keys
+    mqtt: Mqtt = Mqtt()
+    api: Api = Api()
+    base: str = "."
+
+    def path(self, name: str) -> Path:
+        """A path of this configuration, resolved against the folder of its file."""
+        return Path(self.base) / name
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a configuration file. Raises ConfigError."""
+    try:
+        config = msgspec.toml.decode(path.read_bytes(), type=Config)
+    except OSError as error:
+        raise ConfigError(path, f"it cannot be read ({error.strerror})") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigError(path, str(error)) from error
+    return msgspec.structs.replace(config, base=str(path.parent))

@@ -1,0 +1,91 @@
+"""Errors of the service: what was wrong, where, and what to do.
+
+Must never hold logic beyond building a sentence.
+"""
+
+from __future__ import annotations
+
+from common.errors import ContractError, TransientError, TwinError
+
+
+class ConfigError(TwinError):
+    """The configuration file cannot be used."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        self.path, self.problem = path, problem
+        super().__init__(
+            f"The configuration {path} cannot be used: {problem}. Correct it and start again."
+        )
+
+
+class StoreError(TwinError):
+    """The database file cannot be used; it was left as it is."""
+
+    def __init__(self, path: object, problem: str, remedy: str) -> None:
+        self.path, self.problem = path, problem
+        super().__init__(f"The database {path} cannot be used: {problem}. {remedy}")
+
+
+class PortOccupiedError(TwinError):
+    """The API's address is taken, or is not one of this machine's."""
+
+    def __init__(self, host: str, port: int, problem: str) -> None:
+        self.host, self.port = host, port
+        super().__init__(
+            f"The API cannot listen on {host}:{port} ({problem}): end the program that does, "
+            "or give another [api] port."
+        )
+
+
+class LinkError(TwinError):
+    """The link to the broker cannot even be set up."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"The broker link cannot be set up: {problem}. Correct [mqtt].")
+
+
+class StoreUnavailableError(TransientError):
+    """The database does not take or give anything at the moment."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(f"The database does not answer ({cause}): free its disk or its lock.")
+
+
+class ForeignVehicleError(ContractError):
+    """The payload names another vehicle than its topic."""
+
+    def __init__(self, topic_id: str, payload_id: str) -> None:
+        self.topic_id, self.payload_id = topic_id, payload_id
+        super().__init__(
+            f"The message says vehicle {payload_id} on the topic of {topic_id}: "
+            "a vehicle speaks for itself alone."
+        )
+
+
+class UnknownBundleError(ContractError):
+    """No bundle of this service has the given hash."""
+
+    def __init__(self, sha256: str) -> None:
+        self.sha256 = sha256
+        super().__init__(
+            f"Bundle {sha256[:12]}… is none of this service's: add its folder to [bundles] paths."
+        )
+
+
+class UnknownRevisionError(ContractError):
+    """An acknowledgement is about a revision that this service never made."""
+
+    def __init__(self, vehicle_id: str, number: int, digest: str) -> None:
+        self.vehicle_id, self.number, self.digest = vehicle_id, number, digest
+        super().__init__(
+            f"Vehicle {vehicle_id} acknowledges revision {number} ({digest[:12]}…), which this "
+            "service never made: find out which service did."
+        )
+
+
+class UnstorableMessageError(ContractError):
+    """A message that parses, but that the database refuses to hold."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(f"The message cannot be stored ({cause}). Correct its sender.")

@@ -1,0 +1,168 @@
+"""From deliveries to committed facts: one transaction a batch, then receipts, then PUBACKs.
+
+Must never acknowledge what is not committed, and never stop for bad input or a failing disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from cloud.bundles import Catalogue
+from cloud.errors import StoreUnavailableError, UnstorableMessageError
+from cloud.intake import Delivery, Upward, interpret
+from cloud.link import Inbox, Publisher
+from cloud.receipts import Acknowledger
+from cloud.store import facts
+from cloud.store.database import Store
+from cloud.store.facts import Effects, Recorder
+from common.errors import ContractError
+from common.messages import Receipt, encode
+from common.topics import topic
+
+log = logging.getLogger(__name__)
+
+BATCH: Final = 200
+FIRST_RETRY_S: Final = 0.05
+LONGEST_RETRY_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Committed:
+    """News for the worker: there are new breaches; these vehicles need their revision again."""
+
+    new_breaches: int
+    republish: Collection[str]
+
+
+class Ingest:
+    """Run `run()` on a thread of its own; `process` handles one batch."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalogue: Catalogue,
+        publisher: Publisher,
+        clock: Callable[[], float],
+        committed: Callable[[Committed], None],
+    ) -> None:
+        self._store, self._catalogue, self._publisher = store, catalogue, publisher
+        self._clock, self._committed = clock, committed
+        self._acknowledger = Acknowledger(publisher.acknowledge)
+
+    def run(self, inbox: Inbox, stop: threading.Event) -> None:
+        """Handle batches until None comes out of the inbox or `stop` is set."""
+        while not stop.is_set():
+            batch, is_last = _next_batch(inbox)
+            if batch:
+                self.process(batch, stop)
+            if is_last:
+                return
+
+    def process(self, batch: Sequence[Delivery], stop: threading.Event) -> None:
+        """Commit a batch and tell everybody; holds it while the database fails, until `stop`."""
+        effects = self._commit_patiently(batch, stop)
+        if effects is None:
+            return  # nothing is acknowledged: the broker has it all
+        self._committed(Committed(effects.new_breaches, frozenset(effects.republish)))
+        self._answer(batch, effects)
+
+    def _commit_patiently(self, batch: Sequence[Delivery], stop: threading.Event) -> Effects | None:
+        delay_s = FIRST_RETRY_S
+        while not stop.is_set():
+            try:
+                return self._commit(batch)
+            except StoreUnavailableError as error:
+                log.error("batch_not_stored messages=%d error=%r", len(batch), str(error))  # noqa: TRY400
+            stop.wait(delay_s)
+            delay_s = min(2 * delay_s, LONGEST_RETRY_S)
+        return None
+
+    def _commit(self, batch: Sequence[Delivery]) -> Effects:
+        """All in one transaction; when one message spoils it, each in its own."""
+        try:
+            return self._commit_once(batch)
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, one message must not stop all
+            log.warning("batch_taken_apart messages=%d error=%r", len(batch), str(error))
+        effects = Effects()
+        for delivery in batch:
+            self._commit_alone(delivery, effects)
+        return effects
+
+    def _commit_once(self, batch: Sequence[Delivery]) -> Effects:
+        now = self._clock()
+        interpreted = [self._interpret(delivery) for delivery in batch]
+        good = [message for message in interpreted if not isinstance(message, ContractError)]
+        with self._store.write() as db:
+            recorder = Recorder(db, good, now)
+            for delivery, message in zip(batch, interpreted, strict=True):
+                try:
+                    if isinstance(message, ContractError):
+                        raise message
+                    recorder.record(message, retained=delivery.retained)
+                except ContractError as error:
+                    _log_refusal(delivery, error)
+                    facts.quarantine(db, delivery, error, now, recorder.effects)
+        return recorder.effects
+
+    def _commit_alone(self, delivery: Delivery, effects: Effects) -> None:
+        try:
+            alone = self._commit_once([delivery])
+        except StoreUnavailableError:
+            raise
+        except Exception as cause:  # noqa: BLE001  # the reason goes into the quarantine
+            error = UnstorableMessageError(cause)
+            _log_refusal(delivery, error)
+            with self._store.write() as db:
+                facts.quarantine(db, delivery, error, self._clock(), effects)
+            return
+        effects.add(alone)
+
+    def _interpret(self, delivery: Delivery) -> Upward | ContractError:
+        try:
+            return interpret(delivery.topic, delivery.payload, self._catalogue)
+        except ContractError as error:
+            return error
+
+    def _answer(self, batch: Sequence[Delivery], effects: Effects) -> None:
+        receipts = list(_receipts(effects))
+        settle = self._acknowledger.add(batch, len(receipts))
+        for receipt in receipts:
+            name = topic(receipt.vehicle_id, "receipt")
+            if not self._publisher.publish(name, encode(receipt), partial(settle, True)):  # noqa: FBT003
+                settle(False)  # noqa: FBT003
+
+
+def _receipts(effects: Effects) -> Iterator[Receipt]:
+    for vehicle_id in sorted(effects.received.keys() | effects.declined.keys()):
+        yield Receipt(
+            vehicle_id=vehicle_id,
+            message_ids=effects.received.get(vehicle_id, []),
+            declined=effects.declined.get(vehicle_id, []),
+        )
+
+
+def _next_batch(inbox: Inbox) -> tuple[list[Delivery], bool]:
+    """Wait for one delivery, take what else is there; True when the end was reached."""
+    batch: list[Delivery] = []
+    try:
+        item = inbox.get()
+        while item is not None:
+            batch.append(item)
+            if len(batch) == BATCH:
+                return batch, False
+            item = inbox.get_nowait()
+    except queue.Empty:
+        return batch, False
+    return batch, True
+
+
+def _log_refusal(delivery: Delivery, error: Exception) -> None:
+    log.warning("message_quarantined topic=%r reason=%r", delivery.topic, str(error))

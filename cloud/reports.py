@@ -1,0 +1,94 @@
+"""What the command line shows of a database: tables for people, JSON for programs.
+
+Must never write to the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from cloud.api import views
+from cloud.bundles import Catalogue
+from cloud.store import pages, verification
+from cloud.store.database import open_existing
+from cloud.store.tables import Vehicle
+from common.errors import ChainError
+from common.signing import key_id, load_public_key
+
+_ALL = 1_000_000
+
+
+def verify(database: Path, public_keys: Sequence[Path], *, as_json: bool) -> bool:
+    """Print one line a vehicle; True when every chain holds. Raises StoreError, KeyFileError."""
+    given = [load_public_key(path) for path in public_keys]
+    store = open_existing(database)
+    with store.read() as db:
+        trusted = {key_id(key): key for key in given} or verification.remembered_keys(db)
+        results = [_verified_row(found) for found in verification.verify_all(db, trusted)]
+    store.close()
+    _show(results, ["vehicle_id", "ok", "revisions", "head", "problem"], as_json=as_json)
+    return all(row["ok"] for row in results)
+
+
+def history(database: Path, vehicle_id: str, *, as_json: bool) -> bool:
+    """Print a vehicle's revisions; False when there is no such vehicle. Raises StoreError."""
+    store = open_existing(database)
+    with store.read() as db:
+        is_known = db.get(Vehicle, vehicle_id) is not None
+        rows = pages.revisions(db, vehicle_id, None, _ALL)
+    store.close()
+    nothing = Catalogue([])
+    items = [views.revision_item(row, nothing).model_dump(mode="json") for row in rows]
+    flat = [{**item, **item["cause"]} for item in items]
+    columns = ["number", "created_at", "odometer", "base", "error_before_v", "error_after_v"]
+    if is_known:
+        _show(items if as_json else flat, [*columns, "verdict", "verdict_reason"], as_json=as_json)
+    return is_known
+
+
+def quarantine(database: Path, *, as_json: bool) -> None:
+    """Print the refused messages. Raises StoreError."""
+    store = open_existing(database)
+    with store.read() as db:
+        rows = pages.quarantined(db, None, _ALL)
+    store.close()
+    items = [views.quarantine_item(row).model_dump(mode="json") for row in rows]
+    _show(items, ["id", "received_at", "topic", "error", "reason"], as_json=as_json)
+
+
+def _verified_row(found: verification.Verified | ChainError) -> dict[str, Any]:
+    if isinstance(found, ChainError):
+        return {
+            "vehicle_id": found.vehicle_id,
+            "ok": False,
+            "first_broken_revision": found.number,
+            "problem": str(found),
+        }
+    return {
+        "vehicle_id": found.vehicle_id,
+        "ok": True,
+        "revisions": found.revisions,
+        "head": found.head,
+    }
+
+
+def _show(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+    console = Console()
+    if as_json:
+        text = msgspec.json.format(msgspec.json.encode(list(rows)), indent=2).decode()
+        console.out(text, highlight=False)
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    console.print(table, markup=False)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)

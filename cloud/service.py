@@ -1,0 +1,197 @@
+"""One process: link, ingest, worker and API, started in order and stopped in order.
+
+Must never start anything before the API's port is its own, and must leave nothing behind that a
+kill -9 would not leave as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+from sqlalchemy import text
+
+import cloud
+from cloud.api.app import create_app
+from cloud.api.routes import Context
+from cloud.bundles import load_catalogue
+from cloud.calibrations import Calibrations
+from cloud.config import Config, load_config
+from cloud.errors import PortOccupiedError, StoreUnavailableError
+from cloud.ingest import Committed, Ingest
+from cloud.link import Inbox, MqttLink
+from cloud.revising import Author
+from cloud.store import revisions
+from cloud.store.database import Store
+from cloud.worker import Worker
+from common.signing import key_id, load_private_key
+
+log = logging.getLogger(__name__)
+
+INBOX: Final = 1024
+# Ingest wakes the worker and goes on with receipts: by default it may keep the worker for 5 ms.
+SWITCH_INTERVAL_S: Final = 0.0005
+GRACE_S: Final = 5
+
+
+class Service:
+    """Everything but the API. `start()`, then `stop()`; neither twice."""
+
+    def __init__(
+        self, config: Config, clock: Callable[[], float], connected: Callable[[], None]
+    ) -> None:
+        """Load and open everything. Raises TwinError: what cannot be used, and why."""
+        self.catalogue = load_catalogue([config.path(name) for name in config.bundles.paths])
+        author = Author(load_private_key(config.path(config.keys.private)), cloud.__version__)
+        self.store = Store(config.path(config.store.path))
+        _remember(self.store, author)
+        self._inbox: Inbox = queue.Queue(INBOX)
+        self._told_connected = connected
+        self.link = MqttLink(config.mqtt, self._inbox, self._connected, random.Random())  # noqa: S311  # jitter
+        calibrations = Calibrations(self.store, self.catalogue, author, clock)
+        self.worker = Worker(self.store, calibrations, self.link, clock)
+        self.ingest = Ingest(self.store, self.catalogue, self.link, clock, self._committed)
+        self._stopping = threading.Event()
+        self._threads = {
+            "ingest": self._thread("ingest", self.ingest.run, self._inbox, self._stopping),
+            "worker": self._thread("worker", self.worker.run, self._stopping),
+        }
+
+    def start(self) -> None:
+        """Start the threads and, last, the link."""
+        for thread in self._threads.values():
+            thread.start()
+        self.link.start()
+
+    def stop(self) -> None:
+        """Finish what is in hand; what is not acknowledged stays with the broker."""
+        self._stopping.set()
+        self.worker.wake()
+        with contextlib.suppress(queue.Full):  # full: then ingest does not wait for anything
+            self._inbox.put_nowait(None)
+        for thread in self._threads.values():
+            thread.join()
+        self.link.stop()
+        self.store.close()
+
+    def checks(self) -> dict[str, Callable[[], str | None]]:
+        """What `/readyz` asks."""
+        alive = {name: self._is_alive(thread) for name, thread in self._threads.items()}
+        return {"database": self._database, "broker": self._broker, **alive}
+
+    def _connected(self) -> None:
+        self.worker.reconnected()
+        self._told_connected()
+
+    def _committed(self, news: Committed) -> None:
+        if news.republish:
+            self.worker.republish(news.republish)
+        elif news.new_breaches:
+            self.worker.wake()
+
+    def _database(self) -> str | None:
+        try:
+            with self.store.read() as db:
+                db.connection().execute(text("SELECT version FROM schema_version"))
+        except StoreUnavailableError as error:
+            return str(error)
+        return None
+
+    def _broker(self) -> str | None:
+        return None if self.link.is_connected else "there is no connection to the broker"
+
+    @staticmethod
+    def _is_alive(thread: threading.Thread) -> Callable[[], str | None]:
+        return lambda: None if thread.is_alive() else "its thread has ended"
+
+    @staticmethod
+    def _thread(name: str, run: Callable[..., None], *args: object) -> threading.Thread:
+        return threading.Thread(target=run, args=args, name=name, daemon=True)
+
+
+def serve(config_path: Path) -> None:
+    """Run until SIGTERM or SIGINT. Raises TwinError before anything is started."""
+    config = load_config(config_path)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    listener = listen(config.api.host, config.api.port)
+    address = "http://{}:{}".format(*listener.getsockname()[:2])
+    ready = _Ready(
+        {"api", "broker"}, f"ready api={address} broker={config.mqtt.host}:{config.mqtt.port}"
+    )
+    with listener:
+        service = Service(config, time.time, lambda: ready.mark("broker"))
+        server = _server(service, lambda: ready.mark("api"))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # uvicorn takes these over and raises them again when it has ended: by then, enough.
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+        service.start()
+        try:
+            server.run(sockets=[listener])
+        finally:
+            service.stop()
+    log.info("stopped")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The API's socket, already its own. Raises PortOccupiedError."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise PortOccupiedError(host, port, error.strerror or str(error)) from error
+
+
+def _remember(store: Store, author: Author) -> None:
+    public = author.key.public_key()
+    with store.write() as db:
+        revisions.remember_key(db, key_id(public), public.public_bytes_raw().hex())
+
+
+def _server(service: Service, started: Callable[[], None]) -> uvicorn.Server:
+    context = Context(service.store, service.catalogue, time.time, service.checks())
+    config = uvicorn.Config(
+        create_app(context),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    return _Server(config, started)
+
+
+class _Server(uvicorn.Server):
+    """Tells when it answers."""
+
+    def __init__(self, config: uvicorn.Config, told_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._told_started = told_started
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._told_started()
+
+
+class _Ready:
+    """Logs one line, once, when every part has been marked. Thread-safe."""
+
+    def __init__(self, parts: set[str], line: str) -> None:
+        self._missing, self._line = parts, line
+        self._lock = threading.Lock()
+
+    def mark(self, part: str) -> None:
+        with self._lock:
+            was_missing = bool(self._missing)
+            self._missing.discard(part)
+            if was_missing and not self._missing:
+                log.info(self._line)

@@ -1,0 +1,36 @@
+"""Collect what the state of a vehicle's estimate is judged on.
+
+Pure. Must never judge: that is `common.estimate_state`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cloud.store.tables import Vehicle
+from common import calibration
+from common.calibration import Estimate
+from common.estimate_state import Evidence, relative_std
+from common.manifest import Manifest
+from common.revision import Revision
+
+
+def estimate_at(revision: Revision | None, manifest: Manifest, odometer: float | None) -> Estimate:
+    """The estimate of a revision (None: the manifest's prior) at a vehicle's odometer."""
+    known = calibration.estimate_of(revision) if revision else calibration.prior(manifest)
+    return calibration.extrapolate(known, manifest, odometer or 0.0)
+
+
+def gather(vehicle: Vehicle, standing: Revision | None, manifest: Manifest, now: float) -> Evidence:
+    """The evidence behind `standing`, the newest revision that stands, at `now`."""
+    estimate = estimate_at(standing, manifest, vehicle.odometer)
+    prior_stds = np.array([parameter.prior_std for parameter in manifest.parameters])
+    cause = standing.cause if standing else None
+    return Evidence(
+        trips=vehicle.trips,
+        calibrations=vehicle.calibrations if standing else 0,
+        relative_std=relative_std(estimate.covariance, prior_stds),
+        nis_per_point=cause.nis / max(cause.points, 1) if cause else None,
+        failures=vehicle.failures,
+        last_trip_age_s=max(now - vehicle.last_trip_at, 0.0) if vehicle.last_trip_at else None,
+    )

@@ -1,0 +1,209 @@
+"""Write what vehicles say: each message is one fact, however often it comes.
+
+Must never act on the outside: what is to be sent comes back as `Effects`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+from sqlalchemy import BindParameter, bindparam, delete
+from sqlmodel import Session, col, select
+
+from cloud.errors import UnknownRevisionError
+from cloud.intake import Delivery, Upward
+from cloud.store import revisions
+from cloud.store.tables import Breach, Quarantine, RevisionRow, Trip, Vehicle
+from common import messages
+from common.messages import Acknowledgement, Declined, Status, TripSummary
+
+QUARANTINE_ROWS: Final = 10_000
+QUARANTINE_PAYLOAD_BYTES: Final = 4096
+
+
+# Built once: putting a statement together costs more than running it.
+_IDS: BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
+_KNOWN_BREACHES = select(Breach).where(col(Breach.message_id).in_(_IDS))
+_KNOWN_TRIPS = select(Trip.vehicle_id, Trip.message_id).where(col(Trip.message_id).in_(_IDS))
+
+
+@dataclass
+class Effects:
+    """What follows from a batch once it is committed, by vehicle."""
+
+    received: dict[str, list[str]] = field(default_factory=dict)
+    declined: dict[str, list[Declined]] = field(default_factory=dict)
+    republish: set[str] = field(default_factory=set)
+    new_breaches: int = 0
+    quarantined: int = 0
+
+    def receipt_for(self, vehicle_id: str, message_id: str) -> None:
+        """The message is in the database."""
+        ids = self.received.setdefault(vehicle_id, [])
+        if message_id not in ids:
+            ids.append(message_id)
+
+    def decline(self, vehicle_id: str, declined: Declined) -> None:
+        """The breach brings no revision."""
+        entries = self.declined.setdefault(vehicle_id, [])
+        if declined not in entries:
+            entries.append(declined)
+
+    def add(self, other: Effects) -> None:
+        """What follows from another transaction, too."""
+        for vehicle_id, message_ids in other.received.items():
+            for message_id in message_ids:
+                self.receipt_for(vehicle_id, message_id)
+        for vehicle_id, entries in other.declined.items():
+            for declined in entries:
+                self.decline(vehicle_id, declined)
+        self.republish |= other.republish
+        self.new_breaches += other.new_breaches
+        self.quarantined += other.quarantined
+
+
+class Recorder:
+    """Adds the messages of one transaction; what is known of them is read once, beforehand."""
+
+    def __init__(self, db: Session, news: Sequence[Upward], now: float) -> None:
+        self.effects = Effects()
+        self._db, self._now = db, now
+        breaches = [m.message_id for m in news if isinstance(m, messages.Breach)]
+        trips = [m.message_id for m in news if isinstance(m, TripSummary)]
+        vehicle_ids = {m.vehicle_id for m in news}
+        self._vehicles = revisions.vehicles(db, vehicle_ids)
+        known = db.exec(_KNOWN_BREACHES, params={"ids": breaches}) if breaches else ()
+        self._breaches = {(row.vehicle_id, row.message_id): row for row in known}
+        self._trips = set(db.exec(_KNOWN_TRIPS, params={"ids": trips}) if trips else ())
+
+    def record(self, message: Upward, *, retained: bool = False) -> None:
+        """Add one message. Raises UnknownRevisionError, having written nothing."""
+        row = self._acknowledged(message) if isinstance(message, Acknowledgement) else None
+        vehicle = self._vehicle(message.vehicle_id)
+        if not retained:
+            vehicle.last_seen_at = self._now
+        match message:
+            case TripSummary():
+                self._record_trip(vehicle, message)
+            case messages.Breach():
+                self._record_breach(vehicle, message)
+            case Status():
+                self._record_status(vehicle, message)
+            case Acknowledgement() if row is not None:
+                self._record_verdict(vehicle, row, message)
+        if not isinstance(message, Status):
+            self.effects.receipt_for(message.vehicle_id, message.message_id)
+
+    def _vehicle(self, vehicle_id: str) -> Vehicle:
+        if vehicle_id not in self._vehicles:
+            vehicle = Vehicle(vehicle_id=vehicle_id, first_seen_at=self._now)
+            self._db.add(vehicle)
+            self._vehicles[vehicle_id] = vehicle
+        return self._vehicles[vehicle_id]
+
+    def _record_trip(self, vehicle: Vehicle, trip: TripSummary) -> None:
+        if (trip.vehicle_id, trip.message_id) in self._trips:
+            return
+        self._trips.add((trip.vehicle_id, trip.message_id))
+        fields = {name: getattr(trip, name) for name in trip.__struct_fields__ if name != "schema"}
+        fields["feature_means"] = msgspec.json.encode(trip.feature_means)
+        self._db.add(Trip(**fields, received_at=self._now))
+        vehicle.trips += 1
+        vehicle.bundle = vehicle.bundle or trip.bundle
+        vehicle.last_trip_at = self._now
+        if vehicle.odometer is None or trip.odometer_end >= vehicle.odometer:
+            vehicle.odometer = trip.odometer_end
+            vehicle.last_trip_error_v = trip.error_v
+
+    def _record_breach(self, vehicle: Vehicle, breach: messages.Breach) -> None:
+        key = (breach.vehicle_id, breach.message_id)
+        if key in self._breaches:
+            self._tell_outcome(self._breaches[key])
+            return
+        fields = {
+            name: getattr(breach, name)
+            for name in breach.__struct_fields__
+            if name not in {"schema", "trace"}
+        }
+        trace = msgspec.json.encode(breach.trace)
+        self._breaches[key] = Breach(**fields, trace=trace, received_at=self._now)
+        self._db.add(self._breaches[key])
+        vehicle.breaches += 1
+        self.effects.new_breaches += 1
+
+    def _record_status(self, vehicle: Vehicle, status: Status) -> None:
+        for name in status.__struct_fields__:
+            if name not in {"schema", "vehicle_id", "awaiting", "sent_at"}:
+                setattr(vehicle, name, getattr(status, name))
+        if not status.online:
+            return
+        newest = revisions.newest_standing(self._db, status.vehicle_id)
+        if newest and newest.bundle == status.bundle and newest.number > status.revision:
+            self.effects.republish.add(status.vehicle_id)
+        for breach in revisions.breaches_of(self._db, status.vehicle_id, status.awaiting):
+            self._tell_outcome(breach)
+
+    def _tell_outcome(self, breach: Breach) -> None:
+        """Say again what became of a breach: why it was declined, or its revision."""
+        if breach.state == "declined":
+            declined = Declined(breach.message_id, breach.reason or "")
+            self.effects.decline(breach.vehicle_id, declined)
+        elif breach.state == "calibrated":
+            self._tell_revision(breach)
+
+    def _tell_revision(self, breach: Breach) -> None:
+        made = revisions.caused_by(self._db, breach.vehicle_id, breach.message_id)
+        newest = revisions.newest_standing(self._db, breach.vehicle_id)
+        if made is None:
+            return
+        if made.verdict == "refused":
+            reason = f"the vehicle refused its revision {made.number}: {made.verdict_reason}"
+            self.effects.decline(breach.vehicle_id, Declined(breach.message_id, reason))
+        elif newest is not None and newest.number > made.number:
+            reason = f"its revision {made.number} gave way to revision {newest.number}"
+            self.effects.decline(breach.vehicle_id, Declined(breach.message_id, reason))
+        elif made.verdict is None:
+            self.effects.republish.add(breach.vehicle_id)
+
+    def _acknowledged(self, ack: Acknowledgement) -> RevisionRow:
+        row = revisions.by_number(self._db, ack.vehicle_id, ack.revision)
+        if row is None or row.hash != ack.revision_hash:
+            raise UnknownRevisionError(ack.vehicle_id, ack.revision, ack.revision_hash)
+        return row
+
+    def _record_verdict(self, vehicle: Vehicle, row: RevisionRow, ack: Acknowledgement) -> None:
+        """What runs is not unsaid: after `applied`, a refusal of the same revision is stale."""
+        if row.verdict in {"applied", ack.verdict}:
+            return
+        if ack.verdict == "applied":
+            vehicle.calibrations += row.verdict == "refused"
+            vehicle.failures = 0
+        else:
+            vehicle.calibrations = max(vehicle.calibrations - 1, 0)
+            vehicle.failures += 1
+        row.verdict, row.verdict_at = ack.verdict, self._now
+        row.verdict_reason, row.verdict_detail = ack.reason or None, ack.detail or None
+        row.trace_error_before_v = ack.error_before_v
+        row.trace_error_after_v = ack.error_after_v
+        self._db.flush()  # later messages of the batch ask for the newest revision that stands
+
+
+def quarantine(
+    db: Session, delivery: Delivery, error: Exception, now: float, effects: Effects
+) -> None:
+    """Keep a refused message for the operator; the oldest make room."""
+    row = Quarantine(
+        topic=delivery.topic[:256],
+        payload=delivery.payload[:QUARANTINE_PAYLOAD_BYTES],
+        payload_bytes=len(delivery.payload),
+        error=type(error).__name__,
+        reason=str(error)[:1024],
+        received_at=now,
+    )
+    db.add(row)
+    db.flush()
+    db.exec(delete(Quarantine).where(col(Quarantine.id) <= (row.id or 0) - QUARANTINE_ROWS))
+    effects.quarantined += 1

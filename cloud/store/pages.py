@@ -1,0 +1,61 @@
+"""Read for the operator: stable pages, each with a unique last key.
+
+Must never write. `after` is the key of the last item of the page before, None for the first page;
+each query gives at most `limit` rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, tuple_
+from sqlmodel import Session, col, select
+
+from cloud.store.tables import Quarantine, RevisionRow, Trip, Vehicle
+
+
+def vehicles(db: Session, after: str | None, limit: int) -> Sequence[Vehicle]:
+    """Vehicles by id."""
+    query = select(Vehicle).order_by(col(Vehicle.vehicle_id)).limit(limit)
+    if after is not None:
+        query = query.where(Vehicle.vehicle_id > after)
+    return db.exec(query).all()
+
+
+def trips(
+    db: Session, vehicle_id: str, after: tuple[float, int] | None, limit: int
+) -> Sequence[Trip]:
+    """Trips of a vehicle, the highest odometer first."""
+    order = (col(Trip.odometer_end), col(Trip.id))
+    query = select(Trip).where(Trip.vehicle_id == vehicle_id)
+    query = query.order_by(order[0].desc(), order[1].desc()).limit(limit)
+    if after is not None:
+        query = query.where(tuple_(*order) < tuple_(*after))
+    return db.exec(query).all()
+
+
+def revisions(db: Session, vehicle_id: str, after: int | None, limit: int) -> Sequence[RevisionRow]:
+    """Revisions of a vehicle, the newest first."""
+    query = select(RevisionRow).where(RevisionRow.vehicle_id == vehicle_id)
+    query = query.order_by(col(RevisionRow.number).desc()).limit(limit)
+    if after is not None:
+        query = query.where(RevisionRow.number < after)
+    return db.exec(query).all()
+
+
+def quarantined(db: Session, after: int | None, limit: int) -> Sequence[Quarantine]:
+    """Refused messages, the latest first."""
+    query = select(Quarantine).order_by(col(Quarantine.id).desc()).limit(limit)
+    if after is not None:
+        query = query.where(col(Quarantine.id) < after)
+    return db.exec(query).all()
+
+
+def newest_numbers(db: Session, vehicle_ids: Sequence[str]) -> dict[str, int]:
+    """The number of the newest revision of each of these vehicles that has one."""
+    query = (
+        select(RevisionRow.vehicle_id, func.max(RevisionRow.number))
+        .where(col(RevisionRow.vehicle_id).in_(vehicle_ids))
+        .group_by(col(RevisionRow.vehicle_id))
+    )
+    return dict(db.exec(query).all())

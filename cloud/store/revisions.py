@@ -1,0 +1,201 @@
+"""Breaches that wait, the revisions they bring, and what is still to be told.
+
+A revision *stands* unless its vehicle refused it. Must never touch a revision's content again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, bindparam, exists, func, update
+from sqlalchemy.orm import aliased
+from sqlmodel import Session, and_, col, or_, select
+
+from cloud.store.tables import Breach, RevisionRow, SigningKey, Vehicle
+
+_EARLIER = aliased(Breach)
+_LATER = aliased(RevisionRow)
+
+
+def _among(column: object, name: str) -> ColumnElement[bool]:
+    return col(column).in_(bindparam(name, expanding=True))
+
+
+# Built once: putting a statement together costs more than running it.
+_OF_VEHICLE = col(RevisionRow.vehicle_id) == bindparam("vehicle")
+_STANDS = func.coalesce(RevisionRow.verdict, "") != "refused"
+_NEWEST_FIRST = col(RevisionRow.number).desc()
+_WAITS_BEHIND = exists().where(
+    col(_EARLIER.vehicle_id) == Breach.vehicle_id,
+    col(_EARLIER.state) == "pending",
+    _among(_EARLIER.bundle, "bundles"),
+    or_(
+        col(_EARLIER.odometer) < Breach.odometer,
+        and_(col(_EARLIER.odometer) == Breach.odometer, col(_EARLIER.id) < col(Breach.id)),
+    ),
+)
+_NEXT_BREACHES = (
+    select(Breach)
+    .where(col(Breach.state) == "pending", _among(Breach.bundle, "bundles"), ~_WAITS_BEHIND)
+    .order_by(col(Breach.id))
+    .limit(bindparam("limit"))
+)
+_NUMBERS = (
+    select(RevisionRow.vehicle_id, func.max(RevisionRow.number).label("number"))
+    .where(_among(RevisionRow.vehicle_id, "vehicles"))
+    .group_by(col(RevisionRow.vehicle_id))
+    .subquery()
+)
+_NEWEST_OF = select(RevisionRow).join(
+    _NUMBERS,
+    and_(
+        col(RevisionRow.vehicle_id) == _NUMBERS.c.vehicle_id,
+        col(RevisionRow.number) == _NUMBERS.c.number,
+    ),
+)
+_BY_NUMBER = select(RevisionRow).where(_OF_VEHICLE, col(RevisionRow.number) == bindparam("number"))
+_NEWEST_STANDING = select(RevisionRow).where(_OF_VEHICLE, _STANDS).order_by(_NEWEST_FIRST).limit(1)
+_NEWEST_OF_BUNDLE = _NEWEST_STANDING.where(col(RevisionRow.bundle) == bindparam("bundle"))
+_UNANSWERED = select(RevisionRow).where(
+    col(RevisionRow.verdict).is_(None),
+    ~exists().where(
+        col(_LATER.vehicle_id) == RevisionRow.vehicle_id,
+        col(_LATER.number) > RevisionRow.number,
+        func.coalesce(_LATER.verdict, "") != "refused",
+    ),
+)
+_VEHICLES = select(Vehicle).where(_among(Vehicle.vehicle_id, "vehicles"))
+_SETTLE = (
+    update(Breach)
+    .where(col(Breach.id) == bindparam("row"))
+    .values(state=bindparam("to"), reason=bindparam("why"), decided_at=bindparam("now"))
+)
+
+
+@dataclass(frozen=True)
+class History:
+    """What a breach is judged against.
+
+    `newest` revision of all, the newest that stands, the newest that stands for the breach's bundle
+    (`base`), and the one that the vehicle ran.
+    """
+
+    newest: RevisionRow | None = None
+    standing: RevisionRow | None = None
+    base: RevisionRow | None = None
+    running: RevisionRow | None = None
+
+
+def next_breaches(db: Session, bundles: Sequence[str], limit: int) -> list[Breach]:
+    """The pending breach of lowest odometer of each vehicle, for `limit` vehicles, oldest first."""
+    return list(db.exec(_NEXT_BREACHES, params={"bundles": bundles, "limit": limit}))
+
+
+def histories(db: Session, breaches: Sequence[Breach]) -> list[History]:
+    """The revisions that matter for each breach."""
+    newest = _newest_of(db, {breach.vehicle_id for breach in breaches})
+    return [_history(db, breach, newest.get(breach.vehicle_id)) for breach in breaches]
+
+
+def _history(db: Session, breach: Breach, newest: RevisionRow | None) -> History:
+    """Mostly the newest revision stands for the same bundle, and runs: then nothing is asked."""
+    if newest is None:
+        return History()
+    standing = newest if newest.verdict != "refused" else newest_standing(db, breach.vehicle_id)
+    base = standing
+    if base is not None and base.bundle != breach.bundle:
+        base = newest_standing(db, breach.vehicle_id, breach.bundle)
+    for known in (newest, standing):
+        if known is not None and known.number == breach.revision:
+            return History(newest, standing, base, known)
+    running = by_number(db, breach.vehicle_id, breach.revision) if breach.revision else None
+    return History(newest, standing, base, running)
+
+
+def _newest_of(db: Session, vehicle_ids: Collection[str]) -> dict[str, RevisionRow]:
+    rows = db.exec(_NEWEST_OF, params={"vehicles": list(vehicle_ids)})
+    return {row.vehicle_id: row for row in rows}
+
+
+def by_number(db: Session, vehicle_id: str, number: int) -> RevisionRow | None:
+    """Revision `number` of a vehicle."""
+    return db.exec(_BY_NUMBER, params={"vehicle": vehicle_id, "number": number}).first()
+
+
+def caused_by(db: Session, vehicle_id: str, message_id: str) -> RevisionRow | None:
+    """The revision that a breach brought."""
+    query = select(RevisionRow).where(
+        RevisionRow.vehicle_id == vehicle_id, RevisionRow.cause_message_id == message_id
+    )
+    return db.exec(query).first()
+
+
+def newest_standing(db: Session, vehicle_id: str, bundle: str | None = None) -> RevisionRow | None:
+    """The newest revision that the vehicle did not refuse; of one bundle when it is given."""
+    if bundle is None:
+        return db.exec(_NEWEST_STANDING, params={"vehicle": vehicle_id}).first()
+    wanted = {"vehicle": vehicle_id, "bundle": bundle}
+    return db.exec(_NEWEST_OF_BUNDLE, params=wanted).first()
+
+
+def unanswered(db: Session) -> list[RevisionRow]:
+    """Of each vehicle the newest revision that stands, where no verdict has come."""
+    return list(db.exec(_UNANSWERED))
+
+
+def unheard(db: Session) -> list[Breach]:
+    """Declined breaches whose news the broker has not taken."""
+    query = select(Breach).where(Breach.state == "declined", col(Breach.heard_at).is_(None))
+    return list(db.exec(query.order_by(col(Breach.id))))
+
+
+def settle(db: Session, made: Sequence[RevisionRow], decided: Sequence[Breach], now: float) -> None:
+    """Add revisions, and write the state and reason of the breaches they settle."""
+    db.add_all(made)
+    db.flush()
+    changes = [
+        {"row": breach.id, "to": breach.state, "why": breach.reason, "now": now}
+        for breach in decided
+    ]
+    db.connection().execute(_SETTLE, changes)
+
+
+def vehicles(db: Session, vehicle_ids: Collection[str]) -> dict[str, Vehicle]:
+    """These vehicles, by id."""
+    rows = db.exec(_VEHICLES, params={"vehicles": list(vehicle_ids)})
+    return {row.vehicle_id: row for row in rows}
+
+
+def breaches_of(db: Session, vehicle_id: str, message_ids: Sequence[str]) -> list[Breach]:
+    """The breaches with these ids that have arrived from a vehicle."""
+    if not message_ids:
+        return []
+    query = select(Breach).where(
+        Breach.vehicle_id == vehicle_id, col(Breach.message_id).in_(message_ids)
+    )
+    return list(db.exec(query))
+
+
+def mark_published(db: Session, ids: Sequence[int], now: float) -> None:
+    """The broker has taken these revisions."""
+    db.exec(
+        update(RevisionRow)
+        .where(col(RevisionRow.id).in_(ids), col(RevisionRow.published_at).is_(None))
+        .values(published_at=now)
+    )
+
+
+def mark_heard(db: Session, ids: Sequence[int], now: float) -> None:
+    """The broker has taken the news that these breaches were declined."""
+    db.exec(
+        update(Breach)
+        .where(col(Breach.id).in_(ids), col(Breach.heard_at).is_(None))
+        .values(heard_at=now)
+    )
+
+
+def remember_key(db: Session, key_id: str, public_key: str) -> None:
+    """Keep the public key that will sign, for `verify`."""
+    if db.get(SigningKey, key_id) is None:
+        db.add(SigningKey(key_id=key_id, public_key=public_key))

@@ -1,0 +1,182 @@
+"""The tables. Times are UNIX seconds (UTC); the API turns them into RFC 3339.
+
+Must never hold what can be derived from a revision's content, except where a query needs it; and
+then `verify` compares both.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Index, LargeBinary, UniqueConstraint, text
+from sqlmodel import Field, SQLModel
+
+SCHEMA_VERSION: Final = 1
+
+
+class SchemaVersion(SQLModel, table=True):
+    """One row: the version of the tables in this file."""
+
+    __tablename__ = "schema_version"
+
+    version: int = Field(primary_key=True)
+
+
+class Vehicle(SQLModel, table=True):
+    """What is known of a vehicle now: its last status, its totals, the state of its estimate."""
+
+    vehicle_id: str = Field(primary_key=True)
+    first_seen_at: float
+    last_seen_at: float | None = None
+    bundle: str | None = None
+    revision: int | None = None  # that the vehicle says it runs
+    online: bool | None = None
+    agent_version: str | None = None
+    outbox_depth: int | None = None
+    dropped_trips: int | None = None
+    dropped_breaches: int | None = None
+    refused_samples: int | None = None
+    refused_messages: int | None = None
+    trips: int = 0
+    breaches: int = 0
+    odometer: float | None = None
+    last_trip_error_v: float | None = None
+    last_trip_at: float | None = None
+    calibrations: int = 0  # revisions of its present bundle that stand
+    failures: int = 0  # breaches in a row, since a revision was applied, that brought none
+    estimate_state: str = "learning"
+
+
+class Trip(SQLModel, table=True):
+    """The summary of one trip, as the vehicle sent it."""
+
+    __table_args__ = (
+        UniqueConstraint("message_id", "vehicle_id"),
+        Index("trip_by_odometer", "vehicle_id", "odometer_end", "id"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    vehicle_id: str
+    message_id: str
+    trip_id: str
+    bundle: str
+    revision: int
+    started_at: float
+    duration_s: float
+    odometer_start: float
+    odometer_end: float
+    samples: int
+    refused_samples: int
+    error_v: float
+    band95_v: float
+    coverage95: float
+    feature_means: bytes = Field(sa_type=LargeBinary)
+    breach: bool
+    partial: bool
+    received_at: float
+
+
+class Breach(SQLModel, table=True):
+    """A breach with its trace (JSON), and what became of it: pending, calibrated or declined."""
+
+    __table_args__ = (
+        UniqueConstraint("message_id", "vehicle_id"),
+        Index(
+            "breach_pending",
+            "vehicle_id",
+            "odometer",
+            "id",
+            sqlite_where=text("state = 'pending'"),
+        ),
+        Index("breach_unheard", "id", sqlite_where=text("state = 'declined' AND heard_at IS NULL")),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    vehicle_id: str
+    message_id: str
+    trip_id: str
+    bundle: str
+    revision: int
+    odometer: float
+    error_v: float
+    threshold_v: float
+    trace: bytes = Field(sa_type=LargeBinary)
+    received_at: float
+    state: str = "pending"
+    reason: str | None = None
+    decided_at: float | None = None
+    heard_at: float | None = None  # when the broker took the news that it was declined
+
+
+class RevisionRow(SQLModel, table=True):
+    """A revision: the signed bytes, the hash, and the vehicle's verdict."""
+
+    __tablename__ = "revision"
+    __table_args__ = (
+        UniqueConstraint("vehicle_id", "number"),
+        UniqueConstraint("vehicle_id", "cause_message_id"),
+        Index(
+            "revision_unanswered",
+            "vehicle_id",
+            "number",
+            sqlite_where=text("verdict IS NULL"),
+        ),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    vehicle_id: str
+    number: int
+    bundle: str
+    odometer: float
+    cause_message_id: str
+    content: bytes = Field(sa_type=LargeBinary)
+    hash: str
+    key_id: str
+    signature: str
+    created_at: float
+    published_at: float | None = None
+    verdict: str | None = None
+    verdict_reason: str | None = None
+    verdict_detail: str | None = None
+    verdict_at: float | None = None
+    trace_error_before_v: float | None = None  # as the vehicle measured it
+    trace_error_after_v: float | None = None
+
+
+class SigningKey(SQLModel, table=True):
+    """A public key that has signed revisions here: 32 raw bytes as hex."""
+
+    __tablename__ = "signing_key"
+
+    key_id: str = Field(primary_key=True)
+    public_key: str
+
+
+class Quarantine(SQLModel, table=True):
+    """A message that was refused, with its first bytes and the reason."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    topic: str
+    payload: bytes = Field(sa_type=LargeBinary)
+    payload_bytes: int
+    error: str
+    reason: str
+    received_at: float
+
+
+# A revision is never changed and never removed; only its verdict and publication are noted. The
+# number must follow, which also stops INSERT OR REPLACE.
+IMMUTABLE: Final = (
+    "id, vehicle_id, number, bundle, odometer, cause_message_id, content, hash, key_id, signature, "
+    "created_at"
+)
+TRIGGERS: Final = (
+    f"""CREATE TRIGGER revision_is_not_updated BEFORE UPDATE OF {IMMUTABLE} ON revision
+    BEGIN SELECT RAISE(ABORT, 'revisions are append-only: an update was refused'); END""",
+    """CREATE TRIGGER revision_is_not_deleted BEFORE DELETE ON revision
+    BEGIN SELECT RAISE(ABORT, 'revisions are append-only: a deletion was refused'); END""",
+    """CREATE TRIGGER revision_follows BEFORE INSERT ON revision
+    WHEN NEW.number IS NOT 1 + coalesce(
+        (SELECT max(number) FROM revision WHERE vehicle_id = NEW.vehicle_id), 0)
+    BEGIN SELECT RAISE(ABORT, 'revisions are append-only: a number does not follow'); END""",
+)

@@ -1,0 +1,141 @@
+"""Keep vehicles up to date: calibrate what is pending, publish what comes of it, and again.
+
+Sleeps until it is woken. Must never publish what is not committed, and never an older revision than
+the newest that stands.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from cloud.announcer import Announcer
+from cloud.calibrations import Calibrations, Outcome
+from cloud.errors import StoreUnavailableError
+from cloud.link import Publisher
+from cloud.store import revisions
+from cloud.store.database import Store
+
+log = logging.getLogger(__name__)
+
+RETRY_S: Final = 0.5
+
+
+class Worker:
+    """Run `run()` on a thread of its own; `turn()` does what is due now."""
+
+    def __init__(
+        self,
+        store: Store,
+        calibrations: Calibrations,
+        publisher: Publisher,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store, self._calibrations, self._clock = store, calibrations, clock
+        self._awake = threading.Event()
+        self._lock = threading.Lock()
+        self._republish: set[str] = set()
+        self._republish_all = False
+        self._announcer = Announcer(publisher, self.wake)
+        self.wake()
+
+    def wake(self) -> None:
+        """There is something to do. Any thread."""
+        self._awake.set()
+
+    def republish(self, vehicle_ids: Collection[str]) -> None:
+        """Publish the newest revision of these vehicles again. Any thread."""
+        with self._lock:
+            self._republish.update(vehicle_ids)
+        self.wake()
+
+    def reconnected(self) -> None:
+        """Publish again whatever the broker may have lost. Any thread."""
+        with self._lock:
+            self._republish_all = True
+        self.wake()
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set and `wake()` called."""
+        while True:
+            self._awake.wait()
+            self._awake.clear()
+            if stop.is_set():
+                return
+            try:
+                self.turn()
+            except StoreUnavailableError as error:
+                log.error("worker_waits error=%r", str(error))  # noqa: TRY400  # it names the cause
+            except Exception:
+                log.exception("worker_failed")
+            else:
+                continue
+            stop.wait(RETRY_S)
+            self.wake()
+
+    def turn(self) -> None:
+        """Note what the broker took, publish again what was asked, calibrate one round."""
+        self._note_confirmed()
+        self._publish_again()
+        outcomes = self._calibrations.round()
+        if outcomes:
+            self._announce(outcomes)
+            self.wake()
+
+    def _note_confirmed(self) -> None:
+        confirmed = self._announcer.confirmed()
+        if confirmed:
+            with self._store.write() as db:
+                revisions.mark_published(db, confirmed.revisions, self._clock())
+                revisions.mark_heard(db, confirmed.declined, self._clock())
+
+    def _publish_again(self) -> None:
+        with self._lock:
+            vehicle_ids, self._republish = self._republish, set()
+            everything, self._republish_all = self._republish_all, False
+        try:
+            if vehicle_ids:
+                self._publish_newest(vehicle_ids)
+            if everything:
+                self._publish_unanswered()
+        except StoreUnavailableError:
+            with self._lock:
+                self._republish |= vehicle_ids
+                self._republish_all |= everything
+            raise
+
+    def _publish_newest(self, vehicle_ids: Collection[str]) -> None:
+        with self._store.read() as db:
+            rows = [revisions.newest_standing(db, vehicle_id) for vehicle_id in vehicle_ids]
+        for row in rows:
+            if row is not None:
+                log.info(
+                    "revision_published_again vehicle=%s number=%d", row.vehicle_id, row.number
+                )
+                self._announcer.revision(row)
+
+    def _publish_unanswered(self) -> None:
+        with self._store.read() as db:
+            rows, declined = revisions.unanswered(db), revisions.unheard(db)
+        for row in rows:
+            self._announcer.revision(row)
+        self._announcer.declined(declined)
+
+    def _announce(self, outcomes: Sequence[Outcome]) -> None:
+        """First everything goes out, then the log is written."""
+        for outcome in outcomes:
+            if outcome.row is not None:
+                self._announcer.revision(outcome.row)
+        self._announcer.declined(o.breach for o in outcomes if o.row is None)
+        for outcome in outcomes:
+            _log_outcome(outcome)
+
+
+def _log_outcome(outcome: Outcome) -> None:
+    breach, row = outcome.breach, outcome.row
+    log.info(
+        "breach_settled vehicle=%s message=%s revision=%s reason=%r",
+        breach.vehicle_id, breach.message_id, row.number if row else None, breach.reason,
+    )  # fmt: skip
