@@ -1,0 +1,160 @@
+"""What every demonstration does with its vehicles and its bundle: run the loop, evaluate, report.
+
+Must never overwrite a folder that holds something other than an earlier run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from common.bundle import Bundle
+from common.errors import TwinError
+from demo.evaluate import Evaluator, streaming_bytes
+from demo.history import read_history
+from demo.loop import LoopRun, Stage, children_peak_mb, run_loop, stage
+from demo.report import write_report
+from demo.results import RunResults
+from demo.summary import figures, table
+from demo.tables import write_report_json, write_trips_csv
+from demo.vehicles import VehicleData
+
+MARK = ".living-twin-run"
+
+
+class OccupiedFolderError(TwinError):
+    """The folder for the results holds something that no run has written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(f"{folder} holds other files: name another folder with --out.")
+
+
+class Narrator:
+    """Says on stderr what happens; tables go to stdout."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.output = Console()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+
+def require_fresh(folder: Path) -> None:
+    """Make the folder for the results, in place of an earlier run. Raises OccupiedFolderError."""
+    if folder.exists():
+        if any(folder.iterdir()) and not (folder / MARK).exists():
+            raise OccupiedFolderError(folder)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / MARK).touch()
+
+
+def run_and_report(
+    vehicles: Sequence[VehicleData],
+    bundle: Bundle,
+    out: Path,
+    *,
+    title: str,
+    subtitle: str,
+    sources: list[str],
+    keep_running: bool,
+    narrator: Narrator,
+    extra: Callable[[RunResults], dict[str, str]] = lambda _results: {},
+) -> RunResults:
+    """Drive the vehicles through the loop and write report.html, report.json and trips.csv."""
+    with stage(bundle.path, out / "service") as on_stage:
+        narrator.say(f"broker {on_stage.broker.kind} on port {on_stage.broker.port}, API {on_stage.api}")
+        run = _run_with_progress(vehicles, bundle, on_stage, out, narrator)
+        if keep_running:
+            results = _report(vehicles, bundle, run, out, title, subtitle, sources, extra, narrator)
+            narrator.say(f"still running: {on_stage.api}/docs (Ctrl-C ends it)")
+            _wait_for_interrupt()
+            return results
+    run = replace(run, cloud_peak_mb=children_peak_mb())
+    return _report(vehicles, bundle, run, out, title, subtitle, sources, extra, narrator)
+
+
+def exit_code(main: Callable[[], int]) -> int:
+    """Run a demonstration's main; its errors become one sentence and exit code 1."""
+    try:
+        return main()
+    except TwinError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _report(
+    vehicles: Sequence[VehicleData],
+    bundle: Bundle,
+    run: LoopRun,
+    out: Path,
+    title: str,
+    subtitle: str,
+    sources: list[str],
+    extra: Callable[[RunResults], dict[str, str]],
+    narrator: Narrator,
+) -> RunResults:
+    narrator.say("evaluating and drawing")
+    found = Evaluator(bundle, read_history(run.database)).evaluate(vehicles)
+    values = figures(found, run, streaming_bytes(vehicles), bundle.manifest)
+    results = RunResults(
+        title=title,
+        subtitle=subtitle,
+        manifest=bundle.manifest,
+        trips=found.trips,
+        revisions=found.revisions,
+        example=found.example,
+        history=found.history,
+        summary=table(values),
+        sources=sources,
+    )
+    results = replace(results, summary={**results.summary, **extra(results)})
+    write_trips_csv(
+        out / "trips.csv", results.trips, odometer_unit=bundle.manifest.odometer_unit
+    )
+    write_report_json(out / "report.json", results, values)
+    page = write_report(out, results)
+    _print_table(results, narrator)
+    narrator.say(f"report: {page}")
+    return results
+
+
+def _run_with_progress(
+    vehicles: Sequence[VehicleData], bundle: Bundle, on_stage: Stage, out: Path, narrator: Narrator
+) -> LoopRun:
+    columns = [
+        TextColumn("driving"), BarColumn(), MofNCompleteColumn(), TextColumn("trips"),
+        TimeElapsedColumn(),
+    ]
+    with Progress(*columns, console=narrator.console) as progress:
+        task = progress.add_task("driving", total=sum(len(v.trips) for v in vehicles))
+        return run_loop(vehicles, bundle.path, on_stage, out, lambda: progress.advance(task))
+
+
+def _print_table(results: RunResults, narrator: Narrator) -> None:
+    shown = Table(title=results.title, show_header=False)
+    for label, text in results.summary.items():
+        shown.add_row(label, text)
+    narrator.output.print(shown)
+
+
+def _wait_for_interrupt() -> None:
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    try:
+        stopped.wait()
+    except KeyboardInterrupt:
+        return
