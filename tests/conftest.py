@@ -1,0 +1,94 @@
+"""Fixtures shared by all tests: private brokers and clients, all ended with the test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import pytest
+from hypothesis import settings
+
+from demo.broker import BrokerTls, BrokerUnavailable, PrivateBroker, Source
+from tests.mqtt_peer import Connect, Peer
+from tests.waiting import eventually
+
+__all__ = ["BrokerFactory", "Connect", "eventually"]
+
+
+# The same examples in every run, and no verdict that depends on how busy the machine is.
+settings.register_profile("twin", derandomize=True, deadline=None)
+settings.load_profile("twin")
+
+
+class BrokerFactory(Protocol):
+    """Start one more private broker; all of them end with the session."""
+
+    def __call__(
+        self,
+        *,
+        source: Source = "mosquitto",
+        port: int | None = None,
+        config_lines: tuple[str, ...] = (),
+        tls: BrokerTls | None = None,
+    ) -> PrivateBroker: ...
+
+
+@pytest.fixture
+def broker() -> Iterator[PrivateBroker]:
+    """A fresh broker, the best that this machine can run."""
+    with PrivateBroker() as private:
+        yield private
+
+
+@pytest.fixture
+def mosquitto(mosquitto_broker_factory: BrokerFactory) -> PrivateBroker:
+    """A fresh Mosquitto, for what only the real broker can show."""
+    return mosquitto_broker_factory()
+
+
+@pytest.fixture
+def amqtt() -> Iterator[PrivateBroker]:
+    """A fresh embedded broker."""
+    with PrivateBroker(source="amqtt") as private:
+        yield private
+
+
+@pytest.fixture(scope="session")
+def mosquitto_broker_factory() -> Iterator[BrokerFactory]:
+    """Start Mosquittos. Skips without one, unless TWIN_REQUIRE_MOSQUITTO asks for a failure."""
+    with ExitStack() as running:
+
+        def start(
+            *,
+            source: Source = "mosquitto",
+            port: int | None = None,
+            config_lines: tuple[str, ...] = (),
+            tls: BrokerTls | None = None,
+        ) -> PrivateBroker:
+            try:
+                private = PrivateBroker(
+                    source=source, port=port, config_lines=config_lines, tls=tls
+                )
+            except BrokerUnavailable as error:
+                if os.environ.get("TWIN_REQUIRE_MOSQUITTO"):
+                    raise
+                pytest.skip(str(error))
+            return running.enter_context(private)
+
+        yield start
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Open peers that the test need not close."""
+    peers: list[Peer] = []
+
+    def opened(*arguments: Any, **options: Any) -> Peer:
+        peers.append(Peer(*arguments, **options))
+        return peers[-1]
+
+    yield opened
+    for peer in peers:
+        peer.close()

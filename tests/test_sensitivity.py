@@ -1,0 +1,259 @@
+"""Sensitivity: indices are those of the graph; the selection keeps what can be told apart."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cloud.training.bundle_writer import write_bundle
+from cloud.training.candidates import (
+    Candidate,
+    Kind,
+    Overrides,
+    Ranges,
+    Target,
+    list_candidates,
+)
+from cloud.training.errors import OptionError, TrainingRecordError, UnknownCandidateError
+from cloud.training.network import Network, TrainingRecord
+from cloud.training.selection import Choice, cosine_to_span, select, unsupported
+from cloud.training.sensitivity import Ranking, SobolSettings, candidates_model, effects, rank
+from cloud.training.tflite_writer import write_tflite
+from cloud.training.train import candidates_of, finish, rank_again
+from common.bundle import load_bundle
+from common.manifest import Feature, Manifest, MovingAverage, Parameter
+from common.manifest import Target as VoltageTarget
+
+FEATURES = [Feature("charge_ah", "Ah", -10.0, 10.0), Feature("current_a", "A", -9.0, 9.0)]
+RANGES = Ranges(np.array([[0.0, 2.0], [-2.0, 2.0]]), np.array([2.0, 4.0]))
+VOLTAGE = VoltageTarget("voltage_v", "V", 0.0, 5.0)
+MANIFEST = Manifest(
+    schema=1,
+    name="test",
+    model_sha256="0" * 64,
+    features=FEATURES,
+    target=VOLTAGE,
+    parameters=[],
+    measurement_noise_std_v=0.01,
+    model_discrepancy_std_v=0.01,
+    cutoff_voltage_v=2.5,
+    error_threshold_v=0.05,
+)
+
+
+def record_of(slope: tuple[float, float] = (0.3, 0.05)) -> TrainingRecord:
+    """Nearly linear: v = 3 − slope · (features − mean), through one weakly driven tanh unit."""
+    network = Network(
+        input_mean=np.array([1.0, 0.0]),
+        input_scale=np.array([1.0, 1.0]),
+        weights=(-1e-2 * np.array([slope]), np.array([[1e2]])),
+        biases=(np.zeros(1), np.zeros(1)),
+        output_mean=3.0,
+        output_scale=1.0,
+    )
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(RANGES.features[:, 0], RANGES.features[:, 1], (200, 2))
+    overrides = Overrides().as_json()
+    return TrainingRecord(network, RANGES.features, RANGES.target, rows, overrides)
+
+
+def candidates(**changes: float) -> list[Candidate]:
+    overrides = Overrides(prior_std={n.replace("__", ":"): std for n, std in changes.items()})
+    return list_candidates(FEATURES, VOLTAGE, 1, RANGES, overrides)
+
+
+def ranked(choice: Choice, found: list[Candidate] | None = None, samples: int = 256) -> Ranking:
+    return rank(MANIFEST, record_of(), found or candidates(), choice, SobolSettings(samples))
+
+
+def test_indices_of_an_additive_model_are_its_shares_of_variance() -> None:
+    chosen = ranked(Choice(names=("offset:output",)), candidates(offset__output=0.2), 1024)
+    indices = {index.name: index for index in chosen.sensitivity.indices}
+    # Uniform inputs: variance slope² · width² / 12. Only the offset is purely additive here.
+    variance = {"charge_ah": (0.3 * 2) ** 2 / 12, "offset:output": (4 * 0.2) ** 2 / 12}
+    for name, own in variance.items():
+        assert indices[name].first == pytest.approx(indices[name].total, abs=0.05)
+        ratio = indices[name].total / indices["charge_ah"].total
+        assert ratio == pytest.approx(own / variance["charge_ah"], rel=0.15)
+        assert 0 < indices[name].total_ci < 0.5
+
+
+def test_an_interaction_appears_as_a_pair() -> None:
+    strong = candidates(gain__current_a=0.5, gain__charge_ah=0.01, gain__output=0.01)
+    found = rank(
+        MANIFEST, record_of((0.01, 0.5)), strong, Choice(), SobolSettings(1024)
+    ).sensitivity
+    assert (found.pairs[0].first, found.pairs[0].second) == ("current_a", "gain:current_a")
+    assert found.samples == 1024
+
+
+def test_the_same_seed_gives_the_same_indices_and_seed_0_is_a_seed() -> None:
+    assert ranked(Choice(), samples=64).sensitivity == ranked(Choice(), samples=64).sensitivity
+
+
+def test_every_input_and_candidate_is_listed_with_a_reason() -> None:
+    found = ranked(Choice()).sensitivity.indices
+    names = ["charge_ah", "current_a", *(candidate.name for candidate in candidates())]
+    assert sorted(index.name for index in found) == sorted(names)
+    assert all(index.reason for index in found)
+    assert sum(index.selected for index in found) == 2
+
+
+def test_a_collinear_candidate_is_skipped_for_the_next_that_can_be_told_apart() -> None:
+    total = np.array([0.5, 0.4, 0.3, 0.2])
+    rows = np.linspace(-1, 1, 50)
+    columns = np.stack([rows, 2 * rows + 1e-3, rows**2, np.ones(50)], axis=1)
+    four = candidates()[:4]
+    found = select(four, total, columns, Choice(2))
+    assert found.chosen == (0, 2)
+    assert four[0].name in found.reasons[1]
+    assert "cannot be told" in found.reasons[1]
+    assert "not needed" in found.reasons[3]
+
+
+def test_a_combination_of_two_chosen_ones_is_skipped() -> None:
+    rng = np.random.default_rng(1)
+    a, b, c = rng.normal(size=(3, 200))
+    columns = np.stack([a, b, a - b, c], axis=1)
+    found = select(candidates()[:4], np.array([4.0, 3.0, 2.0, 1.0]), columns, Choice(3))
+    assert found.chosen == (0, 1, 3)
+
+
+def test_offsets_of_both_inputs_are_never_chosen_together_in_a_linear_model() -> None:
+    # Both only shift the voltage, like the offset of the output; the rest is made weak.
+    weak = dict.fromkeys(["gain__charge_ah", "gain__current_a", "gain__output"], 1e-3)
+    chosen = ranked(Choice(7), candidates(**weak, weight__h0=1e-3)).chosen
+    shifts = {"offset:charge_ah", "offset:current_a", "offset:output"}
+    assert chosen[0].name in shifts
+    assert len(shifts & {candidate.name for candidate in chosen}) == 1
+
+
+def test_names_given_by_the_user_are_taken_with_a_warning() -> None:
+    found = ranked(Choice(names=("offset:output", "offset:charge_ah")))
+    assert [candidate.name for candidate in found.chosen] == ["offset:output", "offset:charge_ah"]
+    reasons = {index.name: index.reason for index in found.sensitivity.indices}
+    assert "though its effect cannot be told" in reasons["offset:charge_ah"]
+    assert reasons["offset:output"].endswith("chosen by name")
+
+
+def test_a_gain_on_an_input_that_never_changed_is_not_ranked() -> None:
+    ranges = Ranges(np.array([[0.0, 2.0], [-1.001, -1.0]]), RANGES.target)
+    record = record_of((0.3, 3.0))
+    constant = record.rows.copy()
+    constant[:, 1] = -1.0
+    narrow = TrainingRecord(record.network, ranges.features, ranges.target, constant, {})
+    found = list_candidates(FEATURES, VOLTAGE, 1, ranges, Overrides())
+    indices = rank(MANIFEST, narrow, found, Choice(9), SobolSettings(64)).sensitivity.indices
+    gain = next(index for index in indices if index.name == "gain:current_a")
+    assert (gain.total, gain.selected) == (0.0, False)
+    assert "training saw a range of 0.001 only" in gain.reason
+    assert not unsupported(found[0], ["charge_ah", "current_a"], narrow)
+    by_name = rank(MANIFEST, narrow, found, Choice(names=(gain.name,)), SobolSettings(64))
+    assert by_name.sensitivity.indices[3].total > 0
+
+
+def test_without_any_effect_nothing_can_be_selected() -> None:
+    with pytest.raises(OptionError, match="no candidate has any effect"):
+        select(candidates()[:2], np.zeros(2), np.zeros((5, 2)), Choice())
+
+
+def test_the_cosine_to_a_span() -> None:
+    x, y, z = np.eye(3)
+    assert cosine_to_span(x, np.empty((3, 0))) == 0.0
+    assert cosine_to_span(x, np.stack([y, z], axis=1)) == pytest.approx(0.0)
+    assert cosine_to_span(x + y, np.stack([x, y], axis=1)) == pytest.approx(1.0)
+    assert cosine_to_span(x + y, np.stack([1e6 * x], axis=1)) == pytest.approx(0.5**0.5)
+
+
+def test_effects_are_volts_per_prior_standard_deviation() -> None:
+    found = candidates(offset__output=0.2)
+    record = record_of()
+    columns = effects(candidates_model(MANIFEST, record, found), record.rows, found)
+    by_name = dict(zip([c.name for c in found], columns.T, strict=True))
+    np.testing.assert_allclose(by_name["offset:output"], 0.2, atol=1e-5)
+    np.testing.assert_allclose(by_name["gain:charge_ah"], -0.1 * 0.3 * record.rows[:, 0], atol=1e-4)
+
+
+def test_candidates_and_their_defaults() -> None:
+    found = {candidate.name: candidate for candidate in candidates()}
+    assert set(found) == {
+        "gain:charge_ah",
+        "gain:current_a",
+        "offset:charge_ah",
+        "offset:current_a",
+        "gain:output",
+        "offset:output",
+        "weight:h0",
+    }
+    assert found["offset:current_a"].parameter == Parameter(
+        "offset:current_a", "A", 0.0, 0.05 * 4.0, -4.0, 4.0
+    )
+    assert found["gain:output"].parameter == Parameter("gain:output", "1", 1.0, 0.1, 0.2, 5.0)
+    assert found["weight:h0"].target == Target(Kind.LAST_WEIGHT, (0,))
+
+
+def test_a_signal_and_its_moving_average_share_a_candidate() -> None:
+    features = [*FEATURES, Feature("slow_a", "A", -9.0, 9.0, MovingAverage("current_a", 60.0))]
+    ranges = Ranges(np.tile([0.0, 1.0], (3, 1)), RANGES.target)
+    found = {c.name: c for c in list_candidates(features, VOLTAGE, 1, ranges, Overrides())}
+    assert found["gain:current_a+slow_a"].target == Target(Kind.INPUT_GAIN, (1, 2))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gain:charge_ah+nothing", "gain:charge_ah+charge_ah", "offset:charge_ah+current_a", "x"],
+)
+def test_unknown_candidates_are_refused(name: str) -> None:
+    with pytest.raises(UnknownCandidateError, match="no candidate"):
+        list_candidates(FEATURES, VOLTAGE, 1, RANGES, Overrides(), [name])
+
+
+@pytest.mark.parametrize("samples", [0, 1, 100, -4])
+def test_sample_counts_that_unbalance_the_sequence_are_refused(samples: int) -> None:
+    with pytest.raises(OptionError, match="power of two"):
+        SobolSettings(samples)
+
+
+def test_choices_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(OptionError, match="too few"):
+        Choice(0)
+    with pytest.raises(OptionError, match="twice"):
+        Choice(names=("a", "a"))
+
+
+def test_a_bundle_ranked_again_keeps_its_network_and_changes_its_parameters(
+    tmp_path: Path,
+) -> None:
+    record = record_of()
+    first = rank(
+        MANIFEST, record, candidates_of(MANIFEST, record, Choice()), Choice(), SobolSettings(64)
+    )
+    before = finish(MANIFEST, record, first, tmp_path / "one")
+    choice = Choice(names=("gain:charge_ah+current_a",))
+    overrides = Overrides(process_noise={choice.names[0]: 1e-6})
+    again = rank_again(tmp_path / "one", choice, SobolSettings(64), overrides)
+    after = finish(*again, tmp_path / "two")
+    assert after.sha256 != before.sha256
+    assert after.manifest.parameter_names == choice.names
+    assert after.manifest.parameters[0].process_noise == 1e-6
+    kept = rank_again(tmp_path / "two", choice, SobolSettings(64), Overrides())
+    assert kept[2].chosen[0].parameter.process_noise == 1e-6
+    assert load_bundle(tmp_path / "one").sha256 == before.sha256
+
+
+def test_an_imported_bundle_without_training_record_is_refused(tmp_path: Path) -> None:
+    found = candidates()[:1]
+    model = write_tflite(record_of().network, [found[0].target])
+    manifest = Manifest(
+        **{name: getattr(MANIFEST, name) for name in MANIFEST.__struct_fields__}
+        | {
+            "model_sha256": hashlib.sha256(model).hexdigest(),
+            "parameters": [found[0].parameter],
+        }
+    )
+    write_bundle(tmp_path / "foreign", manifest, model)
+    with pytest.raises(TrainingRecordError, match="imported bundle has none"):
+        rank_again(tmp_path / "foreign", Choice(), SobolSettings(64), Overrides())
