@@ -86,9 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(repeats: int) -> list[Row]:
     fleet = simulate_fleet(FleetSettings(20, BREACH_TRIP + 1, SEED))
     with tempfile.TemporaryDirectory() as folder:
-        write_fleet(simulate_fleet(FleetSettings(20, 1, SEED)), Path(folder) / "data", FileFormat.PARQUET)
+        write_fleet(
+            simulate_fleet(FleetSettings(20, 1, SEED)), Path(folder) / "data", FileFormat.PARQUET
+        )
         settings = TrainingSettings(
-            features=FEATURES, target="voltage_v", name="bench", cutoff_voltage_v=2.05,
+            features=FEATURES,
+            target="voltage_v",
+            name="bench",
+            cutoff_voltage_v=2.05,
             overrides=Overrides(process_noise=dict.fromkeys(PARAMETERS, PROCESS_NOISE)),
             choice=Choice(names=PARAMETERS),
         )
@@ -130,8 +135,6 @@ def _trace(fleet: FleetData, vehicle: int, trip_number: int) -> TraceArrays:
         fleet.samples.voltage_v[vehicle, trip_number],
     )
     return thin(trip, POINTS)
-
-
 
 
 def _ours(model: VoltageModel, manifest: Manifest, settings: Settings) -> Method:
@@ -194,5 +197,7 @@ if __name__ == "__main__":
     # One core for every method: BLAS threads would blur the comparison.
     if os.environ.get("OMP_NUM_THREADS") != "1":
         one_core = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        os.execvpe(sys.executable, [sys.executable, "-m", "bench.recalibration", *sys.argv[1:]], one_core)
+        os.execvpe(  # noqa: S606 - this very program
+            sys.executable, [sys.executable, "-m", "bench.recalibration", *sys.argv[1:]], one_core
+        )
     sys.exit(main())

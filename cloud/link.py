@@ -186,6 +186,8 @@ class MqttLink:
         if was_ready:
             log.warning("broker_disconnected why=%r", str(reason))
             self._draw_delay(client)
+        elif not self._stopping:
+            self._complain(f"it closed the connection before it answered ({reason})")
 
     def _on_connect_fail(self, _client: Client, _data: object) -> None:
         self._complain(str(sys.exc_info()[1]))

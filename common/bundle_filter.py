@@ -118,7 +118,7 @@ class BundleFilter:
 
 
 def _has_settled(before: ukf.Posterior, after: ukf.Posterior) -> bool:
-    """Did no state of any filter move by more than SETTLED of its standard deviation?"""
+    """Whether no state of any filter moved by more than SETTLED of its standard deviation."""
     variance = np.diagonal(after.P, axis1=1, axis2=2)
     return bool(((after.x - before.x) ** 2 <= SETTLED**2 * variance).all())
 

@@ -46,7 +46,7 @@ class Evaluator:
         self._nominal = np.array([p.nominal for p in bundle.manifest.parameters])
 
     def evaluate(self, vehicles: Sequence[VehicleData]) -> Evaluation:
-        """All trips of all vehicles; the example and the voltage history are the first vehicle's."""
+        """All trips of all vehicles; example and voltage history are the first vehicle's."""
         trips = [row for vehicle in vehicles for row in self._trip_rows(vehicle)]
         first = vehicles[0]
         coverages = [trip.coverage95 for trip in self.history.trips]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from common.calibration import Estimate, estimate_of, prior
 from common.manifest import Manifest
@@ -64,9 +65,14 @@ def read_history(database: Path) -> History:
             "SELECT content, verdict FROM revision ORDER BY vehicle_id, number"
         ).fetchall()
     return History(
-        trips=[RecordedTrip(*row[:-1], bool(row[-1])) for row in trips],
+        trips=[_recorded_trip(*row) for row in trips],
         revisions=[
             RecordedRevision(decode_revision(content), verdict or "none")
             for content, verdict in revisions
         ],
     )
+
+
+def _recorded_trip(*row: Any) -> RecordedTrip:
+    trip = RecordedTrip(*row)
+    return replace(trip, breach=bool(trip.breach))  # SQLite knows no booleans

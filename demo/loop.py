@@ -81,7 +81,7 @@ def cloud_service(config: Path, log: Path) -> Iterator[str]:
     with log.open("ab") as file:
         start = file.tell()
         command = [sys.executable, "-m", "cloud", "serve", "--config", str(config)]
-        process = subprocess.Popen(command, stdout=file, stderr=file)  # noqa: S603 - our own
+        process = subprocess.Popen(command, stdout=file, stderr=file)
     try:
         yield wait_ready(process, log, start)
     finally:

@@ -44,8 +44,14 @@ def read_car(folder: Path) -> tuple[VehicleData, dict[str, float]]:
     """The car's trips by start time, and the ambient temperature of each (°C)."""
     samples = _table(
         folder / "samples.csv.gz",
-        ["trip_id", "time_s", "battery_voltage_v", "battery_current_a", "soc_percent",
-         "distance_km"],
+        [
+            "trip_id",
+            "time_s",
+            "battery_voltage_v",
+            "battery_current_a",
+            "soc_percent",
+            "distance_km",
+        ],
     )
     trips = _table(folder / "trips.csv", ["trip_id", "ambient_temperature_c", "distance_km"])
     by_trip = dict(list(samples.groupby("trip_id", sort=False)))
@@ -111,9 +117,7 @@ def _cycle(trip_id: str, group: pd.DataFrame, started_at: float) -> TripData:
     )
 
 
-def _car_trip(
-    trip_id: str, rows: pd.DataFrame, odometer_km: float, started_at: float
-) -> TripData:
+def _car_trip(trip_id: str, rows: pd.DataFrame, odometer_km: float, started_at: float) -> TripData:
     return TripData(
         trip_id=trip_id,
         time_s=started_at + _column(rows, "time_s"),

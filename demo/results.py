@@ -55,7 +55,7 @@ class RevisionRow:
 
 @dataclass(frozen=True)
 class ExampleTrip:
-    """One breach trip, sample by sample [n]: measured, and predicted before and after its update."""
+    """One breach trip by sample [n]: measured, and predicted before and after its update."""
 
     vehicle_id: str
     trip_id: str

@@ -47,6 +47,7 @@ class Narrator:
         self.output = Console()
 
     def say(self, text: str) -> None:
+        """One line, as it is."""
         self.console.print(text, markup=False, highlight=False)
 
 
@@ -74,7 +75,9 @@ def run_and_report(
 ) -> RunResults:
     """Drive the vehicles through the loop and write report.html, report.json and trips.csv."""
     with stage(bundle.path, out / "service") as on_stage:
-        narrator.say(f"broker {on_stage.broker.kind} on port {on_stage.broker.port}, API {on_stage.api}")
+        narrator.say(
+            f"broker {on_stage.broker.kind} on port {on_stage.broker.port}, API {on_stage.api}"
+        )
         run = _run_with_progress(vehicles, bundle, on_stage, out, narrator)
         if keep_running:
             results = _report(vehicles, bundle, run, out, title, subtitle, sources, extra, narrator)
@@ -122,9 +125,7 @@ def _report(
         sources=sources,
     )
     results = replace(results, summary={**results.summary, **extra(results)})
-    write_trips_csv(
-        out / "trips.csv", results.trips, odometer_unit=bundle.manifest.odometer_unit
-    )
+    write_trips_csv(out / "trips.csv", results.trips, odometer_unit=bundle.manifest.odometer_unit)
     write_report_json(out / "report.json", results, values)
     page = write_report(out, results)
     _print_table(results, narrator)
@@ -136,7 +137,10 @@ def _run_with_progress(
     vehicles: Sequence[VehicleData], bundle: Bundle, on_stage: Stage, out: Path, narrator: Narrator
 ) -> LoopRun:
     columns = [
-        TextColumn("driving"), BarColumn(), MofNCompleteColumn(), TextColumn("trips"),
+        TextColumn("driving"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("trips"),
         TimeElapsedColumn(),
     ]
     with Progress(*columns, console=narrator.console) as progress:

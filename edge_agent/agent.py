@@ -64,6 +64,7 @@ class Agent:
         self.identity = Identity(vehicle_id, bundle.sha256, bundle.manifest, trusted)
         self.statistics = Statistics()
         self.connected = False
+        self._is_outage_told = False
         self.twin = revision_intake.restore_twin(state, self.identity, VoltageModel(bundle))
         self._state, self._link, self._limits, self._clock = state, link, limits, clock
         bounds = outbox.Bounds(limits.outbox_messages, limits.outbox_bytes)
@@ -211,16 +212,23 @@ class Agent:
         match event:
             case Connected():
                 self.connected = True
+                self._is_outage_told = False
                 self._offers.reconnected()
                 self._publish_status()
             case Disconnected(why):
-                if self.connected:
-                    log.warning("disconnected vehicle=%s why=%s", self.identity.vehicle_id, why)
+                self._tell_outage(why)
                 self.connected = False
             case Accepted(mid):
                 self._offers.accepted(mid)
             case Received(name, payload):
                 self._receive(name, payload)
+
+    def _tell_outage(self, why: str) -> None:
+        """Once for each outage: the link tries for as long as it lasts."""
+        if not self._is_outage_told:
+            told = "broker_unreachable vehicle=%s why=%r: trips are kept; trying until it answers"
+            log.warning(told, self.identity.vehicle_id, why)
+        self._is_outage_told = True
 
     def _receive(self, name: str, payload: bytes) -> None:
         """A garbage message is counted and kept; a full disk leaves the old parameters in force."""

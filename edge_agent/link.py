@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import random
 import ssl
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,7 @@ class MqttLink:
         self.bytes_received = 0
         self._vehicle_id = vehicle_id
         self._config = config
+        self._address = f"the broker at {config.host}:{config.port}"
         self._jitter = jitter
         self._client = self._build_client(will)
 
@@ -120,17 +122,17 @@ class MqttLink:
 
     def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: Any, _p: Any) -> None:
         if reason.is_failure:
-            self._events.put(Disconnected(str(reason)))
+            self._events.put(Disconnected(f"{self._address} refuses ({reason})"))
             return
         self._draw_delay(client)  # only now: a broker that refuses must see the delay grow
         client.subscribe([(topic(self._vehicle_id, kind), 1) for kind in DOWNWARD])
         self._events.put(Connected())
 
     def _on_disconnect(self, _client: Client, _d: Any, _f: Any, reason: Any, _p: Any) -> None:
-        self._events.put(Disconnected(str(reason)))
+        self._events.put(Disconnected(f"{self._address} closed the connection ({reason})"))
 
     def _on_connect_fail(self, _client: Client, _data: Any) -> None:
-        self._events.put(Disconnected("no connection to the broker"))
+        self._events.put(Disconnected(f"{self._address} cannot be reached ({sys.exc_info()[1]})"))
 
     def _draw_delay(self, client: Client) -> None:
         """paho doubles the delay; a random first one keeps a fleet from returning in step."""

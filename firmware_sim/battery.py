@@ -78,9 +78,7 @@ def cell_voltage_v(energy_wh: FloatArray | float, degradation: FloatArray | floa
     return np.asarray(np.interp(as_new_wh, NEW_ENERGY_WH, NEW_VOLTAGE_V) * remaining)
 
 
-def usable_energy_wh(
-    degradation: FloatArray | float, cut_off_v: float = CUT_OFF_V
-) -> FloatArray:
+def usable_energy_wh(degradation: FloatArray | float, cut_off_v: float = CUT_OFF_V) -> FloatArray:
     """Energy that a full cell gives before its voltage falls to `cut_off_v`, Wh; 0 if worn out."""
     remaining = 1.0 - np.asarray(degradation)
     as_new_v = cut_off_v / remaining

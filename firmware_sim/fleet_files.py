@@ -197,7 +197,7 @@ def _open(path: Path, table: str, file_format: FileFormat) -> AbstractContextMan
     return cast("AbstractContextManager[Any]", writer)
 
 
-def _type_of(column: str) -> Any:  # noqa: ANN401 - pyarrow is published without types
+def _type_of(column: str) -> Any:
     return pa.string() if column in TEXT_COLUMNS else pa.float64()
 
 
@@ -262,12 +262,12 @@ def _names(fleet: FleetData, rows: slice, repeats: int) -> dict[str, Any]:
     return {"vehicle_id": _chosen(vehicle, vehicle_ids), "trip_id": _chosen(trip, trip_ids)}
 
 
-def _chosen(index: IntArray, texts: Sequence[str]) -> Any:  # noqa: ANN401 - as above
+def _chosen(index: IntArray, texts: Sequence[str]) -> Any:
     """`texts[index]` as an Arrow column; a million Python strings would take seconds."""
     return pa.DictionaryArray.from_arrays(pa.array(index), pa.array(texts)).cast(pa.string())
 
 
-def _text(unix_s: FloatArray) -> Any:  # noqa: ANN401 - as above
+def _text(unix_s: FloatArray) -> Any:
     moments, index = np.unique(unix_s, return_inverse=True)
     texts = [f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}" for moment in moments]
     return _chosen(index, texts)

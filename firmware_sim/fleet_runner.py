@@ -47,9 +47,7 @@ class Outcome:
     received_bytes: int
 
 
-def run_fleet(
-    jobs: Sequence[Job], answer_s: float, on_trip: Callable[[], None]
-) -> list[Outcome]:
+def run_fleet(jobs: Sequence[Job], answer_s: float, on_trip: Callable[[], None]) -> list[Outcome]:
     """Drive every vehicle through its trips; each trip waits for the outcome of the one before.
 
     Raises BrokerUnreachableError or NoAnswerError when that takes longer than `answer_s`.
@@ -68,8 +66,11 @@ def run_fleet(
 def _drive(
     job: Job, answer_s: float, on_trip: Callable[[], None], at_the_wheel: threading.Lock
 ) -> Outcome:
-    """One vehicle. Computing threads would only fight for the interpreter: one drives at a time,
-    while the others write their trip, talk to the broker or wait for the cloud."""
+    """Drive one vehicle.
+
+    Computing threads would only fight for the interpreter: one drives at a time, while the others
+    write their trip, talk to the broker or wait for the cloud.
+    """
     with running_agent(job.config) as agent:
         wait_connected(agent, job.config, answer_s, time.monotonic)
         samples = 0

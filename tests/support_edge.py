@@ -1,6 +1,6 @@
 """What the tests of contract and agent share: two tiny bundles, revisions, trips, a link of memory.
 
-The aged bundle bends with the distance and ages; the linear one is linear in both of its parameters.
+The aged bundle bends with the distance and ages; the linear one is linear in both parameters.
 """
 
 from __future__ import annotations
@@ -205,9 +205,7 @@ class Rig:
         self.link = MemoryLink()
         self.state = State(self.path, VEHICLE, self.bundle.sha256)
         link = cast("MqttLink", self.link)
-        self.agent = Agent(
-            VEHICLE, self.bundle, TRUSTED, self.state, link, self.limits, self.clock
-        )
+        self.agent = Agent(VEHICLE, self.bundle, TRUSTED, self.state, link, self.limits, self.clock)
 
     def reopen(self) -> None:
         """What a restart does."""

@@ -32,6 +32,7 @@ from tests.certificates import Authority
 from tests.cloud_doubles import NOW, Car, write_bundle
 from tests.conftest import BrokerFactory, Connect, eventually
 from tests.mqtt_peer import Peer
+from tests.rude_server import rude_server
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -205,6 +206,16 @@ def test_an_unreachable_broker_is_said_once_and_tried_until_it_answers(
     wait_connected(service)
     assert service.checks()["broker"]() is None
     assert caplog.text.count("broker_unreachable") == 1
+
+
+def test_what_answers_on_the_port_and_is_no_broker_is_said_too(
+    place: Place, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    with rude_server() as port:
+        service = start(place.config(port))
+        eventually(lambda: "broker_unreachable" in caplog.text, what="the complaint")
+        assert "closed the connection before it answered" in caplog.text
+        assert service.checks()["broker"]() == "there is no connection to the broker"
 
 
 def test_the_link_speaks_mutual_tls(

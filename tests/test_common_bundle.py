@@ -1,4 +1,4 @@
-"""A bundle is believed only when manifest, hash and tensors fit; every misfit says which and what to do."""
+"""A bundle is believed only when manifest, hash and tensors fit; a misfit says what to do."""
 
 from __future__ import annotations
 

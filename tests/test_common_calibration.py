@@ -1,4 +1,4 @@
-"""A calibration finds what made the trace, says honestly how sure it is, and ages with the odometer."""
+"""A calibration finds what made the trace, says how sure it is, and ages with the odometer."""
 
 from __future__ import annotations
 

@@ -361,7 +361,15 @@ def test_an_identifier_that_could_leave_its_tree_is_refused(identifier: str) -> 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "twin", "twin/v1/a", "twin/v1/a/b", "twin/v2/a/trip", "other/v1/a/trip", "twin/v1/a/trip/"],
+    [
+        "",
+        "twin",
+        "twin/v1/a",
+        "twin/v1/a/b",
+        "twin/v2/a/trip",
+        "other/v1/a/trip",
+        "twin/v1/a/trip/",
+    ],
 )
 def test_a_topic_outside_the_contract_is_refused(name: str) -> None:
     with pytest.raises(TopicError):

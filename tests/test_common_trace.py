@@ -1,4 +1,4 @@
-"""A trace on the wire: within rounding the same, folded where constant, and checked when it comes."""
+"""A trace on the wire: within rounding the same, folded where constant, checked on arrival."""
 
 from __future__ import annotations
 
@@ -50,9 +50,7 @@ def test_a_value_at_a_limit_of_many_digits_survives_the_rounding_of_the_wire() -
     assert from_wire(to_wire(trace), manifest).voltage_v[0] == pytest.approx(3.10000149, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("step_s", "longest"), [(60.0, 5), (0.25, 4), (0.001, 6), (0.00001, 8)]
-)
+@pytest.mark.parametrize(("step_s", "longest"), [(60.0, 5), (0.25, 4), (0.001, 6), (0.00001, 8)])
 def test_times_carry_as_few_digits_as_keep_them_increasing(step_s: float, longest: int) -> None:
     times = np.arange(9) * step_s
     wire = to_wire(TraceArrays(times, np.ones((9, 2)), np.ones(9)))

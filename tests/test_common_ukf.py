@@ -1,4 +1,4 @@
-"""The filter's equations agree with filterpy's, with the linear Kalman filter, and stay in shape."""
+"""The filter's equations agree with filterpy's and the linear Kalman filter, and stay in shape."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def curved(states: int, seed: int = 5) -> Callable[[FloatArray], FloatArray]:
 
     def h(x: FloatArray) -> FloatArray:
         line: FloatArray = x @ weights
-        return np.tanh(line) + 0.1 * line**2
+        curve: FloatArray = np.tanh(line) + 0.1 * line**2
+        return curve
 
     return h
 

@@ -1,4 +1,4 @@
-"""A vehicle runs only what is signed, its own, newer, inside the bounds and no worse (INVARIANT 5)."""
+"""A vehicle runs what is signed, its own, newer, inside the bounds and no worse (INVARIANT 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MQTT link against a real broker: last will, retained parameters, reconnection, both protocols."""
+"""The MQTT link on a real broker: last will, retained parameters, reconnection, both protocols."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from demo.broker import PrivateBroker
+from demo.loop import free_port
 from edge_agent.config import Mqtt
 from edge_agent.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
 from tests.conftest import Connect, eventually
+from tests.rude_server import rude_server
 
 VEHICLE = "car-1"
 PARAMETERS, RECEIPT = f"twin/v1/{VEHICLE}/parameters", f"twin/v1/{VEHICLE}/receipt"
@@ -39,6 +42,29 @@ class Seen:
 
     def await_(self, wanted: Event | type[Event], times: int = 1) -> None:
         eventually(lambda: self.saw(wanted, times), what=f"{wanted} in {self.events}")
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_what_answers_on_the_port_and_is_no_broker_is_an_outage(
+    protocol: Literal["5", "3.1.1"],
+) -> None:
+    with rude_server() as port:
+        link = MqttLink(VEHICLE, Mqtt(port=port, protocol=protocol), b"", random.Random(1))
+        link.start()
+        event = link.next_event(20.0)
+        link.stop()
+    assert isinstance(event, Disconnected)
+    assert event.why.startswith(f"the broker at 127.0.0.1:{port} closed the connection")
+
+
+def test_a_port_where_nobody_listens_is_an_outage_that_names_it() -> None:
+    port = free_port()
+    link = MqttLink(VEHICLE, Mqtt(port=port), b"", random.Random(1))
+    link.start()
+    event = link.next_event(20.0)
+    link.stop()
+    assert isinstance(event, Disconnected)
+    assert event.why.startswith(f"the broker at 127.0.0.1:{port} cannot be reached (")
 
 
 Open = Callable[[PrivateBroker], Seen]

@@ -5,6 +5,7 @@ A state machine runs it against a plain list, with restarts in between (INVARIAN
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,17 +148,20 @@ class OutboxMachine(RuleBasedStateMachine):
             for kind, number in outbox.evict(db, outbox.Bounds(messages, payload_bytes)).items():
                 kept.count(db, f"dropped_{kind}", number)
         while len(self.model) > messages or sum(len(p) for _, _, p in self.model) > payload_bytes:
-            oldest = min(self.model, key=lambda entry: KINDS.index(entry[1]))  # type: ignore[arg-type]
+            oldest = min(self.model, key=lambda entry: KINDS.index(entry[1]))
             self.model.remove(oldest)
             name = f"dropped_{oldest[1]}"
             self.dropped[name] = self.dropped.get(name, 0) + 1
 
     @rule(message_id=message_ids)
     def a_transaction_that_fails_changes_nothing(self, message_id: str) -> None:
-        with pytest.raises(ZeroDivisionError), self.state.transaction() as db:
+        def fail(db: sqlite3.Connection) -> None:
             outbox.free(db, [message_id])
             outbox.put(db, "breach", "never", b"")
             raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError), self.state.transaction() as db:
+            fail(db)
 
     @rule()
     def restart(self) -> None:

@@ -1,4 +1,4 @@
-"""Samples from files and streams: where trips begin and end, and what becomes of what is no sample."""
+"""Samples from files and streams: where trips begin and end, and what becomes of the rest."""
 
 from __future__ import annotations
 
@@ -129,8 +129,11 @@ def test_a_short_row_is_a_bad_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "ignition"),
-    [("1", True), ("1.0", True), ("on", True), ("TRUE", True), ("yes", True), ("", None)]
-    + [("0", False), ("0.0", False), ("off", False), ("False", False), ("no", False)],
+    [
+        *((text, True) for text in ("1", "1.0", "on", "TRUE", "yes")),
+        *((text, False) for text in ("0", "0.0", "off", "False", "no")),
+        ("", None),
+    ],
 )
 def test_the_ignition_is_read_as_spreadsheets_and_cars_write_it(
     text: str,
@@ -269,9 +272,7 @@ def test_a_configuration_finds_its_files_beside_itself(tmp_path: Path) -> None:
         (MINIMAL + '[mqtt.tls]\nca_file = "ca"\n', "cert_file"),
     ],
 )
-def test_what_is_wrong_in_a_configuration_is_named(
-    tmp_path: Path, text: str, problem: str
-) -> None:
+def test_what_is_wrong_in_a_configuration_is_named(tmp_path: Path, text: str, problem: str) -> None:
     path = tmp_path / "agent.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=problem):

@@ -1,4 +1,4 @@
-"""The state file: whose it is, what becomes of a damaged one, and what a kill -9 or a full disk leaves."""
+"""The state file: whose it is, what becomes of a damaged one, what kill -9 or a full disk leave."""
 
 from __future__ import annotations
 

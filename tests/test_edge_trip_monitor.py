@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,7 +90,7 @@ def spoilt(sample: Sample, **signals: float) -> Sample:
     return replace(sample, signals={**sample.signals, **signals})
 
 
-BAD = {
+BAD: dict[str, Callable[[Sample], Sample]] = {
     "voltage NaN": lambda s: replace(s, voltage_v=math.nan),
     "voltage infinite": lambda s: replace(s, voltage_v=math.inf),
     "voltage implausible": lambda s: replace(s, voltage_v=5.1),

@@ -22,6 +22,7 @@ TRIP_COLUMNS = [
 
 
 def main() -> None:
+    """Thin SOURCE into DEST, the two arguments."""
     source, dest = map(Path, sys.argv[1:3])
     for path in sorted((source / "calce_cs2").glob("*.csv.gz")):
         _write(_thin(pd.read_csv(path), "cycle"), dest / "calce_cs2" / path.name)

@@ -54,8 +54,8 @@ class ForwardMismatchError(TrainingError):
         self.found_v, self.allowed_v = found_v, allowed_v
         super().__init__(
             f"The written model differs from the trained one by {found_v:.2g} V, {allowed_v:.2g} V "
-            "are allowed: a feature with a huge offset loses its digits in float32; subtract it "
-            "from that column first."
+            "are allowed: float32 loses digits to large weights (try another --seed or a smaller "
+            "--hidden) or to a feature with a huge offset (subtract it from that column first)."
         )
 
 

@@ -1,7 +1,7 @@
-"""Is a .tflite structurally whole? Every table, vector and text that it points to must lie inside it.
+"""Is a .tflite structurally whole? Every table, vector and text of it must lie inside it.
 
-The interpreter trusts offsets: on a truncated file it reads beyond the end, and crashes or, with bad
-luck, does not. Knows the file format (TensorFlow Lite schema version 3) and judges nothing else.
+The interpreter trusts offsets: on a truncated file it reads beyond the end, and crashes or, with
+bad luck, does not. Knows the file format (TensorFlow Lite schema version 3), judges nothing else.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def is_whole(model: bytes) -> bool:
 
 
 class _Walk:
-    """One pass over a file; the number of objects is bounded, because offsets may point anywhere."""
+    """One pass over a file; the number of objects is bounded: offsets may point anywhere."""
 
     def __init__(self, model: bytes) -> None:
         self._model = model
