@@ -267,7 +267,7 @@ def test_a_stop_in_the_middle_of_a_live_trip_closes_it_as_partial(
         agent.send_signal(number)
         assert agent.wait(30) == 0
         assert agent.stderr is not None
-        assert agent.stderr.read() == ""
+        assert "Traceback" not in agent.stderr.read()
     (summary,) = alone.summaries()
     assert (summary.samples, summary.refused_samples, summary.partial) == (15, 1, True)
 
