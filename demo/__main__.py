@@ -16,7 +16,7 @@ import numpy as np
 from cloud.training.candidates import Overrides
 from cloud.training.settings import TrainingSettings
 from cloud.training.train import TrainingReport, train_bundle
-from demo.run import Narrator, require_fresh, run_and_report
+from demo.run import Narrator, Story, require_fresh, run_and_report
 from demo.vehicles import TripData, VehicleData
 from firmware_sim.battery import usable_energy_wh
 from firmware_sim.fleet_files import FileFormat, write_fleet
@@ -55,18 +55,24 @@ def main(arguments: list[str] | None = None) -> int:
         vehicles_of(fleet),
         report.bundle,
         out,
+        _story(options),
+        narrator,
+        keep_running=options.keep_running,
+    )
+    return 0
+
+
+def _story(options: argparse.Namespace) -> Story:
+    return Story(
         title="Living twins of a simulated fleet",
         subtitle=(
             f"{options.vehicles} vehicles, {options.trips} trips each, seed {options.seed}: "
             "batteries age, a model trained on new ones drifts, the living twin follows."
         ),
-        sources=[
+        sources=(
             "Trips and batteries: firmware_sim, after aws-samples/aws-do-pm (MIT-0), simulated.",
-        ],
-        keep_running=options.keep_running,
-        narrator=narrator,
+        ),
     )
-    return 0
 
 
 def vehicles_of(fleet: FleetData) -> list[VehicleData]:

@@ -5,6 +5,7 @@ Must never shortcut the wire: vehicles and cloud speak MQTT through the broker a
 
 from __future__ import annotations
 
+import logging
 import re
 import resource
 import socket
@@ -103,6 +104,22 @@ def wait_ready(process: subprocess.Popen[bytes], log: Path, start: int = 0) -> s
         if process.poll() is not None or time.monotonic() > deadline:
             raise ServiceFailedError(log, text[-500:])
         time.sleep(0.02)
+
+
+@contextmanager
+def agents_log(path: Path) -> Iterator[None]:
+    """What the agents of this process log goes to a file: a progress bar is no place for it."""
+    logger = logging.getLogger("edge_agent")
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)
+        handler.close()
 
 
 def run_loop(

@@ -1,4 +1,4 @@
-"""`python -m demo.real`: the same loop on measured data: cells from new to dead, a car through a winter.
+"""`python -m demo.real`: the loop on measured data: cells from new to dead, a car in winter.
 
 The same agent, broker, service and filter as everywhere; only tables and manifests differ.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,10 +18,18 @@ from cloud.training.selection import Choice
 from cloud.training.settings import TrainingSettings
 from cloud.training.table import TripChoice
 from cloud.training.train import train_bundle
+from common.bundle import Bundle
 from common.manifest import MovingAverage
 from demo.measured import MeasuredDataError, read_car, read_cells, write_table
-from demo.results import RunResults
-from demo.run import Narrator, exit_code, require_fresh, run_and_report
+from demo.results import TripRow
+from demo.run import (
+    ExtraFigure,
+    Narrator,
+    Story,
+    exit_code,
+    require_fresh,
+    run_and_report,
+)
 from demo.vehicles import VehicleData
 
 CELLS, CAR = "calce_cs2", "bmw_i3"
@@ -28,6 +37,8 @@ WINTER_BELOW_C = 10.0
 SERIES_CELLS = 96
 CURRENTS = ("battery_current_a", "current_10s_a", "current_60s_a")
 
+# A discharge does not always begin at a full charge: beside the lost capacity, an offset.
+CELL_PARAMETERS = ("gain:discharged_ah", "offset:discharged_ah", "offset:output")
 CELL_SETTINGS = TrainingSettings(
     features=("discharged_ah", "current_a"),
     target="voltage_v",
@@ -40,24 +51,25 @@ CELL_SETTINGS = TrainingSettings(
     odometer_unit="Ah",
     units={"discharged_ah": "Ah", "current_a": "A"},
     health_sweep="discharged_ah",
-    choice=Choice(names=("gain:discharged_ah", "offset:output")),
+    choice=Choice(names=CELL_PARAMETERS),
     overrides=Overrides(
-        prior_std={"gain:discharged_ah": 0.1, "offset:output": 0.05},
-        process_noise={"gain:discharged_ah": 1e-4, "offset:output": 2.5e-5},
+        prior_std=dict(zip(CELL_PARAMETERS, (0.1, 0.05, 0.05), strict=True)),
+        process_noise=dict(zip(CELL_PARAMETERS, (1e-4, 1e-5, 2.5e-5), strict=True)),
     ),
 )
 
-CAR_PARAMETERS = (*(f"gain:{name}" for name in CURRENTS), "offset:output")
+# Cold raises every part of the resistance alike: one gain on the current and on its history.
+RESISTANCE = "gain:" + "+".join(CURRENTS)
+CAR_TRAINING_TRIPS = 10
 CAR_SETTINGS = TrainingSettings(
     features=(*CURRENTS, "soc_percent"),
     target="battery_voltage_v",
     name="bmw-i3",
-    trips=TripChoice(10),
+    trips=TripChoice(CAR_TRAINING_TRIPS),
     moving_averages={
         "current_10s_a": MovingAverage(signal="battery_current_a", time_constant_s=10.0),
         "current_60s_a": MovingAverage(signal="battery_current_a", time_constant_s=60.0),
     },
-    hidden=(8,),
     noise_std_v=0.5,
     error_threshold_v=0.96,  # 10 mV a cell
     cutoff_voltage_v=288.0,  # 3.0 V a cell
@@ -67,11 +79,11 @@ CAR_SETTINGS = TrainingSettings(
         "soc_percent": (0.0, 100.0),
         "battery_voltage_v": (192.0, 430.0),
     },
-    choice=Choice(names=CAR_PARAMETERS),
+    choice=Choice(names=(RESISTANCE, "offset:output")),
     overrides=Overrides(
-        prior_std={**dict.fromkeys(CAR_PARAMETERS[:3], 0.3), "offset:output": 5.0},
-        process_noise={**dict.fromkeys(CAR_PARAMETERS[:3], 1e-4), "offset:output": 2.5e-2},
-        bounds=dict.fromkeys(CAR_PARAMETERS[:3], (0.1, 10.0)),
+        prior_std={RESISTANCE: 0.3, "offset:output": 5.0},
+        process_noise={RESISTANCE: 1e-3, "offset:output": 2.5e-2},
+        bounds={RESISTANCE: (0.1, 10.0)},
     ),
 )
 
@@ -90,80 +102,92 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _cells(data: Path, out: Path, narrator: Narrator) -> None:
-    vehicles = read_cells(data)
-    narrator.say(f"{CELLS}: {len(vehicles)} cells from new to dead")
-    _train_and_run(
-        vehicles,
-        CELL_SETTINGS,
+    cells = read_cells(data)
+    narrator.say(f"{CELLS}: {len(cells)} cells from new to dead")
+    bundle = _train(cells, CELL_SETTINGS, out, narrator)
+    run_and_report(
+        cells,
+        bundle,
         out,
+        Story(
+            title="Living twins of measured cells",
+            subtitle=(
+                f"{len(cells)} cells cycled from new to dead; a cycle is a trip, throughput the "
+                "odometer."
+            ),
+            sources=("CALCE, University of Maryland, CS2 cells: demo/data/calce_cs2/README.md.",),
+        ),
         narrator,
-        title="Living twins of measured cells",
-        subtitle="Three cells cycled from new to dead; a cycle is a trip, throughput the odometer.",
-        source="CALCE, University of Maryland, CS2 cells; see demo/data/calce_cs2/README.md.",
-        winter=None,
     )
 
 
 def _car(data: Path, out: Path, narrator: Narrator) -> None:
-    vehicle, ambient = read_car(data)
-    narrator.say(f"{CAR}: {len(vehicle.trips)} trips of one car")
+    car, ambient_c = read_car(data)
+    narrator.say(f"{CAR}: {len(car.trips)} trips of one car")
+    bundle = _train([car], CAR_SETTINGS, out, narrator)
     # Those that trained the model teach nothing about drift.
-    replayed = VehicleData(vehicle.vehicle_id, vehicle.trips[10:])
-    winter = {trip_id for trip_id, celsius in ambient.items() if celsius < WINTER_BELOW_C}
-    _train_and_run(
-        [vehicle],
-        CAR_SETTINGS,
+    replayed = VehicleData(car.vehicle_id, car.trips[CAR_TRAINING_TRIPS:])
+    winter = frozenset(name for name, celsius in ambient_c.items() if celsius < WINTER_BELOW_C)
+    run_and_report(
+        [replayed],
+        bundle,
         out,
+        Story(
+            title="The living twin of a measured car",
+            subtitle=(
+                f"One BMW i3: trained on the first {CAR_TRAINING_TRIPS} summer trips, driven "
+                "through the winter."
+            ),
+            sources=(
+                "Steinstraeter, Buberger, Trifonov, doi 10.21227/6jr9-5235: demo/data/bmw_i3.",
+            ),
+            extra=lambda trips: _winter([trip for trip in trips if trip.trip_id in winter]),
+        ),
         narrator,
-        title="The living twin of a measured car",
-        subtitle="One BMW i3: trained on the first ten summer trips, driven through the winter.",
-        source="Steinstraeter, Buberger, Trifonov, doi 10.21227/6jr9-5235; demo/data/bmw_i3.",
-        winter=winter,
-        replayed=[replayed],
     )
 
 
-def _train_and_run(
-    vehicles: list[VehicleData],
-    settings: TrainingSettings,
-    out: Path,
-    narrator: Narrator,
-    *,
-    title: str,
-    subtitle: str,
-    source: str,
-    winter: set[str] | None,
-    replayed: list[VehicleData] | None = None,
-) -> None:
+def _train(
+    vehicles: list[VehicleData], settings: TrainingSettings, out: Path, narrator: Narrator
+) -> Bundle:
     table = out / "data" / "trips.csv"
     write_table(vehicles, table, settings.target)
     report = train_bundle(settings, table, out / "bundle", datetime.now(UTC).date())
-    narrator.say(f"held-out error {report.held_out.rmse_v:.4f} V (RMSE)")
-    run_and_report(
-        replayed or vehicles,
-        report.bundle,
-        out,
-        title=title,
-        subtitle=subtitle,
-        sources=[source],
-        keep_running=False,
-        narrator=narrator,
-        extra=lambda results: _winter(results, winter) if winter else {},
+    narrator.say(
+        f"held-out error {report.held_out.rmse_v:.4f} V (RMSE); parameters: "
+        f"{', '.join(report.bundle.manifest.parameter_names)}"
     )
+    return report.bundle
 
 
-def _winter(results: RunResults, winter: set[str]) -> dict[str, str]:
-    rows = [trip for trip in results.trips if trip.trip_id in winter]
-    if not rows:
-        return {}
-    frozen = float(np.mean([trip.error_frozen_v for trip in rows]))
-    living = float(np.mean([trip.error_v for trip in rows]))
-    return {
-        "winter trips (below 10 °C)": f"{len(rows)}",
-        "winter error without updates, a cell": f"{1000 * frozen / SERIES_CELLS:.1f} mV",
-        "winter error with updates, a cell": f"{1000 * living / SERIES_CELLS:.1f} mV",
-        "winter error, with / without": f"{living / frozen:.2f}",
-    }
+def _winter(trips: Sequence[TripRow]) -> Sequence[ExtraFigure]:
+    """Per cell, in millivolts; nothing when no trip was cold."""
+    if not trips:
+        return ()
+    frozen = 1000 * float(np.mean([trip.error_frozen_v for trip in trips])) / SERIES_CELLS
+    living = 1000 * float(np.mean([trip.error_v for trip in trips])) / SERIES_CELLS
+    label = f"below {WINTER_BELOW_C:g} °C"
+    return (
+        ExtraFigure("winter_trips", len(trips), f"trips {label}", f"{len(trips)}"),
+        ExtraFigure(
+            "winter_error_frozen_mv_per_cell",
+            frozen,
+            f"error without updates {label}, a cell",
+            f"{frozen:.1f} mV",
+        ),
+        ExtraFigure(
+            "winter_error_mv_per_cell",
+            living,
+            f"error with updates {label}, a cell",
+            f"{living:.1f} mV",
+        ),
+        ExtraFigure(
+            "winter_error_ratio",
+            living / frozen,
+            f"error with / without updates {label}",
+            f"{living / frozen:.2f}",
+        ),
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

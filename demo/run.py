@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -21,14 +21,38 @@ from common.bundle import Bundle
 from common.errors import TwinError
 from demo.evaluate import Evaluator, streaming_bytes
 from demo.history import read_history
-from demo.loop import LoopRun, Stage, children_peak_mb, run_loop, stage
+from demo.loop import LoopRun, Stage, agents_log, children_peak_mb, run_loop, stage
 from demo.report import write_report
-from demo.results import RunResults
+from demo.results import RunResults, TripRow
 from demo.summary import figures, table
 from demo.tables import write_report_json, write_trips_csv
 from demo.vehicles import VehicleData
 
 MARK = ".living-twin-run"
+
+
+@dataclass(frozen=True)
+class ExtraFigure:
+    """A figure of one demonstration alone: name and value in JSON, its row in the table."""
+
+    name: str
+    value: float
+    label: str
+    text: str
+
+
+def _nothing_more(_trips: Sequence[TripRow]) -> Sequence[ExtraFigure]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a report tells beside what every run has."""
+
+    title: str
+    subtitle: str
+    sources: tuple[str, ...]
+    figures_of: Callable[[Sequence[TripRow]], Sequence[ExtraFigure]] = _nothing_more
 
 
 class OccupiedFolderError(TwinError):
@@ -65,27 +89,25 @@ def run_and_report(
     vehicles: Sequence[VehicleData],
     bundle: Bundle,
     out: Path,
-    *,
-    title: str,
-    subtitle: str,
-    sources: list[str],
-    keep_running: bool,
+    story: Story,
     narrator: Narrator,
-    extra: Callable[[RunResults], dict[str, str]] = lambda _results: {},
+    *,
+    keep_running: bool = False,
 ) -> RunResults:
     """Drive the vehicles through the loop and write report.html, report.json and trips.csv."""
     with stage(bundle.path, out / "service") as on_stage:
         narrator.say(
             f"broker {on_stage.broker.kind} on port {on_stage.broker.port}, API {on_stage.api}"
         )
-        run = _run_with_progress(vehicles, bundle, on_stage, out, narrator)
+        with agents_log(out / "agents.log"):
+            run = _run_with_progress(vehicles, bundle, on_stage, out, narrator)
         if keep_running:
-            results = _report(vehicles, bundle, run, out, title, subtitle, sources, extra, narrator)
+            results = _report(vehicles, bundle, run, out, story, narrator)
             narrator.say(f"still running: {on_stage.api}/docs (Ctrl-C ends it)")
             _wait_for_interrupt()
             return results
     run = replace(run, cloud_peak_mb=children_peak_mb())
-    return _report(vehicles, bundle, run, out, title, subtitle, sources, extra, narrator)
+    return _report(vehicles, bundle, run, out, story, narrator)
 
 
 def exit_code(main: Callable[[], int]) -> int:
@@ -104,27 +126,25 @@ def _report(
     bundle: Bundle,
     run: LoopRun,
     out: Path,
-    title: str,
-    subtitle: str,
-    sources: list[str],
-    extra: Callable[[RunResults], dict[str, str]],
+    story: Story,
     narrator: Narrator,
 ) -> RunResults:
     narrator.say("evaluating and drawing")
     found = Evaluator(bundle, read_history(run.database)).evaluate(vehicles)
+    extra = story.figures_of(found.trips)
     values = figures(found, run, streaming_bytes(vehicles), bundle.manifest)
+    values |= {figure.name: figure.value for figure in extra}
     results = RunResults(
-        title=title,
-        subtitle=subtitle,
+        title=story.title,
+        subtitle=story.subtitle,
         manifest=bundle.manifest,
         trips=found.trips,
         revisions=found.revisions,
         example=found.example,
         history=found.history,
-        summary=table(values),
-        sources=sources,
+        summary=table(values) | {figure.label: figure.text for figure in extra},
+        sources=list(story.sources),
     )
-    results = replace(results, summary={**results.summary, **extra(results)})
     write_trips_csv(out / "trips.csv", results.trips, odometer_unit=bundle.manifest.odometer_unit)
     write_report_json(out / "report.json", results, values)
     page = write_report(out, results)
