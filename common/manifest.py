@@ -17,7 +17,8 @@ MANIFEST_SCHEMA = 1
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+# A gain on a current and several of its moving averages has a long name.
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
 class MovingAverage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -141,7 +141,7 @@ def _car(data: Path, out: Path, narrator: Narrator) -> None:
             sources=(
                 "Steinstraeter, Buberger, Trifonov, doi 10.21227/6jr9-5235: demo/data/bmw_i3.",
             ),
-            extra=lambda trips: _winter([trip for trip in trips if trip.trip_id in winter]),
+            figures_of=lambda trips: _winter([trip for trip in trips if trip.trip_id in winter]),
         ),
         narrator,
     )
