@@ -75,31 +75,30 @@ class BundleFilter:
 
     def images(self, states: FloatArray, features: FloatArray) -> FloatArray:
         """Voltage [B, k, m] of every state [B, k, n] over every row of features [B, m, F]."""
-        batch, k, _ = states.shape
-        m, width = features.shape[1:]
-        count = len(self.manifest.parameters)
-        theta = states[:, :, self.active < count]
-        rows = features[:, None].repeat(k, axis=1)
-        thetas = theta[:, :, None].repeat(m, axis=2)
-        flat = self.model.predict(rows.reshape(-1, width), thetas.reshape(-1, count))
-        return flat.reshape(batch, k, m)
+        return self.model.predict_crossed(features, states[:, :, : len(self.manifest.parameters)])
 
-    def first_pass(self, x: FloatArray, P: FloatArray, evidence: Evidence) -> ukf.Posterior:
-        """The unscented update as the literature has it."""
+    def first_pass(
+        self, x: FloatArray, P: FloatArray, evidence: Evidence
+    ) -> tuple[ukf.Posterior, FloatArray]:
+        """The unscented update as the literature has it, and the mean absolute error [B] before."""
         sigmas = self.sigma_points(x, P)
         images = self.images(sigmas, evidence.features)
-        return ukf.update(sigmas, images, evidence.z, evidence.r, self.weights)
+        posterior = ukf.update(sigmas, images, evidence.z, evidence.r, self.weights)
+        return posterior, _mean_absolute(images[:, 0] - evidence.z)
 
     def refine(
         self, x: FloatArray, P: FloatArray, guess: ukf.Posterior, evidence: Evidence
     ) -> ukf.Posterior:
         """Linearise again around the guess, with residuals beyond Huber's constant weighed down."""
+        prior_information = np.linalg.inv(P)
         for _ in range(self.settings.passes - 1):
             before = guess
             sigmas = self.sigma_points(guess.x, guess.P)
             images = self.images(sigmas, evidence.features)
             z, r = evidence.z, self._robust(evidence, images[:, 0])
-            guess = ukf.relinearised_update(x, P, sigmas, images, z, r, self.weights)
+            guess = ukf.relinearised_update(
+                x, prior_information, sigmas, images, z, r, self.weights
+            )
             if _has_settled(before, guess):
                 break
         return guess
@@ -107,14 +106,18 @@ class BundleFilter:
     def error_v(self, x: FloatArray, evidence: Evidence) -> FloatArray:
         """Mean absolute error [B] at states x [B, n]."""
         images = self.images(x[:, None, :], evidence.features)[:, 0]
-        error: FloatArray = np.abs(images - evidence.z).mean(axis=1)
-        return error
+        return _mean_absolute(images - evidence.z)
 
     def _robust(self, evidence: Evidence, predicted: FloatArray) -> FloatArray:
         """Variances for iteratively reweighted least squares (P. J. Huber, "Robust Statistics")."""
         scaled = np.abs(evidence.z - predicted) / (self.settings.huber * np.sqrt(evidence.r))
         robust: FloatArray = evidence.r * np.maximum(scaled, 1.0)
         return robust
+
+
+def _mean_absolute(error: FloatArray) -> FloatArray:
+    mean: FloatArray = np.abs(error).sum(axis=1) / error.shape[1]
+    return mean
 
 
 def _has_settled(before: ukf.Posterior, after: ukf.Posterior) -> bool:

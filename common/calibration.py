@@ -121,8 +121,8 @@ def _calibrate_group(
 ) -> list[Calibrated]:
     evidence = filter_.evidence(traces)
     x, P = pack(priors, filter_.active)
-    before = filter_.error_v(x, evidence)
-    posterior = filter_.refine(x, P, filter_.first_pass(x, P, evidence), evidence)
+    first, before = filter_.first_pass(x, P, evidence)
+    posterior = filter_.refine(x, P, first, evidence)
     after = filter_.error_v(posterior.x, evidence)
     if not (np.isfinite(posterior.x).all() and np.isfinite(posterior.P).all()):
         raise CalibrationError("the update gave a number that is not finite")

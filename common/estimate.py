@@ -132,9 +132,10 @@ def _process_noise(manifest: Manifest, ds: float) -> FloatArray:
     q = np.array([p.process_noise for p in manifest.parameters])
     rated = np.array([p.rate_prior_std > 0 for p in manifest.parameters])
     q_rate = np.array([p.rate_process_noise for p in manifest.parameters]) * rated
-    return np.block(
-        [
-            [np.diag(q * ds + q_rate * ds**3 / 3), np.diag(q_rate * ds**2 / 2)],
-            [np.diag(q_rate * ds**2 / 2), np.diag(q_rate * ds)],
-        ]
-    )
+    theta = np.arange(len(q))
+    rate = theta + len(q)
+    Q = np.zeros((2 * len(q), 2 * len(q)))
+    Q[theta, theta] = q * ds + q_rate * ds**3 / 3
+    Q[theta, rate] = Q[rate, theta] = q_rate * ds**2 / 2
+    Q[rate, rate] = q_rate * ds
+    return Q

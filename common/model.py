@@ -49,6 +49,21 @@ class VoltageModel:
         ]
         return np.concatenate(chunks) if chunks else np.empty(0)
 
+    def predict_crossed(self, features: FloatArray, parameters: FloatArray) -> FloatArray:
+        """Voltage [B, k, m] of each of a vehicle's k parameter sets over each of its m rows.
+
+        features: [B, m, F]; parameters: [B, k, P].
+        """
+        batch, m, _ = features.shape
+        k = parameters.shape[1]
+        rows = batch * k * m
+        if rows > BATCH_SIZES[-1]:
+            x = features[:, None].repeat(k, axis=1).reshape(rows, -1)
+            theta = parameters[:, :, None].repeat(m, axis=2).reshape(rows, -1)
+            return self.predict(x, theta).reshape(batch, k, m)
+        size = next(size for size in BATCH_SIZES if size >= rows)
+        return self._runner(size).crossed(features, parameters)
+
     def predict_one(self, features: Sequence[float], parameters: FloatArray) -> float:
         """Voltage of one row in volts: what a vehicle does for each sample, without a detour."""
         return self._runner(1).one(features, parameters)
@@ -96,6 +111,15 @@ class _Runner:
         self._x[:rows] = x
         self._theta[:rows] = theta
         return self._run()[:rows, 0].astype(np.float64)
+
+    def crossed(self, features: FloatArray, parameters: FloatArray) -> FloatArray:
+        """Straight into the interpreter's rows: repeating them first costs as much again."""
+        batch, m, width = features.shape
+        k, count = parameters.shape[1:]
+        rows = batch * k * m
+        self._x[:rows].reshape(batch, k, m, width)[...] = features[:, None]
+        self._theta[:rows].reshape(batch, k, m, count)[...] = parameters[:, :, None]
+        return self._run()[:rows, 0].astype(np.float64).reshape(batch, k, m)
 
     def one(self, x: Sequence[float], theta: FloatArray) -> float:
         self._x[0] = x

@@ -57,8 +57,11 @@ def sigma_points(x: FloatArray, P: FloatArray, weights: SigmaWeights) -> FloatAr
     Raises numpy.linalg.LinAlgError when P is not positive definite.
     """
     columns = np.linalg.cholesky(weights.scale * P).swapaxes(-1, -2)
-    centre = x[:, None, :]
-    return np.concatenate([centre, centre + columns, centre - columns], axis=1)
+    n = x.shape[1]
+    sigmas = np.repeat(x[:, None, :], 2 * n + 1, axis=1)
+    sigmas[:, 1 : n + 1] += columns
+    sigmas[:, n + 1 :] -= columns
+    return sigmas
 
 
 def unscented_moments(points: FloatArray, weights: SigmaWeights) -> tuple[FloatArray, FloatArray]:
@@ -98,7 +101,7 @@ def update(
 
 def relinearised_update(
     prior_x: FloatArray,
-    prior_P: FloatArray,
+    prior_information: FloatArray,
     sigmas: FloatArray,
     transformed: FloatArray,
     z: FloatArray,
@@ -109,20 +112,24 @@ def relinearised_update(
 
     The iterated posterior linearisation filter (A. F. Garcia-Fernandez, L. Svensson, M. R.
     Morelande, S. Sarkka, "Posterior Linearization Filter", IEEE Trans. Signal Processing 63, 2015):
-    h(x) ~ z_hat + H (x - x_i), H = Y' W X P_i^-1; what the line does not explain is added to R (its
-    diagonal). sigmas [B, k, n] and transformed [B, k, m] belong to N(x_i, P_i).
+    h(x) ~ z_hat + H (x - x_i), H' = P_i^-1 X' W Y; what the line does not explain is added to R
+    (its diagonal). sigmas [B, k, n] and transformed [B, k, m] belong to N(x_i, P_i);
+    prior_information [B, n, n] is the inverse of the prior's covariance.
+
+    The points lie in pairs x_i +- the columns of chol(scale * P_i), so H is the central difference
+    D along the columns, and D' D / scale is the variance that it explains.
     """
-    x_i, z_hat = weights.mean @ sigmas, weights.mean @ transformed
-    X = sigmas - x_i[:, None, :]
+    n = prior_x.shape[1]
+    x_i, z_hat = sigmas[:, 0], weights.mean @ transformed
     Y = transformed - z_hat[:, None, :]
-    WX_t = (weights.covariance[:, None] * X).swapaxes(-1, -2)
-    around = WX_t @ X
-    H = np.linalg.solve(around, WX_t @ Y).swapaxes(-1, -2)
-    explained = ((H @ around) * H).sum(axis=-1)
-    R = r + np.maximum(weights.covariance @ (Y * Y) - explained, 0.0)
+    D = 0.5 * (Y[:, 1 : n + 1] - Y[:, n + 1 :])
+    H_t = np.linalg.solve(sigmas[:, 1 : n + 1] - x_i[:, None, :], D)
+    unexplained = weights.covariance @ (Y * Y) - (D * D).sum(axis=1) / weights.scale
+    R = r + np.maximum(unexplained, 0.0)
+    H = H_t.swapaxes(-1, -2)
     y = z - z_hat - _times(H, prior_x - x_i)
-    HR = H.swapaxes(-1, -2) / R[:, None, :]
-    P: FloatArray = np.linalg.inv(np.linalg.inv(prior_P) + HR @ H)
+    HR = H_t / R[:, None, :]
+    P: FloatArray = np.linalg.inv(prior_information + HR @ H)
     b = _times(HR, y)
     correction = _times(P, b)
     nis = _dot(y / R, y) - _dot(b, correction)
