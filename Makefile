@@ -11,7 +11,7 @@ RUN := "$(VENV)/bin/python"
 COMPILE := "$(VENV)/bin/uv" pip compile --quiet --universal --generate-hashes \
 	--python-version 3.11 --custom-compile-command "make lock"
 
-.PHONY: help setup demo demo-real test lint fix bench lock clean
+.PHONY: help setup demo demo-real broker test lint fix docs bench lock clean
 
 help: ## show this list
 	@printf 'usage: make TARGET [ARGS="..."] [PYTHON=/path/to/python3.12]\n\n'
@@ -26,6 +26,9 @@ demo: setup ## a simulated fleet, end to end, results in runs/demo (ARGS="--vehi
 demo-real: setup ## the same loop on measured cells and a measured car, results in runs/demo-real
 	@$(RUN) -m demo.real $(ARGS)
 
+broker: setup ## a private broker on 127.0.0.1 until Ctrl-C (ARGS="1883")
+	@$(RUN) -m demo.broker $(or $(ARGS),1883)
+
 test: setup ## all tests (ARGS="-n0 -x tests/test_broker.py")
 	@$(RUN) -m pytest -n 2 --dist loadgroup $(ARGS)
 
@@ -38,6 +41,9 @@ lint: setup ## ruff, mypy --strict, import-linter; changes nothing
 fix: setup ## let ruff mend and format what it can
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
+
+docs: setup ## write docs/reference.md from the code
+	@$(RUN) tools/write_reference.py
 
 bench: setup ## measure what the docs promise
 	@$(RUN) -m bench $(ARGS)

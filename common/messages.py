@@ -117,7 +117,6 @@ RefusalReason = Literal[
     "not_newer",
     "out_of_bounds",
     "worse_on_trace",
-    "not_stored",
 ]
 
 

@@ -1,13 +1,15 @@
 """A private MQTT broker on loopback for demonstration and tests: start, stop, kill, restart.
 
 Must never serve beyond loopback and never touch a broker it did not start.
-`python -m demo.broker` finds (or unpacks) one beforehand and says which.
+`python -m demo.broker` finds (or unpacks) one beforehand and says which; with a port, it runs it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -247,16 +249,26 @@ def _accepts(host: str, port: int) -> bool:
         return False
 
 
-def main() -> int:
-    """Find or unpack the broker that the demonstration will use, and say which it is."""
+def main(arguments: list[str]) -> int:
+    """Find or unpack a broker and say which; with a port as argument, run it until Ctrl-C."""
+    port = int(arguments[0]) if arguments else None
     try:
-        with PrivateBroker() as broker:
-            print(f"Broker: {broker.kind}, MQTT {broker.mqtt_version}")
+        with PrivateBroker(port=port) as broker:
+            print(f"Broker: {broker.kind}, MQTT {broker.mqtt_version}", flush=True)
+            if port is not None:
+                print(f"on {broker.host}:{port}, nobody is asked who they are; Ctrl-C ends it")
+                _wait_for_interrupt()
     except TwinError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
+def _wait_for_interrupt() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

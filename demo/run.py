@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from demo.report import write_report
 from demo.results import RunResults, TripRow
 from demo.summary import figures, table
 from demo.tables import write_report_json, write_trips_csv
-from demo.vehicles import VehicleData
+from demo.vehicles import VehicleData, ending_at
 
 MARK = ".living-twin-run"
 
@@ -94,7 +95,11 @@ def run_and_report(
     *,
     keep_running: bool = False,
 ) -> RunResults:
-    """Drive the vehicles through the loop and write report.html, report.json and trips.csv."""
+    """Drive the vehicles through the loop and write report.html, report.json and trips.csv.
+
+    Their trips are moved in time to end now: an operator who looks would find them stale.
+    """
+    vehicles = ending_at(vehicles, time.time())
     with stage(bundle.path, out / "service") as on_stage:
         narrator.say(
             f"broker {on_stage.broker.kind} on port {on_stage.broker.port}, API {on_stage.api}"
@@ -103,7 +108,7 @@ def run_and_report(
             run = _run_with_progress(vehicles, bundle, on_stage, out, narrator)
         if keep_running:
             results = _report(vehicles, bundle, run, out, story, narrator)
-            narrator.say(f"still running: {on_stage.api}/docs (Ctrl-C ends it)")
+            narrator.say(f"still running: {on_stage.api}/api/v1/docs (Ctrl-C ends it)")
             _wait_for_interrupt()
             return results
     run = replace(run, cloud_peak_mb=children_peak_mb())

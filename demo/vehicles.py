@@ -5,8 +5,8 @@ Pure. Must never repair a gap: a number that is missing is a signal that the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,15 @@ class FeatureRows:
 
     features: FloatArray
     rows: npt.NDArray[np.intp]
+
+
+def ending_at(vehicles: Sequence[VehicleData], unix_s: float) -> list[VehicleData]:
+    """The same trips, moved in time together so that the last sample of all is at `unix_s`."""
+    shift_s = unix_s - max(float(v.trips[-1].time_s[-1]) for v in vehicles if v.trips)
+    return [
+        replace(v, trips=[replace(trip, time_s=trip.time_s + shift_s) for trip in v.trips])
+        for v in vehicles
+    ]
 
 
 def samples_of(trip: TripData) -> Iterator[Sample]:

@@ -62,6 +62,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "vehicle_id": "name of the vehicle",
         "trip_id": "name of the trip, counted per vehicle",
         "time_s": "s, since the start of the trip",
+        "unix_time_s": "s, Unix time",
         "odometer_km": "km",
         "distance_km": "km, since the start of the trip",
         "average_speed_m_s": "m/s, of the trip",
@@ -226,6 +227,7 @@ def _discharge_curves(fleet: FleetData, rows: slice) -> dict[str, Any]:
     columns = {
         **_names(fleet, rows, per_trip),
         "time_s": samples.time_s[rows].ravel(),
+        "unix_time_s": (trips.started_at_s[rows, :, None] + samples.time_s[rows]).ravel(),
         "odometer_km": odometer_km.ravel(),
         "distance_km": samples.distance_km[rows].ravel(),
         "average_speed_m_s": np.repeat(trips.average_speed_m_s[rows].ravel(), per_trip),
