@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from bench.choices import main as choices
 from bench.recalibration import main as recalibration
 
 if __name__ == "__main__":
-    raise SystemExit(recalibration(["--quick"]))
+    raise SystemExit(recalibration(["--quick"]) or choices(["--quick"]))

@@ -16,29 +16,24 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from filterpy.kalman import MerweScaledSigmaPoints, UnscentedKalmanFilter
 from rich.console import Console
 from rich.table import Table
 
-from cloud.training.candidates import Overrides
-from cloud.training.selection import Choice
-from cloud.training.settings import TrainingSettings
-from cloud.training.train import train_bundle
 from common.calibration import Estimate, Settings, calibrate, mean_absolute_error, prior
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays
+from demo.simulated import TRAINING_VEHICLES, train, vehicles_of
+from demo.vehicles import TripData, feature_rows
 from edge_agent.thinning import thin
-from firmware_sim.fleet_files import FileFormat, write_fleet
-from firmware_sim.published_fleet import FleetData, FleetSettings, simulate_fleet
+from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 
-FEATURES = ("distance_km", "average_speed_m_s", "load_kg")
-PARAMETERS = ("gain:distance_km", "gain:output")
 POINTS = 50
 SWEEPS = 40
 SEED = 41
@@ -84,57 +79,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(repeats: int) -> list[Row]:
-    fleet = simulate_fleet(FleetSettings(20, BREACH_TRIP + 1, SEED))
+    fleet = vehicles_of(simulate_fleet(FleetSettings(TRAINING_VEHICLES, BREACH_TRIP + 1, SEED)))
     with tempfile.TemporaryDirectory() as folder:
-        write_fleet(
-            simulate_fleet(FleetSettings(20, 1, SEED)), Path(folder) / "data", FileFormat.PARQUET
-        )
-        settings = TrainingSettings(
-            features=FEATURES,
-            target="voltage_v",
-            name="bench",
-            cutoff_voltage_v=2.05,
-            overrides=Overrides(process_noise=dict.fromkeys(PARAMETERS, PROCESS_NOISE)),
-            choice=Choice(names=PARAMETERS),
-        )
-        table = Path(folder) / "data" / "discharge_curves.parquet"
-        bundle = train_bundle(settings, table, Path(folder) / "bundle", date(2026, 1, 1)).bundle
-        model, manifest = VoltageModel(bundle), bundle.manifest
-    vehicles = range(len(fleet.vehicle_ids))
-    earlier = [_trace(fleet, vehicle, LAST_UPDATE_TRIP) for vehicle in vehicles]
-    nominal = [prior(manifest) for _ in vehicles]
-    updated = calibrate(nominal, earlier, [0.0] * len(earlier), model, manifest, Settings())
-    cases = [
-        Case(_trace(fleet, vehicle, BREACH_TRIP), updated[vehicle].estimate) for vehicle in vehicles
-    ]
+        bundle = train(Path(folder), SEED, TRAINING_VEHICLES, 0.05).bundle
+        model, with_rates = VoltageModel(bundle), bundle.manifest
+    manifest = _two_states(with_rates)
+    earlier = [_trace(vehicle.trips[LAST_UPDATE_TRIP], manifest) for vehicle in fleet]
+    breaches = [_trace(vehicle.trips[BREACH_TRIP], manifest) for vehicle in fleet]
+
+    def cases(declared: Manifest) -> list[Case]:
+        nominal, odometers = [prior(declared)] * len(earlier), [0.0] * len(earlier)
+        updated = calibrate(nominal, earlier, odometers, model, declared, Settings())
+        return [Case(b, u.estimate) for b, u in zip(breaches, updated, strict=True)]
+
+    two, four = cases(manifest), cases(with_rates)
+    ours, once = Settings(), Settings(passes=1)
+    few = max(repeats // 5, 1)
     return [
-        _time("ours, as shipped (4 passes)", _ours(model, manifest, Settings()), cases, repeats),
-        _time("ours, 1 pass", _ours(model, manifest, Settings(passes=1)), cases, repeats),
-        _time("filterpy UKF, 1 sweep", _filterpy(model, manifest, 1), cases, repeats),
-        _time(
-            f"published: filterpy UKF, {SWEEPS} sweeps",
-            _filterpy(model, manifest, SWEEPS),
-            cases,
-            max(repeats // 5, 1),
-        ),
+        _time("ours, 4 passes", _ours(model, manifest, ours), two, repeats),
+        _time("ours, 4 passes, rates too", _ours(model, with_rates, ours), four, repeats),
+        _time("ours, 1 pass", _ours(model, manifest, once), two, repeats),
+        _time("filterpy UKF, 1 sweep", _filterpy(model, manifest, 1), two, repeats),
+        _time(f"published, {SWEEPS} sweeps", _filterpy(model, manifest, SWEEPS), two, few),
     ]
 
 
-def _trace(fleet: FleetData, vehicle: int, trip_number: int) -> TraceArrays:
-    count = fleet.samples.distance_km.shape[2]
-    features = np.column_stack(
-        [
-            fleet.samples.distance_km[vehicle, trip_number],
-            np.full(count, fleet.trips.average_speed_m_s[vehicle, trip_number]),
-            np.full(count, fleet.trips.load_kg[vehicle, trip_number]),
-        ]
+def _two_states(manifest: Manifest) -> Manifest:
+    """The two parameters alone, as the published method has them."""
+    parameters = [
+        msgspec.structs.replace(p, rate_prior_std=0.0, process_noise=PROCESS_NOISE)
+        for p in manifest.parameters
+    ]
+    return msgspec.structs.replace(manifest, parameters=parameters)
+
+
+def _trace(trip: TripData, manifest: Manifest) -> TraceArrays:
+    rows = feature_rows(trip, manifest)
+    whole = TraceArrays(
+        trip.time_s[rows.rows] - trip.time_s[0], rows.features, trip.voltage_v[rows.rows]
     )
-    trip = TraceArrays(
-        fleet.samples.time_s[vehicle, trip_number],
-        features,
-        fleet.samples.voltage_v[vehicle, trip_number],
-    )
-    return thin(trip, POINTS)
+    return thin(whole, POINTS)
 
 
 def _ours(model: VoltageModel, manifest: Manifest, settings: Settings) -> Method:

@@ -19,9 +19,9 @@ import pytest
 
 from common.revision import decode_revision, verify_chain
 from common.signing import create_key_pair
-from demo.__main__ import vehicles_of
 from demo.broker import PrivateBroker
 from demo.loop import free_port, wait_ready
+from demo.simulated import vehicles_of
 from demo.vehicles import VehicleData
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 from tests.waiting import eventually
