@@ -119,7 +119,16 @@ class Calibrations:
             vehicle = vehicles.get(item.breach.vehicle_id)
             if vehicle is not None:
                 _count(vehicle, item, decision)
-                self._judge(vehicle, item.breach, row or item.history.base, now)
+                self._judge_guarded(vehicle, item.breach, row or item.history.base, now)
+
+    def _judge_guarded(
+        self, vehicle: Vehicle, breach: Breach, standing: RevisionRow | None, now: float
+    ) -> None:
+        """A state that cannot be judged must not keep other vehicles from their revisions."""
+        try:
+            self._judge(vehicle, breach, standing, now)
+        except Exception:
+            log.exception("estimate_not_judged vehicle=%s", breach.vehicle_id)
 
     def _judge(
         self, vehicle: Vehicle, breach: Breach, standing: RevisionRow | None, now: float

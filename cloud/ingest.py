@@ -22,7 +22,7 @@ from cloud.store import facts
 from cloud.store.database import Store
 from cloud.store.facts import Effects, Recorder
 from common.errors import ContractError
-from common.messages import Receipt, encode
+from common.messages import Breach, Receipt, encode
 from common.topics import topic
 
 log = logging.getLogger(__name__)
@@ -76,9 +76,13 @@ class Ingest:
         delay_s = FIRST_RETRY_S
         while not stop.is_set():
             try:
-                return self._commit(batch)
+                effects = self._commit(batch)
             except StoreUnavailableError as error:
                 log.error("batch_not_stored messages=%d error=%r", len(batch), str(error))  # noqa: TRY400
+            else:
+                # What an attempt before this one stored in part is no news to it.
+                effects.new_breaches += delay_s > FIRST_RETRY_S
+                return effects
             stop.wait(delay_s)
             delay_s = min(2 * delay_s, LONGEST_RETRY_S)
         return None
@@ -127,9 +131,13 @@ class Ingest:
 
     def _interpret(self, delivery: Delivery) -> Upward | ContractError:
         try:
-            return interpret(delivery.topic, delivery.payload, self._catalogue)
+            message = interpret(delivery.topic, delivery.payload, self._catalogue)
         except ContractError as error:
             return error
+        if isinstance(message, Breach) and self._catalogue.find(message.bundle) is None:
+            told = "breach_waits vehicle=%s bundle=%s: add that bundle's folder to [bundles] paths"
+            log.warning(told, message.vehicle_id, message.bundle[:12])
+        return message
 
     def _answer(self, batch: Sequence[Delivery], effects: Effects) -> None:
         receipts = list(_receipts(effects))

@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from cloud.bundles import Catalogue
-from cloud.errors import ForeignVehicleError, UnstorableMessageError
+from cloud.errors import ForeignVehicleError
 from common.errors import MalformedMessageError, TopicError
-from common.messages import Acknowledgement, Breach, Status, TripSummary, decode
+from common.messages import Acknowledgement, Breach, MessageId, Status, TripSummary, decode
 from common.topics import Kind, parse_topic
 from common.trace import from_wire
 
@@ -23,7 +25,6 @@ KINDS: Final[dict[Kind, type[Upward]]] = {
     "status": Status,
     "ack": Acknowledgement,
 }
-_LARGEST_INTEGER: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,29 @@ class Delivery:
     connection: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Who waits for the receipt of which message."""
+
+    vehicle_id: str
+    kind: Kind
+    message_id: str
+
+
+class _Named(msgspec.Struct):
+    message_id: MessageId
+
+
+def refused_offer(delivery: Delivery) -> Offer | None:
+    """What a refused delivery was, as far as topic and payload still tell."""
+    try:
+        vehicle_id, kind = parse_topic(delivery.topic)
+        named = msgspec.json.decode(delivery.payload, type=_Named)
+    except (TopicError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return Offer(vehicle_id, kind, named.message_id) if kind in KINDS else None
+
+
 def interpret(topic: str, payload: bytes, catalogue: Catalogue) -> Upward:
     """The message on `topic`. Raises ContractError: what is wrong with it."""
     vehicle_id, kind = parse_topic(topic)
@@ -47,10 +71,8 @@ def interpret(topic: str, payload: bytes, catalogue: Catalogue) -> Upward:
     message = _decode(payload, expected)
     if message.vehicle_id != vehicle_id:
         raise ForeignVehicleError(vehicle_id, message.vehicle_id)
-    if message.revision > _LARGEST_INTEGER:
-        raise UnstorableMessageError(OverflowError("its revision is beyond 64 bits"))
     if isinstance(message, Breach):
-        from_wire(message.trace, catalogue.manifest(message.bundle))
+        _check_breach(message, catalogue)
     if isinstance(message, TripSummary):
         _check_trip(message, catalogue)
     return message
@@ -59,6 +81,13 @@ def interpret(topic: str, payload: bytes, catalogue: Catalogue) -> Upward:
 def _decode(payload: bytes, expected: type[Upward]) -> Upward:
     message: Upward = decode(payload, expected)  # type: ignore[type-var]  # one of the four
     return message
+
+
+def _check_breach(breach: Breach, catalogue: Catalogue) -> None:
+    """Of a bundle that this service does not know (yet), the trace is checked when it does."""
+    manifest = catalogue.find(breach.bundle)
+    if manifest is not None:
+        from_wire(breach.trace, manifest)
 
 
 def _check_trip(trip: TripSummary, catalogue: Catalogue) -> None:

@@ -48,7 +48,9 @@ class Publisher(Protocol):
     ) -> bool:
         """Hand over a message at QoS 1; `confirmed` is called once the broker has it.
 
-        False, and nothing is handed over, while there is no connection.
+        False, and nothing is handed over, while there is no connection; a retained message waits
+        for the subscriptions, too: paho first sends again what was open, and a newer revision must
+        not be overtaken by an older one.
         """
 
     def acknowledge(self, delivery: Delivery) -> None:
@@ -68,7 +70,8 @@ class MqttLink:
         self._jitter = jitter
         self._lock = threading.Lock()
         self._connection = 0
-        self._ready = False
+        self._linked = False  # from the broker's CONNACK on: it sends its backlog at once
+        self._ready = False  # from its SUBACK on
         self._complained = False
         self._stopping = False
         self._waiting: dict[int, Callable[[], None]] = {}
@@ -97,7 +100,7 @@ class MqttLink:
         self, topic: str, payload: bytes, confirmed: Callable[[], None], *, retain: bool = False
     ) -> bool:
         """See Publisher."""
-        if not self._ready:
+        if not (self._ready if retain else self._linked):
             return False
         info = self._client.publish(topic, payload, qos=1, retain=retain)
         self._waiting[info.mid] = confirmed
@@ -109,7 +112,7 @@ class MqttLink:
         if delivery.qos == 0:
             return
         with self._lock:
-            if self._ready and delivery.connection == self._connection:
+            if self._linked and delivery.connection == self._connection:
                 self._client.ack(delivery.mid, delivery.qos)
 
     def _settle(self, mid: int) -> None:
@@ -163,6 +166,7 @@ class MqttLink:
             return
         with self._lock:
             self._connection += 1
+            self._linked = True
         client.subscribe([(subscription(kind), 1) for kind in UPWARD])
 
     def _on_subscribe(
@@ -182,7 +186,7 @@ class MqttLink:
         self, client: Client, _d: object, _f: object, reason: ReasonCode, _p: object
     ) -> None:
         with self._lock:
-            was_ready, self._ready = self._ready, False
+            was_ready, self._ready, self._linked = self._ready, False, False
         if was_ready:
             log.warning("broker_disconnected why=%r", str(reason))
             self._draw_delay(client)

@@ -47,7 +47,9 @@ def case_of(breach: Breach, history: History, manifest: Manifest) -> Case | Decl
         return Decline(reason)
     try:
         trace = from_wire(msgspec.json.decode(breach.trace, type=Trace), manifest)
-        base, running = _estimate(history.base, manifest), _estimate(history.running, manifest)
+        base = _estimate(history.base, manifest)
+        is_lost = breach.revision > 0 and history.running is None
+        running = base if is_lost else _estimate(history.running, manifest)
     except (msgspec.MsgspecError, ContractError) as error:
         return Decline(f"what is stored of it cannot be read: {error}"[:256])
     return Case(trace=trace, odometer=breach.odometer, base=base, running=running)
@@ -89,8 +91,6 @@ def _lateness(breach: Breach, standing: RevisionRow | None) -> str | None:
 
 
 def _obstacle(breach: Breach, running: RevisionRow | None) -> str | None:
-    if breach.revision and running is None:
-        return f"the vehicle ran revision {breach.revision}, which this service never made"
     if running is not None and running.bundle != breach.bundle:
         return f"the vehicle ran revision {running.number}, which is for another bundle"
     return None
@@ -107,9 +107,13 @@ def _revision(
 ) -> Revision:
     found = decision.calibrated
     newest = history.newest
+    before = newest.number if newest else 0
+    # The vehicle ran what this database has lost: only a higher number will be newer to it.
+    resumes_after = breach.revision if breach.revision > before else 0
     return Revision(
         vehicle_id=breach.vehicle_id,
-        number=newest.number + 1 if newest else 1,
+        number=max(before, resumes_after) + 1,
+        resumes_after=resumes_after,
         parent_hash=newest.hash if newest else GENESIS,
         base=history.base.number if history.base else 0,
         bundle=breach.bundle,

@@ -108,7 +108,7 @@ class Worker:
 
     def _publish_newest(self, vehicle_ids: Collection[str]) -> None:
         with self._store.read() as db:
-            rows = [revisions.newest_standing(db, vehicle_id) for vehicle_id in vehicle_ids]
+            rows = [revisions.newest_for(db, vehicle_id) for vehicle_id in vehicle_ids]
         for row in rows:
             if row is not None:
                 log.info(

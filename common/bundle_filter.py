@@ -50,12 +50,27 @@ class Evidence:
     r: FloatArray
 
 
+@dataclass(frozen=True)
+class FirstPass:
+    """The unscented update, and what the prior was worth: error [B] in volts, NIS [B].
+
+    The NIS counts each point once, with the noise and discrepancy of a single point: a prior that
+    is right gives about one per point. (The update itself counts the trip for what it is worth.)
+    """
+
+    posterior: ukf.Posterior
+    error_before_v: FloatArray
+    nis: FloatArray
+
+
 class BundleFilter:
     """Which states are active, and how their sigma points are predicted and updated."""
 
     def __init__(self, model: VoltageModel, manifest: Manifest, settings: Settings) -> None:
         self.model, self.manifest, self.settings = model, manifest, settings
         self.active = active_states(manifest)
+        noise, discrepancy = manifest.measurement_noise_std_v, manifest.model_discrepancy_std_v
+        self._single_point_variance = noise**2 + discrepancy**2
         self.weights = ukf.merwe_weights(
             len(self.active), settings.alpha, settings.beta, settings.kappa
         )
@@ -77,14 +92,16 @@ class BundleFilter:
         """Voltage [B, k, m] of every state [B, k, n] over every row of features [B, m, F]."""
         return self.model.predict_crossed(features, states[:, :, : len(self.manifest.parameters)])
 
-    def first_pass(
-        self, x: FloatArray, P: FloatArray, evidence: Evidence
-    ) -> tuple[ukf.Posterior, FloatArray]:
-        """The unscented update as the literature has it, and the mean absolute error [B] before."""
+    def first_pass(self, x: FloatArray, P: FloatArray, evidence: Evidence) -> FirstPass:
+        """The unscented update as the literature has it."""
         sigmas = self.sigma_points(x, P)
         images = self.images(sigmas, evidence.features)
-        posterior = ukf.update(sigmas, images, evidence.z, evidence.r, self.weights)
-        return posterior, _mean_absolute(images[:, 0] - evidence.z)
+        z, r = evidence.z, np.full(evidence.z.shape, self._single_point_variance)
+        return FirstPass(
+            posterior=ukf.update(sigmas, images, z, evidence.r, self.weights),
+            error_before_v=_mean_absolute(images[:, 0] - z),
+            nis=ukf.normalised_innovation_squared(images, z, r, self.weights),
+        )
 
     def refine(
         self, x: FloatArray, P: FloatArray, guess: ukf.Posterior, evidence: Evidence

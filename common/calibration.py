@@ -55,7 +55,7 @@ START_SHARE = 0.1  # spread of the first linearisation around a start, in prior 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A posterior, its NIS over `points` measurements, and the trace's mean absolute errors.
+    """A posterior, the prior's NIS over `points` measurements, the trace's mean absolute errors.
 
     `reopened`: the prior could not explain the trace, and was opened to the manifest's own width.
     """
@@ -121,8 +121,8 @@ def _calibrate_group(
 ) -> list[Calibrated]:
     evidence = filter_.evidence(traces)
     x, P = pack(priors, filter_.active)
-    first, before = filter_.first_pass(x, P, evidence)
-    posterior = filter_.refine(x, P, first, evidence)
+    first = filter_.first_pass(x, P, evidence)
+    posterior = filter_.refine(x, P, first.posterior, evidence)
     after = filter_.error_v(posterior.x, evidence)
     if not (np.isfinite(posterior.x).all() and np.isfinite(posterior.P).all()):
         raise CalibrationError("the update gave a number that is not finite")
@@ -130,9 +130,9 @@ def _calibrate_group(
     for i, prior_i in enumerate(priors):
         found = Calibrated(
             estimate=unpack(posterior.x[i], posterior.P[i], filter_.active, prior_i),
-            nis=float(posterior.nis[i]),
+            nis=float(first.nis[i]),
             points=evidence.z.shape[1],
-            error_before_v=float(before[i]),
+            error_before_v=float(first.error_before_v[i]),
             error_after_v=float(after[i]),
             reopened=False,
         )

@@ -47,7 +47,8 @@ def extrapolate(estimate: Estimate, manifest: Manifest, odometer: float) -> Esti
 
     Q of a random walk with a random-walk rate over ds (Bar-Shalom, Li, Kirubarajan, "Estimation
     with Applications to Tracking and Navigation", 2001, section 6.2.2). An earlier odometer gives
-    the estimate unchanged: the battery does not grow younger.
+    the estimate unchanged: the battery does not grow younger. A parameter that drifts to its bound
+    stays there.
     """
     ds = odometer - estimate.odometer
     if ds <= 0:
@@ -56,7 +57,7 @@ def extrapolate(estimate: Estimate, manifest: Manifest, odometer: float) -> Esti
     F = np.eye(2 * count)
     F[:count, count:] = np.eye(count) * ds
     return Estimate(
-        theta=estimate.theta + estimate.rate * ds,
+        theta=np.clip(estimate.theta + estimate.rate * ds, *_bounds(manifest)),
         rate=estimate.rate,
         covariance=F @ estimate.covariance @ F.T + _process_noise(manifest, ds),
         odometer=odometer,
@@ -65,8 +66,7 @@ def extrapolate(estimate: Estimate, manifest: Manifest, odometer: float) -> Esti
 
 def is_inside_bounds(estimate: Estimate, manifest: Manifest) -> bool:
     """Whether every parameter lies inside the manifest's bounds, and everything is finite."""
-    lower = np.array([p.lower for p in manifest.parameters])
-    upper = np.array([p.upper for p in manifest.parameters])
+    lower, upper = _bounds(manifest)
     finite = np.isfinite(estimate.covariance).all() and np.isfinite(estimate.rate).all()
     return bool(finite and np.all((estimate.theta >= lower) & (estimate.theta <= upper)))
 
@@ -126,6 +126,11 @@ def unpack(
     full_P = np.zeros((2 * count, 2 * count))
     full_P[np.ix_(active, active)] = P
     return Estimate(full_x[:count], full_x[count:], full_P, before.odometer)
+
+
+def _bounds(manifest: Manifest) -> tuple[FloatArray, FloatArray]:
+    lower = np.array([p.lower for p in manifest.parameters])
+    return lower, np.array([p.upper for p in manifest.parameters])
 
 
 def _process_noise(manifest: Manifest, ds: float) -> FloatArray:

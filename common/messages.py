@@ -21,6 +21,9 @@ Identifier = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 MessageId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=0)]
+RevisionNumber = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+MAX_ODOMETER: Final = 1e9  # kilometres or ampere-hours: no vehicle gets there
+Odometer = Annotated[float, msgspec.Meta(ge=0, le=MAX_ODOMETER)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 UnixTime = Annotated[float, msgspec.Meta(ge=0, lt=32503680000)]  # up to the year 3000
 # A column of a trace; one number stands for a column that does not change.
@@ -35,11 +38,11 @@ class TripSummary(msgspec.Struct, frozen=True, kw_only=True):
     vehicle_id: Identifier
     trip_id: Identifier
     bundle: Digest
-    revision: Count
+    revision: RevisionNumber
     started_at: UnixTime
     duration_s: NonNegative
-    odometer_start: NonNegative
-    odometer_end: NonNegative
+    odometer_start: Odometer
+    odometer_end: Odometer
     samples: Count
     refused_samples: Count
     error_v: NonNegative
@@ -69,8 +72,8 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     vehicle_id: Identifier
     trip_id: Identifier
     bundle: Digest
-    revision: Count
-    odometer: NonNegative
+    revision: RevisionNumber
+    odometer: Odometer
     error_v: NonNegative
     threshold_v: NonNegative
     trace: Trace
@@ -87,7 +90,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     online: bool
     agent_version: str
     bundle: Digest
-    revision: Count
+    revision: RevisionNumber
     outbox_depth: Count = 0
     dropped_trips: Count = 0
     dropped_breaches: Count = 0
@@ -126,7 +129,7 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
     message_id: MessageId
     vehicle_id: Identifier
-    revision: Count
+    revision: RevisionNumber
     revision_hash: Digest
     verdict: Literal["applied", "refused"]
     reason: RefusalReason = ""

@@ -12,7 +12,16 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from common.errors import ChainError, MalformedMessageError, UnknownSchemaError
-from common.messages import Count, Digest, Identifier, MessageId, NonNegative, UnixTime
+from common.messages import (
+    Count,
+    Digest,
+    Identifier,
+    MessageId,
+    NonNegative,
+    Odometer,
+    RevisionNumber,
+    UnixTime,
+)
 
 REVISION_SCHEMA: Final = 1
 GENESIS: Final = "0" * 64
@@ -41,16 +50,18 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 
     `covariance` is the upper triangle, row by row, of the [2P, 2P] matrix over (theta, rate).
     `base` is the number of the revision whose posterior was this one's prior (0: the manifest's
-    prior); `parent_hash` links to the revision numbered just below.
+    prior); `parent_hash` links to the revision before. Numbers follow each other, except after
+    `resumes_after`: the number that the vehicle ran, of a history that was lost to the cloud.
     """
 
     schema: int = REVISION_SCHEMA
     vehicle_id: Identifier
     number: Annotated[int, msgspec.Meta(ge=1)]
+    resumes_after: RevisionNumber = 0
     parent_hash: Digest
     base: Count
     bundle: Digest
-    odometer: NonNegative
+    odometer: Odometer
     theta: States
     rate: States
     covariance: Annotated[list[float], msgspec.Meta(max_length=2080)]
@@ -91,23 +102,27 @@ def verify_chain(vehicle_id: str, links: Iterable[tuple[bytes, str]]) -> tuple[i
 
     Raises ChainError at the first link whose content, hash, number or parent does not fit.
     """
-    number, head = 0, GENESIS
+    count, number, head = 0, 0, GENESIS
     for content, recorded in links:
-        number += 1
-        head = _verify_link(vehicle_id, number, head, content, recorded)
-    return number, head
+        number, head = _verify_link(vehicle_id, number, head, content, recorded)
+        count += 1
+    return count, head
 
 
-def _verify_link(vehicle_id: str, number: int, head: str, content: bytes, recorded: str) -> str:
+def _verify_link(
+    vehicle_id: str, before: int, head: str, content: bytes, recorded: str
+) -> tuple[int, str]:
+    """(number, hash) of a link that follows revision `before`, whose hash is `head`."""
     found = revision_hash(content)
     if found != recorded:
-        raise ChainError(vehicle_id, number, "its content does not have the recorded hash")
+        raise ChainError(vehicle_id, before + 1, "its content does not have the recorded hash")
     try:
         revision = decode_revision(content)
     except (MalformedMessageError, UnknownSchemaError) as error:
-        raise ChainError(vehicle_id, number, f"its content cannot be read ({error})") from error
+        raise ChainError(vehicle_id, before + 1, f"its content cannot be read ({error})") from error
+    number = max(before, revision.resumes_after) + 1
     if (revision.vehicle_id, revision.number) != (vehicle_id, number):
         raise ChainError(vehicle_id, number, f"it is {revision.vehicle_id}'s {revision.number}")
     if revision.parent_hash != head:
         raise ChainError(vehicle_id, number, "its parent hash is not its predecessor's hash")
-    return found
+    return number, found

@@ -99,6 +99,19 @@ def update(
     return Posterior(x + _times(X_t, Ab), _symmetric(X_t @ A @ X), y, nis)
 
 
+def normalised_innovation_squared(
+    transformed: FloatArray, z: FloatArray, r: FloatArray, weights: SigmaWeights
+) -> FloatArray:
+    """y' S^-1 y [B] of measurements z [B, m] against images [B, k, m]; m where both are right."""
+    z_hat = weights.mean @ transformed
+    Y = transformed - z_hat[:, None, :]
+    y = z - z_hat
+    Y_scaled = Y / r[:, None, :]
+    b = _times(Y_scaled, y)
+    A = _gain_core(Y_scaled @ Y.swapaxes(-1, -2), weights.covariance)
+    return _dot(y / r, y) - _dot(b, _times(A, b))
+
+
 def relinearised_update(
     prior_x: FloatArray,
     prior_information: FloatArray,

@@ -7,7 +7,7 @@ in; must never block on the network and never stop for bad input.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import sqlite3
 from dataclasses import dataclass, field
 
 import msgspec
@@ -19,6 +19,7 @@ from common.model import VoltageModel
 from common.signing import TrustedKeys
 from common.topics import parse_topic
 from edge_agent import __version__, kept, outbox, revision_intake
+from edge_agent.clock import Clock
 from edge_agent.config import Limits
 from edge_agent.decisions import Identity, Verdict
 from edge_agent.errors import RefusedSampleError, StorageError
@@ -42,6 +43,7 @@ class Statistics:
     """What a runner reports; nothing depends on it. Latency: breach on disk to revision applied."""
 
     trips: int = 0
+    passed_over: int = 0
     breaches: int = 0
     applied: int = 0
     refused: int = 0
@@ -59,7 +61,7 @@ class Agent:
         state: State,
         link: MqttLink,
         limits: Limits,
-        clock: Callable[[], float],
+        clock: Clock,
     ) -> None:
         self.identity = Identity(vehicle_id, bundle.sha256, bundle.manifest, trusted)
         self.statistics = Statistics()
@@ -79,7 +81,13 @@ class Agent:
     # ---- samples ------------------------------------------------------------------------------
 
     def take(self, item: Item) -> None:
-        """One sample or bad row from the source. Never raises for bad input."""
+        """One sample or bad row from the source. Never raises for bad input or a failing disk."""
+        try:
+            self._take(item)
+        except (StorageError, sqlite3.Error) as error:
+            self._tell_trouble(error)
+
+    def _take(self, item: Item) -> None:
         problem = item.reason if isinstance(item, BadRow) else header_problem(item)
         if isinstance(item, BadRow) or problem is not None:
             self._refuse_sample(item, str(problem))
@@ -96,6 +104,15 @@ class Agent:
         if isinstance(item, BadRow) or header_problem(item) is not None:
             return False
         return self._step(item).ends_running_trip
+
+    def end_silent_trip(self, silent_s: float) -> None:
+        """Close the running trip when no sample has come for longer than a gap in time may last.
+
+        One that the source names goes on when the source does.
+        """
+        named = self._previous is not None and self._previous.trip_id is not None
+        if silent_s > self._limits.trip_gap_s and not named:
+            self.end_trip()
 
     def end_trip(self, *, partial: bool = False) -> None:
         """Close the running trip: error, decision, disk. One too short is counted and dropped."""
@@ -121,11 +138,22 @@ class Agent:
             self._refuse("sample", error.problem, repr(sample).encode())
 
     def _begin_trip(self, trip_id: str, sample: Sample) -> None:
-        """A trip that was reported before (a replay after a restart) is passed over."""
-        if kept.is_finished(self._state.connection, trip_id):
+        """A trip that was reported before (a replay after a restart) is counted and passed over."""
+        if self._is_finished(trip_id):
             self._skipping = trip_id
+            self.statistics.passed_over += 1
+            log.info("trip_passed_over vehicle=%s trip=%s", self.identity.vehicle_id, trip_id)
+            self._count("trips_passed_over")
         else:
             self._monitor = TripMonitor(trip_id, sample, self.twin, self._limits.trace_points)
+
+    def _is_finished(self, trip_id: str) -> bool:
+        """What cannot be read is not known: the cloud tells a trip that comes twice."""
+        try:
+            return kept.is_finished(self._state.connection, trip_id)
+        except sqlite3.Error as error:
+            self._tell_trouble(error)
+            return False
 
     def _step(self, sample: Sample) -> TripStep:
         return step(self._running_trip(), self._previous, sample, self._limits.trip_gap_s)
@@ -140,20 +168,29 @@ class Agent:
             self.statistics.trips += 1
             if breach is not None:
                 self.statistics.breaches += 1
-                self._kept_at[breach.message_id] = self._clock()
+                self._kept_at[breach.message_id] = self._clock.monotonic()
         while len(self._kept_at) > kept.KEPT_TRACES:
             self._kept_at.pop(next(iter(self._kept_at)))
 
     # ---- the link -----------------------------------------------------------------------------
 
     def poll(self, timeout_s: float = 0.0) -> None:
-        """Handle what the link reports, waiting at most `timeout_s` for the first event."""
+        """Handle what the link reports, waiting at most `timeout_s` for the first event.
+
+        Never raises for a failing disk.
+        """
+        try:
+            self._poll(timeout_s)
+        except (StorageError, sqlite3.Error) as error:
+            self._tell_trouble(error)
+
+    def _poll(self, timeout_s: float) -> None:
         event = self._link.next_event(timeout_s)
         happened = event is not None
         while event is not None:
             self._handle(event)
             event = self._link.next_event(0.0)
-        if happened or self._clock() >= self._next_offer:
+        if happened or self._clock.monotonic() >= self._next_offer:
             self._save_trips()
             self._offer()
             self._publish_status_when_due()
@@ -182,7 +219,7 @@ class Agent:
             refused_samples=counters.get("refused_sample", 0),
             refused_messages=counters.get("refused_message", 0),
             awaiting=kept.awaiting(db)[-16:],
-            sent_at=round(self._clock(), 3),
+            sent_at=round(self._clock.unix(), 3),
         )
 
     def say_goodbye(self) -> None:
@@ -197,16 +234,17 @@ class Agent:
 
     def _publish_status(self) -> None:
         self._link.publish("status", encode(self.status()), retain=True)
-        self._next_status = self._clock() + self._limits.status_interval_s
+        self._next_status = self._clock.monotonic() + self._limits.status_interval_s
 
     def _publish_status_when_due(self) -> None:
-        if self.connected and self._clock() >= self._next_status:
+        if self.connected and self._clock.monotonic() >= self._next_status:
             self._publish_status()
 
     def _offer(self) -> None:
-        self._next_offer = self._clock() + OFFER_INTERVAL_S
+        self._next_offer = self._clock.monotonic() + OFFER_INTERVAL_S
         if self.connected:
-            self._offers.offer(self._state.connection, self._link.publish, self._clock())
+            now = self._clock.monotonic()
+            self._offers.offer(self._state.connection, self._link.publish, now)
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -260,7 +298,7 @@ class Agent:
             return
         if not verdict.applied:
             self._refuse("message", f"{verdict.reason}: {verdict.detail}", payload)
-        revision_intake.record(verdict, payload, self._state, self.identity, self._clock())
+        revision_intake.record(verdict, payload, self._state, self.identity, self._clock.unix())
         self._note(verdict)
         if verdict.applied:
             self.twin = revision_intake.twin_of(verdict, self.identity, self.twin.model)
@@ -273,7 +311,7 @@ class Agent:
         cause = verdict.revision.cause.message_id if verdict.revision else ""
         kept_at = self._kept_at.pop(cause, None)
         if verdict.applied and kept_at is not None:
-            self.statistics.apply_latencies_s.append(self._clock() - kept_at)
+            self.statistics.apply_latencies_s.append(self._clock.monotonic() - kept_at)
             del self.statistics.apply_latencies_s[:-KEPT_LATENCIES]
         log.info(
             "revision_judged vehicle=%s revision=%s verdict=%s detail=%r",
@@ -293,9 +331,13 @@ class Agent:
         log.warning("refused_%s vehicle=%s reason=%r", kind, self.identity.vehicle_id, reason)
         try:
             with self._state.transaction() as db:
-                kept.refuse(db, kept.Refusal(self._clock(), kind, reason, payload))
+                kept.refuse(db, kept.Refusal(self._clock.unix(), kind, reason, payload))
         except StorageError as error:
             log.warning("refusal_not_kept error=%s", error)
+
+    def _tell_trouble(self, error: Exception) -> None:
+        """The loop goes on: the next item, the next second try again."""
+        log.warning("storage_trouble vehicle=%s error=%r", self.identity.vehicle_id, str(error))
 
     def _count(self, name: str) -> None:
         try:

@@ -71,7 +71,7 @@ def _run(_options: argparse.Namespace, config: Config) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with running_agent(config) as agent:
-        feed_live(agent, _configured_source(config), stop.is_set)
+        feed_live(agent, _configured_source(config), stop.is_set, time.monotonic)
         agent.end_trip(partial=stop.is_set())
         _drain(agent, config, seconds=LAST_CHANCE_S, required=False)
     return 0
@@ -133,6 +133,7 @@ def _print_replay(agent: Agent, *, as_json: bool) -> None:
     facts = {
         "vehicle_id": agent.identity.vehicle_id,
         "trips": found.trips,
+        "trips_passed_over": found.passed_over,
         "breaches": found.breaches,
         "revisions_applied": found.applied,
         "revisions_refused": found.refused,

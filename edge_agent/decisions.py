@@ -5,12 +5,14 @@ Pure. Must never act: the runtime carries a decision out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from common import calibration
 from common.errors import ContractError, SignatureError, UnknownSchemaError
 from common.manifest import Manifest
-from common.messages import RefusalReason, SignedRevision
+from common.messages import RefusalReason, RevisionNumber, SignedRevision
 from common.model import VoltageModel
 from common.revision import Revision, decode_revision, revision_hash
 from common.signing import TrustedKeys, verify
@@ -43,13 +45,15 @@ class KeptTrace:
 class Verdict:
     """Apply (`reason` empty) or refuse a revision; the errors on the kept trace where it was asked.
 
-    `revision` and `hash` are None when the message could not even be read or believed.
+    `revision` is None when the message could not even be read or believed; signed by a trusted key
+    but unreadable, it still has its `hash` and, where that much is readable, its `number`.
     """
 
     reason: RefusalReason
     detail: str = ""
     revision: Revision | None = None
     hash: str = ""
+    number: int | None = None
     error_before_v: float | None = None
     error_after_v: float | None = None
 
@@ -73,12 +77,25 @@ def authenticate(message: SignedRevision, identity: Identity) -> Verdict:
         return Verdict("bad_signature" if known else "untrusted_key", str(error))
     try:
         revision = decode_revision(content)
-    except UnknownSchemaError as error:
-        return Verdict("unknown_schema", str(error), hash=revision_hash(content))
     except ContractError as error:
-        return Verdict("malformed", str(error), hash=revision_hash(content))
+        reason: RefusalReason = (
+            "unknown_schema" if isinstance(error, UnknownSchemaError) else "malformed"
+        )
+        return Verdict(reason, str(error), None, revision_hash(content), _number_in(content))
     reason, detail = _fits(revision, identity)
-    return Verdict(reason, detail, revision, revision_hash(content))
+    return Verdict(reason, detail, revision, revision_hash(content), revision.number)
+
+
+class _Numbered(msgspec.Struct):
+    number: RevisionNumber
+
+
+def _number_in(content: bytes) -> int | None:
+    """The number of a revision that cannot be read as a whole, for the answer to name it."""
+    try:
+        return msgspec.json.decode(content, type=_Numbered).number
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def judge(
@@ -98,7 +115,7 @@ def judge(
         return authentic
     if revision.number <= judged_number:
         detail = f"revision {revision.number} comes after {judged_number} was judged"
-        return Verdict("not_newer", detail, revision, authentic.hash)
+        return replace(authentic, reason="not_newer", detail=detail)
     if kept is None:
         return authentic
     before = _error_on(kept, current, model, manifest)
@@ -106,7 +123,9 @@ def judge(
     worse = after > before + ERROR_TOLERANCE_V
     detail = f"error on the kept trace {before:.4f} V before, {after:.4f} V after" if worse else ""
     reason: RefusalReason = "worse_on_trace" if worse else ""
-    return Verdict(reason, detail, revision, authentic.hash, before, after)
+    return replace(
+        authentic, reason=reason, detail=detail, error_before_v=before, error_after_v=after
+    )
 
 
 def _fits(revision: Revision, identity: Identity) -> tuple[RefusalReason, str]:

@@ -17,6 +17,8 @@ WINDOW = 20
 """Messages with the broker at one time without its PUBACK."""
 SCAN = 256
 """How far behind the oldest message a newer one may be offered."""
+LONGEST_PATIENCE_S = 3600.0
+"""How long the wait for a receipt grows while none comes: a cloud that is away costs no traffic."""
 
 Publish = Callable[[Kind, bytes], int]
 
@@ -33,7 +35,7 @@ class Offers:
     """What was offered in this connection, by message id. Times are the agent's clock, seconds."""
 
     def __init__(self, receipt_timeout_s: float) -> None:
-        self._timeout_s = receipt_timeout_s
+        self._timeout_s = self._patience_s = receipt_timeout_s
         self._offers: dict[str, _Offer] = {}
         self._by_mid: dict[int, str] = {}
 
@@ -54,11 +56,13 @@ class Offers:
 
     def freed(self, message_ids: Collection[str]) -> None:
         """The cloud's receipt has come."""
+        self._patience_s = self._timeout_s
         for message_id in message_ids:
             self._drop(message_id)
 
     def reconnected(self) -> None:
         """Offer again what the broker took without a receipt; paho itself repeats the rest."""
+        self._patience_s = self._timeout_s
         for offer in [offer for offer in self._offers.values() if offer.mid is None]:
             self._drop(offer.message_id)
 
@@ -79,9 +83,12 @@ class Offers:
         late = [
             offer.message_id
             for offer in self._offers.values()
-            if offer.mid is None and now - offer.at > self._timeout_s
+            if offer.mid is None and now - offer.at > self._patience_s
         ]
-        self.freed(late)
+        for message_id in late:
+            self._drop(message_id)
+        if late:
+            self._patience_s = min(2 * self._patience_s, LONGEST_PATIENCE_S)
 
     def _drop(self, message_id: str) -> None:
         offer = self._offers.pop(message_id, None)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from common.messages import Acknowledgement, Breach, TripSummary, message_id
-from common.trace import to_wire
+from common.messages import (
+    MAX_PAYLOAD_BYTES,
+    Acknowledgement,
+    Breach,
+    TripSummary,
+    encode,
+    message_id,
+)
+from common.trace import TraceArrays, to_wire
 from edge_agent.decisions import Identity, Verdict, is_breach
+from edge_agent.thinning import thin
 from edge_agent.trip_monitor import TripResult
 
 
@@ -54,6 +62,16 @@ def _summary(result: TripResult, who: Identity, *, breach: bool) -> TripSummary:
 
 
 def _breach(result: TripResult, who: Identity) -> Breach:
+    """With as many points of the trace as the contract's largest payload holds."""
+    trace = result.trace
+    breach = _breach_of(result, trace, who)
+    while len(encode(breach)) > MAX_PAYLOAD_BYTES:
+        trace = thin(trace, len(trace.time_s) // 2)
+        breach = _breach_of(result, trace, who)
+    return breach
+
+
+def _breach_of(result: TripResult, trace: TraceArrays, who: Identity) -> Breach:
     return Breach(
         message_id=message_id(who.vehicle_id, result.trip_id, "breach"),
         vehicle_id=who.vehicle_id,
@@ -63,7 +81,7 @@ def _breach(result: TripResult, who: Identity) -> Breach:
         odometer=round(result.odometer_start, 6),
         error_v=round(result.error_v, 6),
         threshold_v=who.manifest.error_threshold_v,
-        trace=to_wire(result.trace),
+        trace=to_wire(trace),
     )
 
 

@@ -58,14 +58,14 @@ def consider(payload: bytes, twin: Twin, state: State, who: Identity) -> Verdict
 
 
 def record(verdict: Verdict, payload: bytes, state: State, who: Identity, now: float) -> None:
-    """Commit a verdict on a readable revision. Raises StorageError: then nothing has changed."""
+    """Commit a verdict on a signed revision. Raises StorageError: then nothing has changed."""
     revision = verdict.revision
-    if revision is None:
-        return  # nobody trustworthy to answer
-    answer = acknowledgement(verdict, revision.number, who, now)
+    if verdict.number is None:
+        return  # nobody trustworthy to answer, or nothing to name in the answer
+    answer = acknowledgement(verdict, verdict.number, who, now)
     with state.transaction() as db:
         outbox.put(db, "ack", answer.message_id, encode(answer))
-        if verdict.reason in {"", "worse_on_trace"}:
+        if revision is not None and verdict.reason in {"", "worse_on_trace"}:
             kept.write_parameters(db, "judged", payload)
             kept.settle(db, revision.cause.message_id)
         if verdict.applied:

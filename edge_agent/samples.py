@@ -5,12 +5,12 @@ Pure. Must never repair a value: a sample is taken as it is or refused with its 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from common.errors import TopicError
 from common.manifest import Manifest
+from common.messages import MAX_ODOMETER
 from common.topics import check_identifier
 from edge_agent.errors import RefusedSampleError
 
@@ -36,8 +36,8 @@ def header_problem(sample: Sample) -> str | None:
     """What is wrong with the time, odometer or trip id, on which trips are told apart."""
     if not 0 <= sample.time_s < END_OF_TIME_S:  # also catches NaN
         return f"its time is {sample.time_s:g} s, no Unix time before the year 3000"
-    if not 0 <= sample.odometer < math.inf:
-        return f"its odometer is {sample.odometer:g}"
+    if not 0 <= sample.odometer <= MAX_ODOMETER:  # also catches NaN
+        return f"its odometer is {sample.odometer:g}, no vehicle's"
     if sample.trip_id is not None:
         return _trip_id_problem(sample.trip_id)
     return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import queue
 import random
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -18,6 +17,7 @@ from common.messages import Status, encode
 from common.signing import key_id, load_public_key
 from edge_agent import __version__
 from edge_agent.agent import Agent
+from edge_agent.clock import SYSTEM, Clock
 from edge_agent.config import Config
 from edge_agent.errors import BrokerUnreachableError, NoAnswerError
 from edge_agent.link import MqttLink
@@ -30,7 +30,7 @@ LIVE_POLL_S = 0.1
 
 
 @contextmanager
-def running_agent(config: Config, clock: Callable[[], float] = time.time) -> Iterator[Agent]:
+def running_agent(config: Config, clock: Clock = SYSTEM) -> Iterator[Agent]:
     """An agent with its state open and its link started; both are closed at the end."""
     bundle = load_bundle(config.path(config.bundle))
     keys = [load_public_key(config.path(name)) for name in config.trusted_keys]
@@ -66,16 +66,27 @@ def feed(
             yield number
 
 
-def feed_live(agent: Agent, items: Iterable[Item], stopped: Callable[[], bool]) -> None:
-    """Take items as they come, serving the link in between; returns at the end of the source."""
+def feed_live(
+    agent: Agent,
+    items: Iterable[Item],
+    stopped: Callable[[], bool],
+    monotonic: Callable[[], float],
+) -> None:
+    """Take items as they come, serving the link in between; returns at the end of the source.
+
+    A car that falls silent has ended its trip: nothing else may ever come to say so.
+    """
     arrived: queue.Queue[Item | BaseException | None] = queue.Queue(maxsize=LIVE_QUEUE)
     threading.Thread(target=_read_into, args=(items, arrived), name="source", daemon=True).start()
+    last_s = monotonic()
     while not stopped():
         try:
             item = arrived.get(timeout=LIVE_POLL_S)
         except queue.Empty:
+            agent.end_silent_trip(monotonic() - last_s)
             agent.poll()
             continue
+        last_s = monotonic()
         if isinstance(item, BaseException):
             raise item
         if item is None:

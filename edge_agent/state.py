@@ -1,8 +1,9 @@
 """The agent's state on disk: one SQLite file, opened whole or set aside and begun anew.
 
-WAL with full synchronisation: a committed transaction survives a power cut. Must never delete a
-damaged file (it is renamed, for a person to look at), and never restore another vehicle's or
-another bundle's state.
+WAL with full synchronisation: a committed transaction survives a power cut. A disk that refuses
+even the opening leaves what can be read, and every transaction tries again. Must never run another
+bundle's parameters, and never restore another vehicle's state; a damaged file is renamed, for a
+person to look at, and the last three of those are kept.
 """
 
 from __future__ import annotations
@@ -44,25 +45,32 @@ CREATE TABLE IF NOT EXISTS refused (
 
 log = logging.getLogger(__name__)
 
+KEPT_ASIDE = 3
+
 
 class State:
     """The open state file. Use from one thread; `transaction()` is the only way to write."""
 
     def __init__(self, path: Path, vehicle_id: str, bundle: str) -> None:
-        """Raises StateInUseError when another agent holds it, StorageError when it cannot be."""
+        """Raises StateInUseError when another agent holds it, StorageError when there is none yet.
+
+        A state that exists is opened to be read, if nothing else is possible.
+        """
         self.path = path
-        self._lock = _lock(path)
         self.set_aside: list[Path] = []
-        key = {"vehicle_id": vehicle_id, "bundle": bundle, "format": str(FORMAT)}
+        self._key = {"vehicle_id": vehicle_id, "bundle": bundle, "format": str(FORMAT)}
+        self._is_read_only = False
+        self._lock = _lock(path)
         try:
-            self.connection = self._open_for(key)
+            self.connection = self._open()
         except (sqlite3.Error, OSError) as error:
-            self._lock.close()
+            self._unlock()
             raise StorageError(path, str(error)) from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Commit on success, roll back on any error. Raises StorageError for a disk's troubles."""
+        self._open_again()
         try:
             self.connection.execute("BEGIN IMMEDIATE")
             yield self.connection
@@ -82,7 +90,36 @@ class State:
     def close(self) -> None:
         """Close the file and let go of the lock."""
         self.connection.close()
-        self._lock.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    def _open(self) -> sqlite3.Connection:
+        """To be written; else, when there is a state that fits, to be read."""
+        try:
+            return self._open_for(self._key)
+        except (sqlite3.OperationalError, OSError) as error:
+            connection = _connect_to_read(self.path, self._key)
+            if connection is None:
+                raise
+            self._is_read_only = True
+            told = "state_read_only path=%s why=%r: trying again"
+            log.error(told, self.path, str(error))  # noqa: TRY400 - it names the cause
+            return connection
+
+    def _open_again(self) -> None:
+        """Before a transaction: perhaps the disk has come back. Raises StorageError."""
+        if not self._is_read_only:
+            return
+        try:
+            connection = self._open_for(self._key)
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(self.path, str(error)) from error
+        self.connection.close()
+        self.connection, self._is_read_only = connection, False
+        self._lock = self._lock or _lock(self.path)
 
     def _open_for(self, key: dict[str, str]) -> sqlite3.Connection:
         try:
@@ -93,7 +130,10 @@ class State:
                 raise  # a full or read-only disk is no damage
             self._put_aside(f"it is damaged ({error})", "damaged")
             connection, found = _connect(self.path), {}
-        if found and found != key:
+        if found and found != key and {**found, "bundle": key["bundle"]} == key:
+            _change_bundle(connection, key)
+            log.warning("bundle_changed path=%s: parameters begin anew", self.path)
+        elif found and found != key:
             connection.close()
             self._put_aside(f"it belongs to {found}", "other")
             connection = _connect(self.path)
@@ -101,15 +141,15 @@ class State:
         return connection
 
     def _put_aside(self, why: str, suffix: str) -> None:
-        """Rename the file and its log out of the way, under the first free name."""
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.{suffix}-{number}")).exists():
-            number += 1
+        """Rename the file and its log out of the way, under the next number."""
+        number = 1 + max(_numbers_aside(self.path, suffix), default=0)
+        aside = self.path.with_name(f"{self.path.name}.{suffix}-{number}")
         for ending in ("", "-wal", "-shm"):
             part = self.path.with_name(self.path.name + ending)
             if part.exists():
                 part.rename(aside.with_name(aside.name + ending))
         self.set_aside.append(aside)
+        _forget_oldest_aside(self.path, suffix)
         log.error("state_set_aside path=%s kept_as=%s why=%r", self.path, aside, why)
 
 
@@ -128,12 +168,60 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _lock(path: Path) -> IO[str]:
-    """An advisory lock that the kernel lets go when the process dies, however it dies."""
+def _connect_to_read(path: Path, key: dict[str, str]) -> sqlite3.Connection | None:
+    """The state as its last checkpoint left it, when it is whole and this vehicle's own.
+
+    `immutable`: SQLite makes no file beside it, which a full disk would refuse.
+    """
+    if not path.exists():
+        return None
+    connection = sqlite3.connect(
+        f"{path.resolve().as_uri()}?immutable=1", uri=True, isolation_level=None
+    )
+    try:
+        found = dict(connection.execute("SELECT key, value FROM identity"))
+    except sqlite3.Error:
+        found = {}
+    if found == key:
+        return connection
+    connection.close()
+    return None
+
+
+def _change_bundle(connection: sqlite3.Connection, key: dict[str, str]) -> None:
+    """What was measured stays to be sent; what was calibrated belongs to the other model."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("DELETE FROM parameters")
+    connection.execute("DELETE FROM kept_trace")
+    connection.execute("UPDATE identity SET value = ? WHERE key = 'bundle'", (key["bundle"],))
+    connection.execute("COMMIT")
+
+
+def _numbers_aside(path: Path, suffix: str) -> list[int]:
+    prefix = f"{path.name}.{suffix}-"
+    tails = (found.name.removeprefix(prefix) for found in path.parent.glob(f"{prefix}*"))
+    return sorted(int(tail) for tail in tails if tail.isdigit())
+
+
+def _forget_oldest_aside(path: Path, suffix: str) -> None:
+    """Disk is bounded: of the files set aside, the newest KEPT_ASIDE stay."""
+    for number in _numbers_aside(path, suffix)[:-KEPT_ASIDE]:
+        for ending in ("", "-wal", "-shm"):
+            path.with_name(f"{path.name}.{suffix}-{number}{ending}").unlink(missing_ok=True)
+        log.warning("set_aside_forgotten path=%s number=%d", path, number)
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """An advisory lock that the kernel lets go when the process dies, however it dies.
+
+    None where the disk refuses the file, and a state is there already.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(path.name + ".lock").open("w")
     except OSError as error:
+        if path.exists():
+            return None
         raise StorageError(path, str(error)) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -28,12 +28,16 @@ def step(running: str | None, previous: Sample | None, sample: Sample, gap_s: fl
     if sample.ignition is False:
         return TripStep(running is not None, None)
     if running is None or previous is None:
-        return TripStep(ends_running_trip=False, trip_id=trip_id_at(sample.time_s))
+        return TripStep(ends_running_trip=False, trip_id=trip_id_at(sample))
     if abs(sample.time_s - previous.time_s) > gap_s:
-        return TripStep(ends_running_trip=True, trip_id=trip_id_at(sample.time_s))
+        return TripStep(ends_running_trip=True, trip_id=trip_id_at(sample))
     return TripStep(ends_running_trip=False, trip_id=running)
 
 
-def trip_id_at(time_s: float) -> str:
-    """The id of a trip that has none from its source: its start, to the second, in UTC."""
-    return datetime.fromtimestamp(time_s, UTC).strftime("%Y%m%dT%H%M%SZ")
+def trip_id_at(first: Sample) -> str:
+    """The id of a trip that has none from its source: its start to the second in UTC, its odometer.
+
+    A clock that begins again at every key-on gives the same start twice, the odometer does not.
+    """
+    started_at = datetime.fromtimestamp(first.time_s, UTC)
+    return f"{started_at:%Y%m%dT%H%M%SZ}-{round(1000 * first.odometer)}"

@@ -28,6 +28,7 @@ from common.revision import GENESIS, Cause, Revision, encode_revision
 from common.signing import TrustedKeys, key_id, sign
 from common.topics import Kind as TopicKind
 from edge_agent.agent import Agent
+from edge_agent.clock import Clock as AgentClock
 from edge_agent.config import Limits
 from edge_agent.link import Connected, Event, MqttLink
 from edge_agent.samples import Sample
@@ -184,11 +185,15 @@ class MemoryLink:
 
 @dataclass
 class Clock:
-    """A clock that a test sets."""
+    """A clock that a test sets; `jumped` is by how much the wall clock alone was moved."""
 
     now: float = START
+    jumped: float = 0.0
 
-    def __call__(self) -> float:
+    def unix(self) -> float:
+        return self.now + self.jumped
+
+    def monotonic(self) -> float:
         return self.now
 
 
@@ -205,7 +210,8 @@ class Rig:
         self.link = MemoryLink()
         self.state = State(self.path, VEHICLE, self.bundle.sha256)
         link = cast("MqttLink", self.link)
-        self.agent = Agent(VEHICLE, self.bundle, TRUSTED, self.state, link, self.limits, self.clock)
+        clock = AgentClock(self.clock.unix, self.clock.monotonic)
+        self.agent = Agent(VEHICLE, self.bundle, TRUSTED, self.state, link, self.limits, clock)
 
     def reopen(self) -> None:
         """What a restart does."""

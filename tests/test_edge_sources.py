@@ -212,7 +212,7 @@ def at(time_s: float, trip_id: str | None = None, ignition: bool | None = None) 
     return Sample(START + time_s, 0.0, {}, 4.0, trip_id, ignition)
 
 
-NEW = trip_id_at(START + 400)
+NEW = trip_id_at(at(400))
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_trip_ends_by_its_id_else_by_the_ignition_else_by_a_gap(
 
 
 def test_a_trip_without_an_id_is_named_by_its_start() -> None:
-    assert trip_id_at(START) == "20231114T221320Z"
+    assert trip_id_at(replace(at(0), odometer=12.3456)) == "20231114T221320Z-12346"
 
 
 MINIMAL = 'vehicle_id = "car-1"\nbundle = "bundle"\nstate = "s.db"\ntrusted_keys = ["k.pem"]\n'

@@ -20,6 +20,7 @@ K = TypeVar("K")
 Row = TypeVar("Row")
 
 DEFAULT_LIMIT: Final = 50
+LARGEST_INTEGER: Final = 2**63 - 1  # that SQLite can compare with
 LARGEST_LIMIT: Final = 500
 
 Limit = Annotated[
@@ -55,9 +56,13 @@ def decode_cursor(cursor: str | None, kind: type[K]) -> K | None:
         return None
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        return msgspec.json.decode(base64.urlsafe_b64decode(padded), type=kind)
+        key = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=kind)
     except (ValueError, msgspec.MsgspecError) as error:
         raise invalid("query.cursor", "not a cursor of this list") from error
+    parts = key if isinstance(key, tuple) else (key,)
+    if any(isinstance(part, int) and abs(part) > LARGEST_INTEGER for part in parts):
+        raise invalid("query.cursor", "not a cursor of this list")
+    return key
 
 
 def encode_cursor(key: object) -> str:

@@ -11,6 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from common.messages import MAX_ODOMETER
+
 EstimateState = Literal["learning", "known", "stale", "doubtful"]
 
 _VEHICLE = "car-7"
@@ -174,7 +176,7 @@ class PredictionRequest(BaseModel):
         },
     }
 
-    odometer: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    odometer: float | None = Field(default=None, ge=0, le=MAX_ODOMETER, allow_inf_nan=False)
     rows: list[dict[str, float]] = Field(min_length=1, max_length=1000)
 
 
@@ -203,7 +205,8 @@ class QuarantineItem(BaseModel):
     """A message that was refused, with its first bytes (what is no UTF-8 is replaced)."""
 
     id: int
-    received_at: datetime
+    received_at: datetime = Field(description="The last time that it came.")
+    times: int = Field(description="How often the very same message came.")
     topic: str
     error: str = Field(examples=["MalformedMessageError"])
     reason: str

@@ -92,7 +92,8 @@ def trip_item(trip: Trip, catalogue: Catalogue) -> schemas.TripItem:
     """A trip."""
     manifest = catalogue.find(trip.bundle)
     means = msgspec.json.decode(trip.feature_means, type=list[float])
-    named = dict(zip(manifest.feature_names, means, strict=True)) if manifest else None
+    fits = manifest is not None and len(manifest.features) == len(means)
+    named = dict(zip(manifest.feature_names, means, strict=True)) if manifest and fits else None
     return schemas.TripItem(
         **trip.model_dump(exclude={"feature_means", "started_at", "received_at"}),
         started_at=some_utc(trip.started_at),
@@ -160,7 +161,7 @@ def _parameters(revision: Revision, manifest: Manifest | None) -> list[schemas.P
 def quarantine_item(row: Quarantine) -> schemas.QuarantineItem:
     """A refused message."""
     return schemas.QuarantineItem(
-        **row.model_dump(include={"id", "topic", "error", "reason", "payload_bytes"}),
+        **row.model_dump(include={"id", "topic", "error", "reason", "payload_bytes", "times"}),
         received_at=some_utc(row.received_at),
         payload_head=row.payload.decode(errors="replace"),
     )

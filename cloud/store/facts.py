@@ -5,6 +5,7 @@ Must never act on the outside: what is to be sent comes back as `Effects`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,10 +15,11 @@ from sqlalchemy import BindParameter, bindparam, delete
 from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
-from cloud.intake import Delivery, Upward
+from cloud.intake import Delivery, Upward, refused_offer
 from cloud.store import revisions
 from cloud.store.tables import Breach, Quarantine, RevisionRow, Trip, Vehicle
 from common import messages
+from common.errors import UnknownSchemaError
 from common.messages import Acknowledgement, Declined, Status, TripSummary
 
 QUARANTINE_ROWS: Final = 10_000
@@ -121,7 +123,7 @@ class Recorder:
     def _record_breach(self, vehicle: Vehicle, breach: messages.Breach) -> None:
         key = (breach.vehicle_id, breach.message_id)
         if key in self._breaches:
-            self._tell_outcome(self._breaches[key])
+            self._tell_again(self._breaches[key], breach)
             return
         fields = {
             name: getattr(breach, name)
@@ -135,16 +137,27 @@ class Recorder:
         self.effects.new_breaches += 1
 
     def _record_status(self, vehicle: Vehicle, status: Status) -> None:
+        if not status.online and not status.sent_at:
+            vehicle.online = False  # the last will was written before anything had happened
+            return
         for name in status.__struct_fields__:
             if name not in {"schema", "vehicle_id", "awaiting", "sent_at"}:
                 setattr(vehicle, name, getattr(status, name))
         if not status.online:
             return
-        newest = revisions.newest_standing(self._db, status.vehicle_id)
-        if newest and newest.bundle == status.bundle and newest.number > status.revision:
+        newest = revisions.newest_standing(self._db, status.vehicle_id, status.bundle)
+        if newest and newest.number > status.revision:
             self.effects.republish.add(status.vehicle_id)
         for breach in revisions.breaches_of(self._db, status.vehicle_id, status.awaiting):
             self._tell_outcome(breach)
+
+    def _tell_again(self, known: Breach, breach: messages.Breach) -> None:
+        """The same trip under another bundle is no new fact, and the old outcome does not fit."""
+        if known.bundle == breach.bundle:
+            self._tell_outcome(known)
+            return
+        reason = f"its trip was reported before, with bundle {known.bundle[:12]}"
+        self.effects.decline(breach.vehicle_id, Declined(breach.message_id, reason))
 
     def _tell_outcome(self, breach: Breach) -> None:
         """Say again what became of a breach: why it was declined, or its revision."""
@@ -156,7 +169,7 @@ class Recorder:
 
     def _tell_revision(self, breach: Breach) -> None:
         made = revisions.caused_by(self._db, breach.vehicle_id, breach.message_id)
-        newest = revisions.newest_standing(self._db, breach.vehicle_id)
+        newest = revisions.newest_standing(self._db, breach.vehicle_id, breach.bundle)
         if made is None:
             return
         if made.verdict == "refused":
@@ -165,7 +178,7 @@ class Recorder:
         elif newest is not None and newest.number > made.number:
             reason = f"its revision {made.number} gave way to revision {newest.number}"
             self.effects.decline(breach.vehicle_id, Declined(breach.message_id, reason))
-        elif made.verdict is None:
+        else:  # also when it was applied: a vehicle that asks has lost it
             self.effects.republish.add(breach.vehicle_id)
 
     def _acknowledged(self, ack: Acknowledgement) -> RevisionRow:
@@ -194,7 +207,22 @@ class Recorder:
 def quarantine(
     db: Session, delivery: Delivery, error: Exception, now: float, effects: Effects
 ) -> None:
-    """Keep a refused message for the operator; the oldest make room."""
+    """Keep a refused message for the operator, once however often it comes; the oldest make room.
+
+    What will be refused for ever gets its receipt, so that the vehicle lets go of it; a message of
+    a future schema does not: the software that reads it may come.
+    """
+    effects.quarantined += 1
+    offered = refused_offer(delivery)
+    if offered is not None and not isinstance(error, UnknownSchemaError):
+        effects.receipt_for(offered.vehicle_id, offered.message_id)
+        if offered.kind == "breach":
+            effects.decline(offered.vehicle_id, Declined(offered.message_id, str(error)[:256]))
+    digest = hashlib.sha256(delivery.topic.encode() + b"\0" + delivery.payload).hexdigest()
+    known = db.exec(select(Quarantine).where(Quarantine.digest == digest)).first()
+    if known is not None:
+        known.times, known.received_at = known.times + 1, now
+        return
     row = Quarantine(
         topic=delivery.topic[:256],
         payload=delivery.payload[:QUARANTINE_PAYLOAD_BYTES],
@@ -202,8 +230,8 @@ def quarantine(
         error=type(error).__name__,
         reason=str(error)[:1024],
         received_at=now,
+        digest=digest,
     )
     db.add(row)
     db.flush()
     db.exec(delete(Quarantine).where(col(Quarantine.id) <= (row.id or 0) - QUARANTINE_ROWS))
-    effects.quarantined += 1

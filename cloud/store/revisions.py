@@ -139,6 +139,12 @@ def newest_standing(db: Session, vehicle_id: str, bundle: str | None = None) -> 
     return db.exec(_NEWEST_OF_BUNDLE, params=wanted).first()
 
 
+def newest_for(db: Session, vehicle_id: str) -> RevisionRow | None:
+    """What a vehicle should run: the newest that stands for the bundle that it says it has."""
+    vehicle = db.get(Vehicle, vehicle_id)
+    return newest_standing(db, vehicle_id, vehicle.bundle if vehicle else None)
+
+
 def unanswered(db: Session) -> list[RevisionRow]:
     """Of each vehicle the newest revision that stands, where no verdict has come."""
     return list(db.exec(_UNANSWERED))

@@ -161,11 +161,13 @@ class Quarantine(SQLModel, table=True):
     payload_bytes: int
     error: str
     reason: str
-    received_at: float
+    received_at: float  # for the last time
+    digest: str = Field(unique=True)  # SHA-256 over topic and payload: the same again is one row
+    times: int = 1
 
 
 # A revision is never changed and never removed; only its verdict and publication are noted. The
-# number must follow, which also stops INSERT OR REPLACE.
+# number must rise, which also stops INSERT OR REPLACE.
 IMMUTABLE: Final = (
     "id, vehicle_id, number, bundle, odometer, cause_message_id, content, hash, key_id, signature, "
     "created_at"
@@ -176,7 +178,7 @@ TRIGGERS: Final = (
     """CREATE TRIGGER revision_is_not_deleted BEFORE DELETE ON revision
     BEGIN SELECT RAISE(ABORT, 'revisions are append-only: a deletion was refused'); END""",
     """CREATE TRIGGER revision_follows BEFORE INSERT ON revision
-    WHEN NEW.number IS NOT 1 + coalesce(
+    WHEN NEW.number IS NULL OR NEW.number <= coalesce(
         (SELECT max(number) FROM revision WHERE vehicle_id = NEW.vehicle_id), 0)
     BEGIN SELECT RAISE(ABORT, 'revisions are append-only: a number does not follow'); END""",
 )
