@@ -59,7 +59,7 @@ def quarantine(database: Path, *, as_json: bool) -> None:
         rows = pages.quarantined(db, None, _ALL)
     store.close()
     items = [views.quarantine_item(row).model_dump(mode="json") for row in rows]
-    _show(items, ["id", "received_at", "times", "topic", "error", "reason"], as_json=as_json)
+    _show(items, ["received_at", "times", "topic", "error", "reason"], as_json=as_json)
 
 
 def _verified_row(found: verification.Verified | ChainError) -> dict[str, Any]:

@@ -241,10 +241,14 @@ class Agent:
             self._publish_status()
 
     def _offer(self) -> None:
-        self._next_offer = self._clock.monotonic() + OFFER_INTERVAL_S
-        if self.connected:
-            now = self._clock.monotonic()
+        now = self._clock.monotonic()
+        self._next_offer = now + OFFER_INTERVAL_S
+        if not self.connected:
+            return
+        try:
             self._offers.offer(self._state.connection, self._link.publish, now)
+        except sqlite3.Error as error:
+            self._tell_trouble(error)
 
     def _handle(self, event: Event) -> None:
         match event:

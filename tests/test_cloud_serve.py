@@ -17,11 +17,13 @@ import pytest
 from sqlmodel import select
 
 from cloud.config import Config, load_config
+from cloud.link import UNACKNOWLEDGED
 from cloud.service import Service
 from cloud.store import verification
 from cloud.store.database import Store
 from cloud.store.tables import Breach as BreachRow
 from cloud.store.tables import Quarantine, RevisionRow
+from cloud.store.tables import Trip as TripRow
 from cloud.store.verification import Verified
 from common.bundle import load_bundle
 from common.messages import Breach, Receipt, SignedRevision, decode, encode
@@ -206,6 +208,45 @@ def test_an_unreachable_broker_is_said_once_and_tried_until_it_answers(
     wait_connected(service)
     assert service.checks()["broker"]() is None
     assert caplog.text.count("broker_unreachable") == 1
+
+
+def test_a_backlog_that_comes_before_the_subscriptions_are_granted_again_blocks_nothing(
+    mosquitto: PrivateBroker, place: Place, connect: Connect
+) -> None:
+    """The broker sends it right after its CONNACK; on a slow line all of it before the SUBACK."""
+    before = Service(place.config(mosquitto.port), lambda: NOW, lambda: None)
+    before.start()
+    wait_connected(before)
+    before.stop()
+    car, peer = place.car(), vehicle(connect, mosquitto)
+    for trip in range(1, 2 * UNACKNOWLEDGED):
+        peer.publish("twin/v1/car/trip", encode(car.trip(trip)))
+    late: list[Callable[[], None]] = []
+    service = Service(place.config(mosquitto.port), lambda: NOW, lambda: None)
+    granted = service.link._client.on_subscribe
+    assert granted is not None
+    service.link._client.on_subscribe = lambda *told: late.append(lambda: granted(*told))
+    service.start()
+    try:
+        eventually(lambda: late, what="the SUBACK")
+        eventually(lambda: trips_of(service) == 2 * UNACKNOWLEDGED - 1, what="every trip")
+        assert not service.link.is_connected
+        eventually(lambda: received_receipts(peer) == 2 * UNACKNOWLEDGED - 1, what="every receipt")
+        late[0]()
+        assert service.link.is_connected
+    finally:
+        service.stop()
+
+
+def trips_of(service: Service) -> int:
+    with service.store.read() as db:
+        return len(db.exec(select(TripRow)).all())
+
+
+def received_receipts(peer: Peer) -> int:
+    topic = "twin/v1/car/receipt"
+    found = [decode(payload, Receipt) for name, payload in peer.received if name == topic]
+    return len({message_id for receipt in found for message_id in receipt.message_ids})
 
 
 def test_what_answers_on_the_port_and_is_no_broker_is_said_too(

@@ -17,7 +17,9 @@ from sqlmodel import select
 from cloud import calibrator
 from cloud.calibrator import Case, Decline, MakeRevision, decide
 from cloud.errors import StoreUnavailableError
+from cloud.store import verification
 from cloud.store.tables import Breach, Vehicle
+from cloud.store.verification import Verified
 from common import calibration
 from common.calibration import Calibrated, Settings
 from common.errors import CalibrationError
@@ -177,14 +179,42 @@ def test_a_breach_that_a_calibration_cannot_help_is_declined(inside: Insides) ->
     assert all("would not lower the error" in reason for reason in reasons)
 
 
-@pytest.mark.parametrize(("running", "why"), [(7, "never made")])
-def test_a_breach_under_a_revision_that_nobody_knows_is_declined(
-    inside: Insides, running: int, why: str
+def test_a_vehicle_whose_history_is_lost_is_calibrated_anew_above_its_number(
+    inside: Insides,
 ) -> None:
-    inside.take(inside.car().breach(5, revision=running))
+    for trip, running in ((5, 7), (8, 8)):
+        inside.take(inside.car().breach(trip, revision=running))
+        inside.work()
+    found = [decode_revision(row.content) for row in inside.rows()]
+    assert [(r.number, r.resumes_after, r.base) for r in found] == [(8, 7, 0), (9, 0, 8)]
+    with inside.store.read() as db:
+        [chain] = verification.verify_all(db, verification.remembered_keys(db))
+    assert chain == Verified("car", 2, inside.rows()[-1].hash)
+
+
+def test_a_vehicle_that_asks_for_the_outcome_it_had_acknowledged_is_told_again(
+    inside: Insides,
+) -> None:
+    car = inside.car()
+    inside.take(car.breach(5))
     inside.work()
-    assert inside.rows() == []
-    assert why in next(iter(inside.publisher.declined.values()))
+    inside.take(car.acknowledgement(inside.rows()[0], "applied"))
+    inside.publisher.sent.clear()
+    inside.take(car.status(awaiting=[car.breach(5).message_id]))
+    inside.work()
+    assert inside.publisher.numbers == [1]
+
+
+def test_an_estimate_that_cannot_be_judged_holds_up_nobody(
+    inside: Insides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_arguments: object) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr("cloud.calibrations.evidence.gather", fails)
+    inside.take(inside.car("a").breach(5), inside.car("b").breach(5))
+    inside.work()
+    assert [len(inside.rows("a")), len(inside.rows("b"))] == [1, 1]
 
 
 def test_one_poison_breach_does_not_hold_up_the_others(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from common.errors import ContractError, MalformedMessageError, TopicError, UnknownSchemaError
 from common.messages import (
+    MAX_ODOMETER,
     MAX_PAYLOAD_BYTES,
     Acknowledgement,
     Breach,
@@ -42,6 +43,8 @@ message_ids = st.text(HEX, min_size=32, max_size=32)
 counts = st.integers(0, 2**53)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 amounts = st.floats(0, 1e12)
+odometers = st.floats(0, MAX_ODOMETER)
+numbers = st.integers(0, 10**9)
 times = st.floats(0, 3e10)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 volts = st.none() | finite
@@ -62,11 +65,11 @@ trip_summaries = st.builds(
     vehicle_id=identifiers,
     trip_id=identifiers,
     bundle=digests,
-    revision=counts,
+    revision=numbers,
     started_at=times,
     duration_s=amounts,
-    odometer_start=amounts,
-    odometer_end=amounts,
+    odometer_start=odometers,
+    odometer_end=odometers,
     samples=counts,
     refused_samples=counts,
     error_v=amounts,
@@ -81,8 +84,8 @@ breaches = st.builds(
     vehicle_id=identifiers,
     trip_id=identifiers,
     bundle=digests,
-    revision=counts,
-    odometer=amounts,
+    revision=numbers,
+    odometer=odometers,
     error_v=amounts,
     threshold_v=amounts,
     trace=traces(),
@@ -93,7 +96,7 @@ statuses = st.builds(
     vehicle_id=identifiers,
     agent_version=texts,
     bundle=digests,
-    revision=counts,
+    revision=numbers,
     outbox_depth=counts,
     awaiting=st.lists(message_ids, max_size=16),
     sent_at=times,
@@ -110,7 +113,7 @@ acknowledgements = st.builds(
     schema=st.just(1),
     message_id=message_ids,
     vehicle_id=identifiers,
-    revision=counts,
+    revision=numbers,
     revision_hash=digests,
     detail=texts,
     error_before_v=volts,
@@ -305,7 +308,7 @@ def test_a_revision_survives_its_bytes_exactly(parameters: int, data: st.DataObj
         parent_hash="0" * 64,
         base=0,
         bundle="0" * 64,
-        odometer=data.draw(amounts),
+        odometer=data.draw(odometers),
         theta=numbers(parameters),
         rate=numbers(parameters),
         covariance=numbers(states * (states + 1) // 2),

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.bundle import Bundle
+from common.calibration import extrapolate
 from common.messages import (
     Acknowledgement,
     Breach,
@@ -26,12 +27,15 @@ from common.messages import (
     encode,
     message_id,
 )
+from common.revision import encode_revision, revision_hash
+from common.signing import sign
 from edge_agent import kept, outbox
 from edge_agent.link import Accepted, Connected, Disconnected, Received
 from edge_agent.samples import Sample, header_problem
 from edge_agent.sources import BadRow, Item
 from tests.support_edge import (
     FOREIGN_KEY,
+    KEY,
     START,
     VEHICLE,
     Rig,
@@ -63,6 +67,10 @@ def id_of(trip_id: str, kind: str = "breach") -> str:
 
 def waiting(rig: Rig) -> list[str]:
     return [entry.message_id for entry in outbox.waiting(rig.state.connection, 10_000)]
+
+
+def kinds(rig: Rig) -> list[str]:
+    return [entry.kind for entry in outbox.waiting(rig.state.connection, 10_000)]
 
 
 def offered(rig: Rig, kind: str = "breach") -> list[str]:
@@ -511,3 +519,103 @@ def test_kept_traces_and_finished_trips_are_bounded(
     assert db.execute("SELECT COUNT(*) FROM finished_trip").fetchone()[0] == 5
     assert len(rig.agent.status().awaiting) == 16
     assert len(rig.agent._kept_at) <= kept.KEPT_TRACES
+
+
+def test_intervals_do_not_follow_a_wall_clock_that_jumps(rig: Rig) -> None:
+    rig.connect()
+    rig.drive()
+    accept_all(rig)
+    rig.clock.jumped = -365 * 86_400.0
+    rig.clock.now += 31.0
+    rig.agent.poll()
+    assert len(offered(rig)) == 2
+    rig.clock.now += 300.0
+    rig.agent.poll()
+    assert len(rig.link.payloads("status")) == 2
+    assert decode(rig.link.payloads("status")[-1], Status).sent_at == rig.clock.unix()
+
+
+def test_the_wait_for_a_receipt_grows_while_none_comes_and_is_short_again_after_one(
+    rig: Rig,
+) -> None:
+    rig.connect()
+    rig.drive()
+    offers = []
+    for _second in range(400):
+        rig.clock.now += 1.0
+        accept_all(rig)
+        rig.agent.poll()
+        offers.append(len(offered(rig)))
+    assert (offers[29], offers[31], offers[95]) == (1, 2, 3)
+    assert offers[-1] == 4  # at 0, 31, about 92 and about 213 s
+    rig.tell(receipt(id_of("trip-1", "trip")))
+    rig.clock.now += 31.0
+    rig.agent.poll()
+    assert len(offered(rig)) == 5
+
+
+def test_a_car_that_falls_silent_has_ended_its_trip(rig: Rig) -> None:
+    for sample in drive(rig.bundle, None):
+        rig.agent.take(sample)
+    rig.agent.end_silent_trip(300.0)
+    assert kinds(rig) == []
+    rig.agent.end_silent_trip(301.0)
+    assert kinds(rig) == ["breach", "trip"]
+
+
+def test_a_trip_that_the_source_names_goes_on_when_the_source_does(rig: Rig) -> None:
+    samples = list(drive(rig.bundle, "trip-1"))
+    for sample in samples[:30]:
+        rig.agent.take(sample)
+    rig.agent.end_silent_trip(10_000.0)
+    for sample in samples[30:]:
+        rig.agent.take(sample)
+    rig.agent.end_trip()
+    assert decode(outbox.payload(rig.state.connection, 2), TripSummary).samples == len(samples)
+
+
+def test_a_clock_that_begins_again_at_every_key_on_hides_no_trip(rig: Rig) -> None:
+    for odometer in (1000.0, 1300.0, 1600.0):
+        for sample in drive(rig.bundle, None, odometer=odometer, gain=1.0):
+            rig.agent.take(sample)
+        rig.agent.end_trip()
+    assert kinds(rig) == ["trip"] * 3
+    assert rig.agent.statistics.passed_over == 0
+
+
+def test_a_disk_that_cannot_be_read_does_not_stop_the_loop(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_arguments: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    rig.connect()
+    with monkeypatch.context() as broken:
+        for name in ("waiting", "size"):
+            broken.setattr(outbox, name, fails)
+        broken.setattr(kept, "is_finished", fails)
+        rig.drive()
+        rig.clock.now += 400.0
+        rig.agent.poll()
+    rig.clock.now += 400.0
+    rig.agent.poll()
+    assert kinds(rig) == ["breach", "trip"]
+
+
+def test_a_signed_revision_that_cannot_be_read_is_answered_where_its_number_can(rig: Rig) -> None:
+    rig.connect()
+    future = encode_revision(revision_for(rig.bundle, schema=2, number=4))
+    rig.tell(Received(PARAMETERS, encode(sign(future, KEY))))
+    answer = decode(rig.link.payloads("ack")[0], Acknowledgement)
+    assert (answer.verdict, answer.reason, answer.revision) == ("refused", "unknown_schema", 4)
+    assert answer.revision_hash == revision_hash(future)
+    rig.tell(Received(PARAMETERS, encode(sign(b'{"schema":2}', KEY))))
+    assert len(rig.link.payloads("ack")) == 1
+
+
+def test_a_parameter_that_drifts_to_its_bound_stays_there(rig: Rig) -> None:
+    rig.connect()
+    upper = rig.bundle.manifest.parameters[0].upper
+    rig.tell(Received(PARAMETERS, signed(revision_for(rig.bundle, rate=[0.01, 0.0]))))
+    far = extrapolate(rig.agent.twin.estimate, rig.bundle.manifest, 900_000.0)
+    assert far.theta[0] == upper

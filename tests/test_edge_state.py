@@ -57,7 +57,6 @@ def another_format(path: Path) -> None:
 
 OTHERS: dict[str, Callable[[Path], None]] = {
     "vehicle": lambda path: state_with_a_message(path, vehicle_id="car-2"),
-    "bundle": lambda path: state_with_a_message(path, bundle="1" * 64),
     "format": another_format,
 }
 
@@ -73,6 +72,35 @@ def test_the_state_of_another_is_set_aside_whole_and_begun_anew(tmp_path: Path, 
         with closing(sqlite3.connect(state.set_aside[0])) as old:
             assert outbox.size(old)[0] == 1
         path.unlink()
+
+
+def test_another_bundle_keeps_what_was_measured_and_begins_its_parameters_anew(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "state.db"
+    state_with_a_message(path, bundle="1" * 64)
+    with closing(State(path, VEHICLE, "1" * 64)) as state, state.transaction() as db:
+        kept.write_parameters(db, "current", b"old")
+        kept.keep_trace(db, "a breach", 1.0, b"trace")
+        kept.count(db, "dropped_trip")
+        kept.finish_trip(db, "trip-1")
+    for _again in range(2):
+        with closing(State(path, VEHICLE, BUNDLE_ID)) as state:
+            assert (depth(state), state.set_aside) == (1, [])
+            assert kept.counters(state.connection) == {"dropped_trip": 1}
+            assert kept.is_finished(state.connection, "trip-1")
+            assert kept.awaiting(state.connection) == []
+            assert kept.read_parameters(state.connection, "current") is None
+
+
+def test_of_the_files_set_aside_the_last_three_stay(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    for number in range(6):
+        path.write_bytes(b"damage %d" % number)
+        State(path, VEHICLE, BUNDLE_ID).close()
+    kept_aside = sorted(tmp_path.glob("state.db.damaged-*"))
+    assert [file.name[-1] for file in kept_aside] == ["4", "5", "6"]
+    assert [file.read_bytes() for file in kept_aside] == [b"damage 3", b"damage 4", b"damage 5"]
 
 
 def garbage(path: Path) -> None:
@@ -230,6 +258,26 @@ def test_a_trip_waits_in_memory_for_a_full_disk_and_is_kept_once(disk: Disk, rig
     assert len(rig.link.payloads("breach")) == 1
     rig.drive("trip-1")
     assert depth(rig.state) == 4
+
+
+def test_on_a_full_disk_the_agent_starts_with_the_parameters_that_it_has(
+    disk: Disk, rig: Rig
+) -> None:
+    if not os.path.ismount(disk.folder):
+        pytest.skip("only a full file system refuses the opening, too")
+    receive(rig, signed(revision_for(rig.bundle)))
+    rig.state.close()
+    with disk.refusing():
+        rig.open()
+        assert rig.agent.twin.revision == 1
+        rig.drive("trip-2", gain=1.0, odometer=2000.0)
+        assert not rig.agent.is_settled()
+    rig.clock.now += 10
+    rig.agent.poll()
+    kinds = [w.kind for w in outbox.waiting(rig.state.connection, 10)]
+    assert kinds == ["ack", "breach", "trip"]
+    rig.reopen()
+    assert rig.agent.twin.revision == 1
 
 
 def test_trips_beyond_what_memory_holds_are_counted_once_the_disk_is_back(
