@@ -12,6 +12,10 @@ import msgspec
 
 from cloud.errors import ConfigError
 
+# Labels of up to 63 characters, or an IPv6 address; without spaces.
+_HOST = r"^[^\s\x00.]{1,63}(\.[^\s\x00.]{1,63})*\.?\Z"
+Host = Annotated[str, msgspec.Meta(pattern=_HOST, max_length=253)]
+File = Annotated[str, msgspec.Meta(min_length=1, pattern=r"^[^\x00]+\Z")]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -19,15 +23,15 @@ Text = Annotated[str, msgspec.Meta(min_length=1)]
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The broker's authority; certificate and key too when the broker asks for them."""
 
-    ca_file: Text
-    cert_file: Text | None = None
-    key_file: Text | None = None
+    ca_file: File
+    cert_file: File | None = None
+    key_file: File | None = None
 
 
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The broker. `client_id` names the persistent session: one service each."""
 
-    host: Text = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 1883
     protocol: Literal["5", "3.1.1"] = "5"
     client_id: Text = "twin-cloud"
@@ -38,25 +42,25 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The SQLite database."""
 
-    path: Text
+    path: File
 
 
 class Bundles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The folders of the bundles that vehicles of this service run."""
 
-    paths: Annotated[list[Text], msgspec.Meta(min_length=1)]
+    paths: Annotated[list[File], msgspec.Meta(min_length=1)]
 
 
 class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The private key that signs revisions."""
 
-    private: Text
+    private: File
 
 
 class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the operator API listens. Port 0 lets the system choose one."""
 
-    host: Text = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8080
 
 
@@ -78,9 +82,22 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 def load_config(path: Path) -> Config:
     """Read and check a configuration file. Raises ConfigError."""
     try:
-        config = msgspec.toml.decode(path.read_bytes(), type=Config)
+        content = msgspec.toml.decode(path.read_bytes())
+        if "base" in content:  # the loader's own field
+            raise ConfigError(path, "Object contains unknown field `base`")
+        config = msgspec.convert(content, Config)
     except OSError as error:
         raise ConfigError(path, f"it cannot be read ({error.strerror})") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(path, str(error)) from error
-    return msgspec.structs.replace(config, base=str(path.parent))
+    return _resolved(config, path.parent)
+
+
+def _resolved(config: Config, base: Path) -> Config:
+    """With the paths of the TLS files, which the link opens by itself, relative to the file."""
+    mqtt = config.mqtt
+    if mqtt.tls is not None:
+        named = {name: getattr(mqtt.tls, name) for name in mqtt.tls.__struct_fields__}
+        files = {name: str(base / file) for name, file in named.items() if file is not None}
+        mqtt = msgspec.structs.replace(mqtt, tls=Tls(**files))
+    return msgspec.structs.replace(config, mqtt=mqtt, base=str(base))

@@ -246,12 +246,9 @@ def _send_at_once(_client: Client, _data: object, connection: object) -> None:
 def _use_tls(client: Client, config: Mqtt) -> None:
     if config.tls is None:
         return
+    files = (config.tls.ca_file, config.tls.cert_file, config.tls.key_file)
     try:
-        client.tls_set(
-            config.tls.ca_file,
-            config.tls.cert_file,
-            config.tls.key_file,
-            cert_reqs=ssl.CERT_REQUIRED,
-        )
+        client.tls_set(*files, cert_reqs=ssl.CERT_REQUIRED)
     except (OSError, ValueError) as error:
-        raise LinkError(f"its TLS files cannot be used ({error})") from error
+        named = ", ".join(file for file in files if file)
+        raise LinkError(f"its TLS files cannot be used ({error}): {named}") from error

@@ -20,5 +20,7 @@ def configure_logging() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # paho says so at each attempt; the link says it once, with the address and the cause.
+    logging.getLogger("cloud.paho").addFilter(lambda line: "not connected" not in line.getMessage())
     for noisy in ("uvicorn", "cloud.paho"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

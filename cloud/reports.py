@@ -16,7 +16,7 @@ from rich.table import Table
 from cloud.api import views
 from cloud.bundles import Catalogue
 from cloud.store import pages, verification
-from cloud.store.database import open_existing
+from cloud.store.database import Reader
 from cloud.store.tables import Vehicle
 from common.errors import ChainError
 from common.signing import key_id, load_public_key
@@ -27,7 +27,7 @@ _ALL = 1_000_000
 def verify(database: Path, public_keys: Sequence[Path], *, as_json: bool) -> bool:
     """Print one line a vehicle; True when every chain holds. Raises StoreError, KeyFileError."""
     given = [load_public_key(path) for path in public_keys]
-    store = open_existing(database)
+    store = Reader(database)
     with store.read() as db:
         trusted = {key_id(key): key for key in given} or verification.remembered_keys(db)
         results = [_verified_row(found) for found in verification.verify_all(db, trusted)]
@@ -38,7 +38,7 @@ def verify(database: Path, public_keys: Sequence[Path], *, as_json: bool) -> boo
 
 def history(database: Path, vehicle_id: str, *, as_json: bool) -> bool:
     """Print a vehicle's revisions; False when there is no such vehicle. Raises StoreError."""
-    store = open_existing(database)
+    store = Reader(database)
     with store.read() as db:
         is_known = db.get(Vehicle, vehicle_id) is not None
         rows = pages.revisions(db, vehicle_id, None, _ALL)
@@ -54,7 +54,7 @@ def history(database: Path, vehicle_id: str, *, as_json: bool) -> bool:
 
 def quarantine(database: Path, *, as_json: bool) -> None:
     """Print the refused messages. Raises StoreError."""
-    store = open_existing(database)
+    store = Reader(database)
     with store.read() as db:
         rows = pages.quarantined(db, None, _ALL)
     store.close()

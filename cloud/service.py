@@ -88,6 +88,7 @@ class Service:
     def checks(self) -> dict[str, Callable[[], str | None]]:
         """What `/readyz` asks."""
         alive = {name: self._is_alive(thread) for name, thread in self._threads.items()}
+        alive["worker"] = lambda: self._is_alive(self._threads["worker"])() or self.worker.trouble
         return {"database": self._database, "broker": self._broker, **alive}
 
     def _connected(self) -> None:

@@ -38,6 +38,8 @@ class Worker:
         self._lock = threading.Lock()
         self._republish: set[str] = set()
         self._republish_all = False
+        self.trouble: str | None = None
+        """What the last turn failed of; None when it did its work."""
         self._announcer = Announcer(publisher, self.wake)
         self.wake()
 
@@ -68,9 +70,12 @@ class Worker:
                 self.turn()
             except StoreUnavailableError as error:
                 log.error("worker_waits error=%r", str(error))  # noqa: TRY400  # it names the cause
-            except Exception:
+                self.trouble = str(error)
+            except Exception as error:
                 log.exception("worker_failed")
+                self.trouble = f"its last turn failed ({error!r})"
             else:
+                self.trouble = None
                 continue
             stop.wait(RETRY_S)
             self.wake()

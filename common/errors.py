@@ -78,7 +78,8 @@ class KeyFileError(TwinError):
 
     def __init__(self, path: object, problem: str) -> None:
         self.path, self.problem = path, problem
-        super().__init__(f"The key file {path} {problem}. Make keys with `twin-cloud keys create`.")
+        remedy = "Make keys with `twin-cloud keys create` in a folder where you may write."
+        super().__init__(f"The key file {path} {problem}. {remedy}")
 
 
 class ChainError(TwinError):

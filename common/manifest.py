@@ -15,10 +15,13 @@ from common.errors import BundleError
 
 MANIFEST_SCHEMA = 1
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+# Far beyond any unit, far below where squares and cubes overflow.
+LARGEST = 1e15
+Positive = Annotated[float, msgspec.Meta(gt=0, le=LARGEST)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0, le=LARGEST)]
 # A gain on a current and several of its moving averages has a long name.
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+MAX_NAME = 128
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
 
 
 class MovingAverage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

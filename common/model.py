@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from common.bundle import Bundle
 from common.errors import ModelContractError
+from common.flatbuffer_check import is_whole
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -24,6 +25,8 @@ class VoltageModel:
     """The model of one bundle. Not safe for concurrent use: give each thread its own."""
 
     def __init__(self, bundle: Bundle) -> None:
+        if not is_whole(bundle.model):  # the interpreter would read beyond its end, and crash
+            raise ModelContractError(bundle.path, "it is truncated, damaged or no .tflite")
         self._model = bundle.model
         self._where = bundle.path
         self._feature_count = len(bundle.manifest.features)
@@ -89,7 +92,7 @@ class _Runner:
             inputs = {t["name"].split(":")[0]: t for t in self._interpreter.get_input_details()}
             outputs = self._interpreter.get_output_details()
         except (ValueError, RuntimeError) as error:
-            raise ModelContractError(where, f"it does not load ({error})") from error
+            raise ModelContractError(where, f"it does not load ({_one_line(error)})") from error
         _check_tensors(inputs, outputs, features, parameters, where)
         self._x_index = inputs["features"]["index"]
         self._theta_index = inputs["parameters"]["index"]
@@ -102,7 +105,9 @@ class _Runner:
             self._interpreter.allocate_tensors()
             found = self._run()
         except (ValueError, RuntimeError) as error:
-            raise ModelContractError(where, f"it does not run on {size} rows ({error})") from error
+            raise ModelContractError(
+                where, f"it does not run on {size} rows ({_one_line(error)})"
+            ) from error
         if found.shape != (size, 1):
             raise ModelContractError(where, f"it gives {found.shape} for {size} rows")
 
@@ -132,6 +137,10 @@ class _Runner:
         self._interpreter.invoke()
         result: npt.NDArray[np.float32] = self._interpreter.get_tensor(self._output_index)
         return result
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _interpreter_class() -> Any:

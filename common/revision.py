@@ -26,7 +26,8 @@ from common.messages import (
 REVISION_SCHEMA: Final = 1
 GENESIS: Final = "0" * 64
 
-States = Annotated[list[float], msgspec.Meta(min_length=1, max_length=32)]
+Believable = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
+States = Annotated[list[Believable], msgspec.Meta(min_length=1, max_length=32)]
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +57,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = REVISION_SCHEMA
     vehicle_id: Identifier
-    number: Annotated[int, msgspec.Meta(ge=1)]
+    number: Annotated[int, msgspec.Meta(ge=1, le=10**9 + 1)]
     resumes_after: RevisionNumber = 0
     parent_hash: Digest
     base: Count
@@ -64,7 +65,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     odometer: Odometer
     theta: States
     rate: States
-    covariance: Annotated[list[float], msgspec.Meta(max_length=2080)]
+    covariance: Annotated[list[Believable], msgspec.Meta(max_length=2080)]
     cause: Cause
     created_at: UnixTime
     code_version: str

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from demo.run import Narrator, Story, exit_code, require_fresh, run_and_report
-from demo.simulated import train, vehicles_of
+from demo.simulated import train, training_settings, vehicles_of
 from firmware_sim.fleet_files import FileFormat, write_fleet
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 
@@ -21,9 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     narrator = Narrator()
     out: Path = options.out
-    require_fresh(out)
+    training_settings(options.threshold)
     narrator.say(f"simulating {options.vehicles} vehicles x {options.trips} trips")
     fleet = simulate_fleet(FleetSettings(options.vehicles, options.trips, options.seed))
+    require_fresh(out)  # only now: an option that makes no sense must not cost an earlier result
     write_fleet(fleet, out / "data", FileFormat.PARQUET)
     narrator.say("training the model on each vehicle's first trip, ranking its parameters")
     report = train(out, options.seed, options.vehicles, options.threshold)

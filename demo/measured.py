@@ -6,6 +6,7 @@ gap, and never show the agent more than the columns that a manifest can name.
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,8 @@ def read_car(folder: Path) -> tuple[VehicleData, dict[str, float]]:
         found.append(_car_trip(str(trip_id), rows, odometer_km, started_at))
         odometer_km = float(found[-1].odometer[-1])
         started_at = float(found[-1].time_s[-1]) + REST_S
+    if not found:
+        raise MeasuredDataError(folder, f"it has no trip of {MIN_ROWS} rows or more")
     ambient = dict(zip(trips["trip_id"], trips["ambient_temperature_c"], strict=True))
     return VehicleData(CAR, found), ambient
 
@@ -91,19 +94,24 @@ def write_table(vehicles: list[VehicleData], path: Path, target: str) -> None:
 def _cell(path: Path) -> VehicleData:
     columns = ["cycle", "throughput_before_ah", "time_s", "discharged_ah", "current_a", "voltage_v"]
     rows = _table(path, columns)
+    if rows["cycle"].isna().any():
+        raise MeasuredDataError(path, "its column cycle has empty cells")
     name = path.name.removesuffix(".csv.gz")
     trips, started_at = [], 0.0
     for cycle, group in rows.groupby("cycle", sort=True):
         if len(group) >= MIN_ROWS:
             trips.append(_cycle(f"C{int(str(cycle)):04d}", group, started_at))
             started_at = float(trips[-1].time_s[-1]) + REST_S
+    if not trips:
+        raise MeasuredDataError(path, f"it has no cycle of {MIN_ROWS} rows or more")
     capacity = {
         trip.trip_id: float(trip.signals["discharged_ah"].max())
         for trip in trips
         if trip.voltage_v[-1] <= CELL_EMPTY_V
     }
-    new = float(np.mean([capacity[t.trip_id] for t in trips[:NEW_CYCLES] if t.trip_id in capacity]))
-    return VehicleData(name, trips, {trip_id: ah / new for trip_id, ah in capacity.items()})
+    whole = [capacity[t.trip_id] for t in trips[:NEW_CYCLES] if t.trip_id in capacity]
+    truth = {name: ah / float(np.mean(whole)) for name, ah in capacity.items()} if whole else {}
+    return VehicleData(name, trips, truth)
 
 
 def _cycle(trip_id: str, group: pd.DataFrame, started_at: float) -> TripData:
@@ -133,11 +141,16 @@ def _car_trip(trip_id: str, rows: pd.DataFrame, odometer_km: float, started_at: 
 def _table(path: Path, columns: list[str]) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise MeasuredDataError(path, str(error)) from error
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise MeasuredDataError(path, " ".join(str(error).split())) from error
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise MeasuredDataError(path, f"it has no column {', '.join(missing)}")
+    if table.empty:
+        raise MeasuredDataError(path, "it has no rows")
+    for name in set(columns) - {"trip_id"}:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            raise MeasuredDataError(path, f"its column {name} holds something else than numbers")
     return table
 
 

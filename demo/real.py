@@ -96,13 +96,13 @@ def main(arguments: list[str] | None = None) -> int:
     if not present:
         raise MeasuredDataError(options.data, f"it has neither {CELLS}/ nor {CAR}/")
     for name in present:
-        require_fresh(options.out / name)
         (_cells if name == CELLS else _car)(options.data / name, options.out / name, narrator)
     return 0
 
 
 def _cells(data: Path, out: Path, narrator: Narrator) -> None:
     cells = read_cells(data)
+    require_fresh(out)
     narrator.say(f"{CELLS}: {len(cells)} cells from new to dead")
     bundle = _train(cells, CELL_SETTINGS, out, narrator)
     run_and_report(
@@ -123,6 +123,7 @@ def _cells(data: Path, out: Path, narrator: Narrator) -> None:
 
 def _car(data: Path, out: Path, narrator: Narrator) -> None:
     car, ambient_c = read_car(data)
+    require_fresh(out)
     narrator.say(f"{CAR}: {len(car.trips)} trips of one car")
     bundle = _train([car], CAR_SETTINGS, out, narrator)
     # Those that trained the model teach nothing about drift.

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cloud.training.errors import OptionError
 from common.bundle import Bundle
 from common.errors import TwinError
 from demo.evaluate import Evaluator, streaming_bytes
@@ -28,6 +29,7 @@ from demo.results import RunResults, TripRow
 from demo.summary import figures, table
 from demo.tables import write_report_json, write_trips_csv
 from demo.vehicles import VehicleData, ending_at
+from firmware_sim.errors import FirmwareSimError, SettingsError
 
 MARK = ".living-twin-run"
 
@@ -57,11 +59,11 @@ class Story:
 
 
 class OccupiedFolderError(TwinError):
-    """The folder for the results holds something that no run has written."""
+    """The folder for the results holds something that no run has written, or cannot be made."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        super().__init__(f"{folder} holds other files: name another folder with --out.")
+    def __init__(self, folder: Path, problem: str = "holds other files") -> None:
+        self.folder, self.problem = folder, problem
+        super().__init__(f"{folder} {problem}: name another folder with --out.")
 
 
 class Narrator:
@@ -78,12 +80,15 @@ class Narrator:
 
 def require_fresh(folder: Path) -> None:
     """Make the folder for the results, in place of an earlier run. Raises OccupiedFolderError."""
-    if folder.exists():
-        if any(folder.iterdir()) and not (folder / MARK).exists():
-            raise OccupiedFolderError(folder)
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    (folder / MARK).touch()
+    try:
+        if folder.exists():
+            if any(folder.iterdir()) and not (folder / MARK).exists():
+                raise OccupiedFolderError(folder)
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        (folder / MARK).touch()
+    except OSError as error:
+        raise OccupiedFolderError(folder, f"cannot be used ({error.strerror or error})") from error
 
 
 def run_and_report(
@@ -116,12 +121,12 @@ def run_and_report(
 
 
 def exit_code(main: Callable[[], int]) -> int:
-    """Run a demonstration's main; its errors become one sentence and exit code 1."""
+    """Run a demonstration's main; its errors become one sentence and exit code 1 (2: usage)."""
     try:
         return main()
-    except TwinError as error:
+    except (TwinError, FirmwareSimError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, (OptionError, SettingsError)) else 1
     except KeyboardInterrupt:
         return 130
 

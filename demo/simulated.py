@@ -65,9 +65,16 @@ def _trip(fleet: FleetData, v: int, t: int) -> TripData:
 
 def train(out: Path, seed: int, vehicles: int, threshold_v: float) -> TrainingReport:
     """Train `out`/bundle on the first trips of that fleet, or of a larger one of its kind."""
+    settings = training_settings(threshold_v)
     first_trips = FleetSettings(max(vehicles, TRAINING_VEHICLES), 1, seed)
     write_fleet(simulate_fleet(first_trips), out / "first-trips", FileFormat.PARQUET)
-    settings = TrainingSettings(
+    table = out / "first-trips" / "discharge_curves.parquet"
+    return train_bundle(settings, table, out / "bundle", datetime.now(UTC).date())
+
+
+def training_settings(threshold_v: float) -> TrainingSettings:
+    """What the fleet's bundle is trained with. Raises OptionError for an absurd threshold."""
+    return TrainingSettings(
         features=FEATURES,
         target="voltage_v",
         name="published-fleet",
@@ -81,5 +88,3 @@ def train(out: Path, seed: int, vehicles: int, threshold_v: float) -> TrainingRe
             rate_process_noise=dict.fromkeys(GAINS, RATE_PROCESS_NOISE),
         ),
     )
-    table = out / "first-trips" / "discharge_curves.parquet"
-    return train_bundle(settings, table, out / "bundle", datetime.now(UTC).date())

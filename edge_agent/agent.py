@@ -222,6 +222,10 @@ class Agent:
             sent_at=round(self._clock.unix(), 3),
         )
 
+    def short_trips(self) -> int:
+        """How many trips had too few samples to be reported, ever."""
+        return kept.counters(self._state.connection).get("short_trips", 0)
+
     def say_goodbye(self) -> None:
         """Leave the word *offline* behind: after a clean end the broker sends no last will."""
         if self.connected:

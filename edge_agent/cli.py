@@ -24,7 +24,7 @@ from common.errors import TransientError, TwinError
 from edge_agent import __version__, kept, outbox, sources
 from edge_agent.agent import Agent
 from edge_agent.config import Config, load_config
-from edge_agent.errors import ConfigError, StorageError
+from edge_agent.errors import StateUnusableError, StorageError
 from edge_agent.service import (
     feed,
     feed_live,
@@ -138,19 +138,25 @@ def _print_replay(agent: Agent, *, as_json: bool) -> None:
         "revisions_applied": found.applied,
         "revisions_refused": found.refused,
         "revision": agent.twin.revision,
+        "samples_refused": agent.status().refused_samples,
+        "short_trips": agent.short_trips(),
     }
     _print(facts, as_json=as_json)
+    if not found.trips and not found.passed_over:
+        hint = "`edge-agent status` shows why samples were refused; is vehicle_id the file's?"
+        print(f"edge-agent: no trip was found for {facts['vehicle_id']}: {hint}", file=sys.stderr)
 
 
 def _status(options: argparse.Namespace, config: Config) -> int:
     path = config.path(config.state)
     if not path.exists():
-        raise ConfigError(options.config, f"there is no state at {path}; has the agent run yet?")
+        raise StateUnusableError(path, "there is none", "Has the agent run yet?")
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
             _print(_facts(db), as_json=options.json)
-    except sqlite3.Error as error:
-        raise StorageError(path, str(error)) from error
+    except (sqlite3.Error, KeyError, ValueError) as error:
+        remedy = "It is no agent's state, or damaged: the agent sets a damaged one aside."
+        raise StateUnusableError(path, f"it cannot be read ({error})", remedy) from error
     return 0
 
 

@@ -14,6 +14,10 @@ from common.errors import TopicError
 from common.topics import check_identifier
 from edge_agent.errors import ConfigError
 
+# Labels of up to 63 characters, or an IPv6 address; without spaces.
+_HOST = r"^[^\s\x00.]{1,63}(\.[^\s\x00.]{1,63})*\.?\Z"
+Host = Annotated[str, msgspec.Meta(pattern=_HOST, max_length=253)]
+File = Annotated[str, msgspec.Meta(min_length=1, pattern=r"^[^\x00]+\Z")]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -21,15 +25,15 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Mutual TLS: the broker's authority, and this vehicle's certificate and key."""
 
-    ca_file: str
-    cert_file: str
-    key_file: str
+    ca_file: File
+    cert_file: File
+    key_file: File
 
 
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The broker."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 1883
     protocol: Literal["5", "3.1.1"] = "5"
     keepalive_s: Annotated[int, msgspec.Meta(ge=30, le=1200)] = 60
@@ -64,9 +68,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Everything that one agent needs to know. Paths are relative to the file they stand in."""
 
     vehicle_id: str
-    bundle: str
-    state: str
-    trusted_keys: Annotated[list[str], msgspec.Meta(min_length=1)]
+    bundle: File
+    state: File
+    trusted_keys: Annotated[list[File], msgspec.Meta(min_length=1)]
     mqtt: Mqtt = Mqtt()
     source: Source = Source()
     limits: Limits = Limits()
@@ -84,8 +88,22 @@ def load_config(path: Path) -> Config:
     except OSError as error:
         raise ConfigError(path, f"it cannot be read ({error.strerror})") from error
     try:
-        config = msgspec.toml.decode(raw, type=Config)
+        content = msgspec.toml.decode(raw)
+        if "base" in content:  # the loader's own field
+            raise ConfigError(path, "Object contains unknown field `base`")
+        config = msgspec.convert(content, Config)
         check_identifier("vehicle_id", config.vehicle_id)
     except (msgspec.MsgspecError, UnicodeDecodeError, TopicError) as error:
         raise ConfigError(path, str(error)) from error
-    return msgspec.structs.replace(config, base=str(path.resolve().parent))
+    if config.source.kind == "file" and not config.source.path:
+        raise ConfigError(path, 'source.kind is "file" but source.path names none')
+    return _resolved(config, path.resolve().parent)
+
+
+def _resolved(config: Config, base: Path) -> Config:
+    """With the paths of the TLS files, which the link opens by itself, relative to the file."""
+    mqtt = config.mqtt
+    if mqtt.tls is not None:
+        files = {name: str(base / getattr(mqtt.tls, name)) for name in mqtt.tls.__struct_fields__}
+        mqtt = msgspec.structs.replace(mqtt, tls=Tls(**files))
+    return msgspec.structs.replace(config, mqtt=mqtt, base=str(base))

@@ -13,7 +13,9 @@ class ConfigError(TwinError):
 
     def __init__(self, path: object, problem: str) -> None:
         self.path, self.problem = path, problem
-        super().__init__(f"The configuration {path} cannot be used: {problem}.")
+        super().__init__(
+            f"The configuration {path} cannot be used: {problem}. Correct it and start again."
+        )
 
 
 class SourceError(TwinError):
@@ -21,7 +23,9 @@ class SourceError(TwinError):
 
     def __init__(self, source: object, problem: str) -> None:
         self.source, self.problem = source, problem
-        super().__init__(f"No samples can be read from {source}: {problem}.")
+        super().__init__(
+            f"No samples can be read from {source}: {problem}. Give a CSV table, plain or gzip."
+        )
 
 
 class RefusedSampleError(TwinError):
@@ -43,6 +47,14 @@ class StorageError(TransientError):
         )
 
 
+class StateUnusableError(TwinError):
+    """There is no state that could be opened, or it is no agent's."""
+
+    def __init__(self, path: object, problem: str, remedy: str) -> None:
+        self.path, self.problem = path, problem
+        super().__init__(f"The state file {path} cannot be used: {problem}. {remedy}")
+
+
 class StateInUseError(TwinError):
     """Another agent runs on the same state file."""
 
@@ -50,6 +62,17 @@ class StateInUseError(TwinError):
         self.path = path
         super().__init__(
             f"Another agent is running on {path}: stop it first, or give this one its own file."
+        )
+
+
+class LinkError(TwinError):
+    """The link to the broker cannot even be set up."""
+
+    def __init__(self, files: tuple[str, ...], cause: Exception) -> None:
+        self.files = files
+        super().__init__(
+            f"The files of [mqtt.tls] cannot be used ({cause}): {', '.join(files)}. Give PEM files "
+            "that this user may read; paths are relative to the configuration."
         )
 
 

@@ -79,7 +79,7 @@ def read_parameters(db: sqlite3.Connection, slot: str) -> SignedRevision | None:
     row = db.execute("SELECT signed FROM parameters WHERE slot = ?", (slot,)).fetchone()
     try:
         return decode(row[0], SignedRevision) if row else None
-    except TwinError:
+    except (TwinError, TypeError):  # TypeError: somebody put something else than bytes there
         return None
 
 

@@ -20,6 +20,7 @@ from paho.mqtt.properties import Properties
 
 from common.topics import DOWNWARD, Kind, topic
 from edge_agent.config import Mqtt
+from edge_agent.errors import LinkError
 
 SESSION_EXPIRY_S = 30 * 24 * 3600
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 60.0
@@ -59,6 +60,7 @@ class MqttLink:
     """`start()` once; take events from `next_event`."""
 
     def __init__(self, vehicle_id: str, config: Mqtt, will: bytes, jitter: random.Random) -> None:
+        """Raises LinkError when the TLS files cannot be used."""
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -109,9 +111,7 @@ class MqttLink:
             protocol=MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311,
         )
         client.will_set(topic(self._vehicle_id, "status"), will, qos=1, retain=True)
-        if self._config.tls:
-            tls = self._config.tls
-            client.tls_set(tls.ca_file, tls.cert_file, tls.key_file, cert_reqs=ssl.CERT_REQUIRED)
+        _use_tls(client, self._config)
         self._draw_delay(client)
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
@@ -146,3 +146,13 @@ class MqttLink:
 
     def _on_publish(self, _c: Client, _d: Any, mid: int, _reason: Any, _p: Any) -> None:
         self._events.put(Accepted(mid))
+
+
+def _use_tls(client: Client, config: Mqtt) -> None:
+    if config.tls is None:
+        return
+    files = (config.tls.ca_file, config.tls.cert_file, config.tls.key_file)
+    try:
+        client.tls_set(*files, cert_reqs=ssl.CERT_REQUIRED)
+    except (OSError, ValueError) as error:
+        raise LinkError(files, error) from error

@@ -45,7 +45,10 @@ def read_file(path: Path, columns: Source, manifest: Manifest, vehicle_id: str) 
             reader = csv.DictReader(file)
             _check_columns(path, reader.fieldnames or [], columns, manifest)
             for row in reader:
-                if row.get(columns.vehicle_id) in {None, vehicle_id}:
+                named = row.get(columns.vehicle_id)
+                if named == "":
+                    yield BadRow(str(row)[:1000], f"{columns.vehicle_id} is empty")
+                elif named in {None, vehicle_id}:
                     yield to_sample(row, columns, manifest)
     except (OSError, UnicodeDecodeError, EOFError, csv.Error, zlib.error) as error:
         raise SourceError(path, str(error)) from error
@@ -97,8 +100,8 @@ def _from_json(text: str, columns: Source, manifest: Manifest) -> Item:
 
 def _open_text(path: Path) -> IO[str]:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding=ENCODING, newline="")
-    return path.open(encoding=ENCODING, newline="")
+        return gzip.open(path, "rt", encoding=ENCODING, errors="replace", newline="")
+    return path.open(encoding=ENCODING, errors="replace", newline="")
 
 
 def _check_columns(path: Path, found: Iterable[str], columns: Source, manifest: Manifest) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from edge_agent.errors import StateInUseError, StorageError
+from edge_agent.errors import StateInUseError, StateUnusableError, StorageError
 
 FORMAT = 1  # bump this to begin anew instead of misreading an older layout
 
@@ -52,7 +52,7 @@ class State:
     """The open state file. Use from one thread; `transaction()` is the only way to write."""
 
     def __init__(self, path: Path, vehicle_id: str, bundle: str) -> None:
-        """Raises StateInUseError when another agent holds it, StorageError when there is none yet.
+        """Raises StateInUseError (another agent holds it), StateUnusableError (it is no state).
 
         A state that exists is opened to be read, if nothing else is possible.
         """
@@ -65,7 +65,11 @@ class State:
             self.connection = self._open()
         except (sqlite3.Error, OSError) as error:
             self._unlock()
-            raise StorageError(path, str(error)) from error
+            remedy = "Free some space, make the folder writable, or give another path."
+            raise StateUnusableError(path, str(error), remedy) from error
+        except StateUnusableError:
+            self._unlock()
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -161,11 +165,19 @@ def _connect(path: Path) -> sqlite3.Connection:
         check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if check != "ok":
             raise sqlite3.DatabaseError(check)
+        _refuse_foreign(connection, path)
         connection.executescript(_SCHEMA)
-    except sqlite3.Error:
+    except (sqlite3.Error, StateUnusableError):
         connection.close()
         raise
     return connection
+
+
+def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
+    """Another program's database is neither damaged nor ours to write into."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    if tables and "identity" not in tables:
+        raise StateUnusableError(path, "it is another program's database", "Give another path.")
 
 
 def _connect_to_read(path: Path, key: dict[str, str]) -> sqlite3.Connection | None:
@@ -222,7 +234,8 @@ def _lock(path: Path) -> IO[str] | None:
     except OSError as error:
         if path.exists():
             return None
-        raise StorageError(path, str(error)) from error
+        remedy = "Free some space, make the folder writable, or give another path."
+        raise StateUnusableError(path, str(error), remedy) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

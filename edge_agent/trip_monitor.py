@@ -24,6 +24,7 @@ from edge_agent.thinning import thin
 FloatArray = npt.NDArray[np.float64]
 
 BUFFER_ROWS = 4096
+GLITCH_SAMPLES = 3  # that contradict an odometer before it is believed no more
 Z95 = 1.959963984540054
 
 
@@ -74,6 +75,7 @@ class TripMonitor:
         self._started_at = first.time_s
         self._last_time_s = -np.inf
         self._odometer = first.odometer
+        self._behind = 0
         self._absolute_error = 0.0
         self._feature_sums = np.zeros(len(twin.manifest.features))
         self._buffer = _Buffer(len(twin.manifest.features))
@@ -124,11 +126,17 @@ class TripMonitor:
             partial=partial,
         )
 
+    def _is_glitch_over(self, sample: Sample) -> bool:
+        """Whether it was one sample that ran ahead, and not those after it that run backwards."""
+        self._behind += 1
+        return self._behind > GLITCH_SAMPLES and sample.odometer >= self.odometer_start
+
     def _checked_row(self, sample: Sample) -> list[float]:
         if not sample.time_s > self._last_time_s:
             raise RefusedSampleError("its time does not follow the sample before")
-        if sample.odometer < self._odometer:
+        if sample.odometer < self._odometer and not self._is_glitch_over(sample):
             raise RefusedSampleError("its odometer runs backwards")
+        self._behind = 0
         try:
             row = self._features.candidate_row(sample.time_s, sample.signals)
         except MissingSignalError as error:

@@ -30,7 +30,18 @@ class Authority:
         self._folder, self._name = folder, name
         self._key = ec.generate_private_key(ec.SECP256R1())
         basic = x509.BasicConstraints(ca=True, path_length=0)
-        certificate = self._sign(name, self._key, (basic, True))
+        usage = x509.KeyUsage(
+            digital_signature=False,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            key_cert_sign=True,
+            crl_sign=True,
+            encipher_only=False,
+            decipher_only=False,
+        )
+        certificate = self._sign(name, self._key, (basic, True), (usage, True))
         self.ca_file = folder / "ca.crt"
         self.ca_file.write_bytes(certificate.public_bytes(Encoding.PEM))
 
@@ -52,10 +63,11 @@ class Authority:
         self,
         common_name: str,
         key: ec.EllipticCurvePrivateKey,
-        extension: tuple[x509.ExtensionType, bool],
+        *extensions: tuple[x509.ExtensionType, bool],
     ) -> x509.Certificate:
+        """With the identifiers that Python asks for from 3.13 on."""
         now = datetime.now(UTC)
-        return (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(_name(common_name))
             .issuer_name(_name(self._name))
@@ -63,9 +75,12 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + timedelta(days=1))
-            .add_extension(extension[0], critical=extension[1])
-            .sign(self._key, hashes.SHA256())
         )
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        subject = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        for extension, critical in (*extensions, (authority, False), (subject, False)):
+            builder = builder.add_extension(extension, critical=critical)
+        return builder.sign(self._key, hashes.SHA256())
 
 
 def _name(common_name: str) -> x509.Name:

@@ -15,7 +15,7 @@ from sqlmodel import text
 
 from cloud.errors import StoreError, StoreUnavailableError
 from cloud.store import verification
-from cloud.store.database import Store, open_existing
+from cloud.store.database import Reader, Store
 from cloud.store.verification import Verified
 from common.errors import ChainError
 from common.revision import revision_hash
@@ -228,7 +228,7 @@ def test_a_folder_that_is_missing_or_a_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="directory"):
         Store(tmp_path)
     with pytest.raises(StoreError, match="no such file"):
-        open_existing(tmp_path / "twin.db")
+        Reader(tmp_path / "twin.db")
     assert list(tmp_path.iterdir()) == []
 
 

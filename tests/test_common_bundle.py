@@ -148,8 +148,8 @@ def graph(inputs: dict[str, int], output: int = 1) -> bytes:
         (graph({"features": 3, "parameters": 2}), r"'features' is float32\[-1, 3\], needed"),
         (graph({"features": 2, "parameters": 1}), r"'parameters' is float32\[-1, 1\], needed"),
         (graph({"features": 2, "parameters": 2}, output=2), r"it gives \(1, 2\)"),
-        (b"", "does not load"),
-        (b"this is no model at all, whatever its name says", "does not load"),
+        (b"", "truncated, damaged or no .tflite"),
+        (b"this is no model at all, whatever its name says", "truncated, damaged or no .tflite"),
     ],
 )
 def test_other_tensors_than_the_contract_wants_are_named(

@@ -300,11 +300,11 @@ def test_a_revision_survives_its_bytes_exactly(parameters: int, data: st.DataObj
     states = 2 * parameters
 
     def numbers(count: int) -> list[float]:
-        return data.draw(st.lists(finite, min_size=count, max_size=count))
+        return data.draw(st.lists(st.floats(-1e30, 1e30), min_size=count, max_size=count))
 
     made = Revision(
         vehicle_id="v",
-        number=data.draw(st.integers(1, 2**53)),
+        number=data.draw(st.integers(1, 10**9)),
         parent_hash="0" * 64,
         base=0,
         bundle="0" * 64,

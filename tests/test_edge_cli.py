@@ -125,7 +125,7 @@ def test_a_missing_configuration_is_one_sentence(tmp_path: Path, command: list[s
     assert found.stdout == ""
     assert found.stderr == (
         f"edge-agent: The configuration {path} cannot be used: "
-        "it cannot be read (No such file or directory).\n"
+        "it cannot be read (No such file or directory). Correct it and start again.\n"
     )
 
 
@@ -293,7 +293,7 @@ def test_a_second_agent_on_the_same_state_is_told_so(alone: Installation) -> Non
 def test_the_status_shows_what_waits_and_what_was_refused(alone: Installation) -> None:
     early = alone.run("status")
     assert early.returncode == 1
-    assert "has the agent run yet?" in early.stderr
+    assert "Has the agent run yet?" in early.stderr
     with live(alone) as agent:
         feed_half_a_trip(agent, alone)
         during = json.loads(alone.run("status", "--json").stdout)

@@ -19,7 +19,7 @@ import pytest
 from common.bundle import Bundle
 from common.messages import SignedRevision, TripSummary, decode
 from edge_agent import finished_trips, kept, outbox
-from edge_agent.errors import StateInUseError, StorageError
+from edge_agent.errors import StateInUseError, StateUnusableError
 from edge_agent.link import Received
 from edge_agent.state import State
 from tests.support_edge import VEHICLE, Rig, aged_bundle, revision_for, signed
@@ -146,14 +146,14 @@ def test_a_second_agent_on_the_same_state_is_refused_and_the_first_drives_on(
     State(path, VEHICLE, BUNDLE_ID).close()
 
 
-def test_a_folder_that_cannot_hold_a_state_is_a_storage_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_hold_a_state_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError):
+    with pytest.raises(StateUnusableError):
         State(tmp_path / "file" / "state.db", VEHICLE, BUNDLE_ID)
     (tmp_path / "state.db").mkdir()
-    with pytest.raises(StorageError):
+    with pytest.raises(StateUnusableError):
         State(tmp_path / "state.db", VEHICLE, BUNDLE_ID)
-    with pytest.raises(StorageError):  # and the lock was let go
+    with pytest.raises(StateUnusableError):  # and the lock was let go
         State(tmp_path / "state.db", VEHICLE, BUNDLE_ID)
 
 

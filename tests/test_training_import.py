@@ -15,7 +15,6 @@ import pytest
 from cloud.training import contract_check, probe
 from cloud.training.candidates import Kind, Target
 from cloud.training.errors import ImportRefusedError, OutputExistsError
-from cloud.training.flatbuffer_check import is_whole
 from cloud.training.flatbuffer_graph import (
     ADD,
     FULLY_CONNECTED,
@@ -28,6 +27,7 @@ from cloud.training.network import Network
 from cloud.training.tflite_writer import write_tflite
 from common.bundle import load_bundle
 from common.errors import BundleError, ModelContractError
+from common.flatbuffer_check import is_whole
 from common.model import VoltageModel
 
 LOG = OpKind(code=73, options=0)

@@ -140,7 +140,7 @@ def spoilt(column: str, row: int, value: Any) -> pd.DataFrame:
         (frame().drop(columns="voltage_v"), "voltage_v", None, "missing"),
         (spoilt("voltage_v", 40, None), "voltage_v", 41, "empty cell or NaN"),
         (spoilt("load_kg", 3, "heavy"), "load_kg", 4, "'heavy'"),
-        (spoilt("load_kg", 3, "inf"), "load_kg", 4, "no finite number"),
+        (spoilt("load_kg", 3, "inf"), "load_kg", 4, "no number to train on"),
         (spoilt("trip_id", 7, None), "trip_id", 8, "empty"),
         (frame(1, 1, 5), None, None, "5 rows are too few"),
         (frame()[:0], None, None, "0 rows are too few"),

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.pool import NullPool
 from sqlmodel import Session, SQLModel
 
 from cloud.errors import StoreError, StoreUnavailableError
@@ -65,11 +66,47 @@ class Store:
         self._reader.dispose()
 
 
-def open_existing(path: Path) -> Store:
-    """Open a database that must exist. Raises StoreError."""
-    if not path.exists():
-        raise StoreError(path, "there is no such file", "Give the [store] path of the service.")
-    return Store(path)
+class Reader:
+    """Sessions that read a database which must exist; nothing is written, not even beside it."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises StoreError."""
+        if not path.exists():
+            raise StoreError(path, "there is no such file", "Give the [store] path of the service.")
+        _check_file(path)
+        self._engine = _reading_engine(path)
+        try:
+            with self._engine.begin() as connection:
+                tables = connection.scalars(text("SELECT name FROM sqlite_master"))
+                _check_version(connection, set(tables), path)
+        except DatabaseError as error:
+            self.close()
+            raise StoreError(path, str(error.orig), "Free it, or restore a backup.") from error
+        except StoreError:
+            self.close()
+            raise
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A consistent view. Raises StoreUnavailableError when the database itself fails."""
+        with _translated(), _session(self._engine) as session:
+            yield session
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._engine.dispose()
+
+
+def _reading_engine(path: Path) -> Engine:
+    """Without a log beside it the file is all there is, and a reader needs no right to write."""
+    log = path.with_name(path.name + "-wal")
+    mode = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
+    uri = f"{path.resolve().as_uri()}?{mode}"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, check_same_thread=False)
+
+    return create_engine("sqlite://", creator=connect, poolclass=NullPool)
 
 
 def _session(engine: Engine) -> Session:

@@ -5,6 +5,7 @@ Must never leave half a bundle, and never touch what stood at the destination be
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from cloud.training.errors import OutputExistsError
+from cloud.training.errors import OutputExistsError, OutputNotWritableError
 from common.bundle import MANIFEST_FILE, MODEL_FILE, Bundle, load_bundle
 from common.errors import BundleError
 from common.manifest import Manifest, decode_manifest, encode_manifest
@@ -25,9 +26,20 @@ def in_memory(manifest: Manifest, model: bytes, where: Path) -> Bundle:
 
 
 def require_writable(out: Path) -> None:
-    """Refuse early what `write_bundle` would refuse after the work. Raises OutputExistsError."""
-    if out.exists() and _sha256_at(out) is None:
-        raise OutputExistsError(out)
+    """Refuse early what `write_bundle` would refuse after the work.
+
+    Raises OutputExistsError, OutputNotWritableError.
+    """
+    try:
+        if out.exists() and _sha256_at(out) is None:
+            raise OutputExistsError(out)
+        above = next(folder for folder in out.absolute().parents if folder.exists())
+    except OSError as error:
+        raise OutputNotWritableError(out, error) from error
+    if not above.is_dir():
+        raise OutputNotWritableError(out, NotADirectoryError(errno.ENOTDIR, f"{above} is a file"))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OutputNotWritableError(out, PermissionError(errno.EACCES, f"no right in {above}"))
 
 
 def write_bundle(
@@ -35,8 +47,9 @@ def write_bundle(
 ) -> Bundle:
     """Write the folder `out` by a rename and read it back; `extra` are further files by name.
 
-    The very same bundle at `out` is left as it is. Raises OutputExistsError when something else
-    stands there, BundleError when the manifest does not keep its own rules.
+    The very same bundle at `out` is left as it is. Raises OutputNotWritableError,
+    OutputExistsError when something else stands there, BundleError when the manifest does not keep
+    its own rules.
     """
     raw = encode_manifest(manifest)
     decode_manifest(raw, out)
@@ -44,15 +57,22 @@ def write_bundle(
         if _sha256_at(out) != hashlib.sha256(raw).hexdigest():
             raise OutputExistsError(out)
         return load_bundle(out)
+    try:
+        _write_folder(out, {MODEL_FILE: model, MANIFEST_FILE: raw, **(extra or {})})
+    except OSError as error:
+        raise OutputNotWritableError(out, error) from error
+    return load_bundle(out)
+
+
+def _write_folder(out: Path, files: Mapping[str, bytes]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
     try:
-        _fill(partial, {MODEL_FILE: model, MANIFEST_FILE: raw, **(extra or {})})
+        _fill(partial, files)
         partial.chmod(0o755)  # mkdtemp gives 0700, which a service under another user cannot read
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return load_bundle(out)
 
 
 def _fill(folder: Path, files: Mapping[str, bytes]) -> None:

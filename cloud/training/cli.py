@@ -58,6 +58,7 @@ ProcessNoise = Annotated[
 RateProcessNoise = Annotated[
     list[str], typer.Option("--rate-process-noise", help="NAME=VARIANCE of the rate per unit.")
 ]
+MAX_SEED = 2**32 - 2
 Bounds = Annotated[
     list[str], typer.Option("--bounds", help="NAME=LOW:HIGH, where a parameter must stay.")
 ]
@@ -81,7 +82,9 @@ def train(  # noqa: PLR0913 - each option is one argument
         list[str], typer.Option(help="NAME=SIGNAL:TAU_S, a feature computed on the way.")
     ] = [],  # noqa: B006 - typer copies it
     hidden: Annotated[str, typer.Option(help="Units of the hidden layers: 8,8.")] = "8,8",
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same model.")
+    ] = 0,
     noise_std: Annotated[float, typer.Option(min=0.0, help="Measurement noise, V.")] = 0.01,
     threshold: Annotated[float, typer.Option(min=0.0, help="Error that is a breach, V.")] = 0.05,
     cutoff_voltage: Annotated[
@@ -153,7 +156,9 @@ def train(  # noqa: PLR0913 - each option is one argument
 def sensitivity(  # noqa: PLR0913 - each option is one argument
     bundle: Annotated[Path, typer.Argument(help="Bundle folder that `twin-cloud train` wrote.")],
     samples: Samples = 1024,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same indices.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same indices.")
+    ] = 0,
     select: Select = 2,
     parameters: Parameters = "",
     out: Annotated[

@@ -81,6 +81,17 @@ class OutputExistsError(TrainingError):
         )
 
 
+class OutputNotWritableError(TrainingError):
+    """The operating system refuses to write the bundle."""
+
+    def __init__(self, path: object, cause: OSError) -> None:
+        self.path = path
+        super().__init__(
+            f"The bundle cannot be written to {path} ({cause.strerror or cause}): free some space, "
+            "or give --out in a folder where you may write."
+        )
+
+
 class ImportRefusedError(TrainingError):
     """A foreign model does not keep the contract."""
 

@@ -15,9 +15,9 @@ import msgspec
 from cloud.training import probe
 from cloud.training.bundle_writer import require_writable, write_bundle
 from cloud.training.errors import ImportRefusedError
-from cloud.training.flatbuffer_check import is_whole
 from common.bundle import Bundle
 from common.errors import BundleError, ModelContractError
+from common.flatbuffer_check import is_whole
 from common.manifest import Manifest, decode_manifest
 
 
@@ -39,7 +39,7 @@ def _manifest(path: Path, model: bytes, model_path: Path) -> Manifest:
     raw = _read(path, "Give the path of a manifest.json.")
     try:
         content = msgspec.json.decode(raw, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         problem = f"it is no JSON object ({error})"
         raise BundleError(path, problem, "Correct the manifest.") from error
     found = hashlib.sha256(model).hexdigest()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from cloud.training.errors import OptionError
 from cloud.training.table import TripChoice
-from common.manifest import MovingAverage
+from common.manifest import LARGEST, MovingAverage
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -81,6 +80,6 @@ def _number(option: str, text: str) -> float:
         number = float(text)
     except ValueError as error:
         raise OptionError(option, f"{text!r} is no number", "Write NAME=NUMBER.") from error
-    if not math.isfinite(number):
-        raise OptionError(option, f"{text!r} is not finite", "Write a finite number.")
+    if not abs(number) <= LARGEST:
+        raise OptionError(option, f"{text!r} is no number to work with", "Write a finite number.")
     return number

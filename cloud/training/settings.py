@@ -10,7 +10,7 @@ from cloud.training.errors import OptionError
 from cloud.training.selection import Choice
 from cloud.training.sensitivity import SobolSettings
 from cloud.training.table import TableColumns, TripChoice
-from common.manifest import MovingAverage
+from common.manifest import LARGEST, MAX_NAME, MovingAverage
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,21 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
             raise OptionError("hidden", f"{self.hidden} has no units", "Give sizes such as 8,8.")
+        _require_volts("noise-std", self.noise_std_v)
+        _require_volts("threshold", self.error_threshold_v)
+        cutoff_v = self.cutoff_voltage_v
+        if cutoff_v is not None and not abs(cutoff_v) <= LARGEST:
+            raise OptionError("cutoff-voltage", f"{cutoff_v:g} V makes no sense", "Give volts.")
+        if not 0 < len(self.name) <= MAX_NAME:
+            raise OptionError("name", "it is empty or too long", f"1 to {MAX_NAME} characters.")
 
     @property
     def columns(self) -> TableColumns:
         """The columns that the table must have for this model."""
         features = tuple(dict.fromkeys([*self.features, *self.moving_averages]))
         return TableColumns(features, self.target, self.moving_averages)
+
+
+def _require_volts(option: str, volts: float) -> None:
+    if not 0 < volts <= LARGEST:  # also NaN
+        raise OptionError(option, f"{volts:g} V makes no sense", "Give a number above 0.")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cloud.training.errors import TableError
+from cloud.training.errors import OptionError, TableError
 from common.manifest import MovingAverage
 
 FloatArray = npt.NDArray[np.float64]
@@ -25,6 +25,7 @@ VEHICLE: Final = "vehicle_id"
 TRIP: Final = "trip_id"
 TIME: Final = "time_s"
 MIN_ROWS: Final = 20
+LARGEST_NUMBER: Final = 1e15  # of any unit; far below where float32 squares overflow
 PARQUET_SUFFIXES: Final = (".parquet", ".pq")
 CSV_SUFFIXES: Final = (".csv", ".csv.gz")
 
@@ -84,6 +85,9 @@ def read_trips(path: Path, columns: TableColumns, choice: TripChoice) -> TripTab
     `vehicle_id` and `trip_id` are optional (one vehicle, one trip); `time_s` is needed for moving
     averages only. Rows that are not chosen are not checked.
     """
+    for name in (*columns.signals, columns.target):
+        if name in {VEHICLE, TRIP}:
+            raise OptionError("features", f"{name} tells rows apart", "Name measured columns only.")
     frame = _chosen(_read(path, columns), path, choice)
     if len(frame) < MIN_ROWS:
         remedy = f"Give at least {MIN_ROWS} rows, or choose more trips with --trips."
@@ -194,11 +198,11 @@ def _numbers(column: Any, path: Path) -> FloatArray:
     numbers: FloatArray = pd.to_numeric(column, errors="coerce").to_numpy(
         dtype=np.float64, na_value=np.nan
     )
-    bad = ~np.isfinite(numbers)
+    bad = ~(np.abs(numbers) <= LARGEST_NUMBER)  # also NaN
     if bad.any():
         at = int(bad.argmax())
         value = column.iloc[at]
-        what = "an empty cell or NaN" if pd.isna(value) else f"{value!r}, which is no finite number"
+        what = "an empty cell or NaN" if pd.isna(value) else f"{value!r}, no number to train on"
         raise TableError(
             path.name,
             f"it holds {what} (bad cells in this column: {int(bad.sum())})",
