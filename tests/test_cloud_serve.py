@@ -447,3 +447,25 @@ def _undisturbed(fleet: Fleet, place: Place) -> list[tuple[str, int, str]]:
     ]
     inside.store.close()
     return found
+
+
+def test_a_worker_that_fails_is_not_ready_until_a_turn_succeeds(
+    mosquitto: PrivateBroker, place: Place, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = start(place.config(mosquitto.port))
+    wait_connected(service)
+    broken = threading.Event()
+    broken.set()
+    real = service.worker.turn
+
+    def turn() -> None:
+        if broken.is_set():
+            raise OverflowError(34, "Numerical result out of range")
+        real()
+
+    monkeypatch.setattr(service.worker, "turn", turn)
+    service.worker.wake()
+    eventually(lambda: service.checks()["worker"]() is not None, what="the trouble")
+    assert "Numerical result out of range" in str(service.checks()["worker"]())
+    broken.clear()
+    eventually(lambda: service.checks()["worker"]() is None, what="its end")

@@ -179,3 +179,20 @@ def test_noise_does_not_count_as_travel() -> None:
     share = np.linspace(0.0, 1.0, 1000)
     rows = chosen_rows(4.0 - 2.0 * (share > 0.95) * (share - 0.95) / 0.05 + noise, 50)
     assert (rows >= 945).sum() >= 10
+
+
+def test_one_odometer_that_ran_ahead_costs_three_samples_not_the_rest_of_the_trip(
+    bundle: Bundle,
+) -> None:
+    good = list(drive(bundle))
+    glitch = replace(good[30], odometer=900_000.0, time_s=good[30].time_s - 1.0)
+    _, found, refused = followed(bundle, [*good[:30], glitch, *good[30:]])
+    assert (refused, found.samples) == (3, len(good) + 1 - 3)
+    assert found.odometer_end == good[-1].odometer
+
+
+def test_an_odometer_before_the_trips_start_is_never_believed(bundle: Bundle) -> None:
+    good = list(drive(bundle))
+    behind = [replace(sample, odometer=1.0) for sample in good[30:]]
+    _, found, refused = followed(bundle, [*good[:30], *behind])
+    assert (refused, found.odometer_end) == (len(behind), good[29].odometer)
