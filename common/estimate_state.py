@@ -20,9 +20,10 @@ MIN_TRIPS: Final = 3
 # Posterior relative to prior standard deviation: half of it is known, above 0.7 is learned anew.
 KNOWN_BELOW_STD: Final = 0.5
 LEARNING_ABOVE_STD: Final = 0.7
-# A consistent filter has NIS/point about 1; beyond 4 its covariance claims twice what it knows.
-DOUBTFUL_ABOVE_NIS: Final = 4.0
-TRUSTED_BELOW_NIS: Final = 2.0
+# The error that the last calibration left on its own trip, in thresholds. (Its NIS says nothing
+# here: a breach is a surprise by selection.)
+DOUBTFUL_ABOVE_ERROR: Final = 1.0
+TRUSTED_BELOW_ERROR: Final = 0.8
 # Breaches in a row that brought no usable revision.
 DOUBTFUL_FROM_FAILURES: Final = 3
 STALE_AFTER_S: Final = 30 * 86400.0
@@ -34,15 +35,15 @@ class Evidence:
     """What is known about an estimate.
 
     `relative_std` is the posterior's standard deviation over the prior's (1: nothing learned);
-    `nis_per_point` of the newest calibration, None before the first; `failures` counts the breaches
-    since the estimate's own that were declined or whose revision the vehicle refused;
-    `last_trip_age_s` is None before the first trip.
+    `error_left` is the error after the newest calibration on its own trip over the threshold, None
+    before the first; `failures` counts the breaches since the estimate's own that were declined or
+    whose revision the vehicle refused; `last_trip_age_s` is None before the first trip.
     """
 
     trips: int
     calibrations: int
     relative_std: float
-    nis_per_point: float | None = None
+    error_left: float | None = None
     failures: int = 0
     last_trip_age_s: float | None = None
 
@@ -91,12 +92,12 @@ def _learning_reason(previous: State, evidence: Evidence) -> str | None:
 def _doubt_reason(previous: State, evidence: Evidence) -> str | None:
     if evidence.failures >= DOUBTFUL_FROM_FAILURES:
         return f"{evidence.failures} breaches in a row brought no usable revision"
-    limit = TRUSTED_BELOW_NIS if previous == "doubtful" else DOUBTFUL_ABOVE_NIS
-    if evidence.nis_per_point is None or evidence.nis_per_point <= limit:
+    limit = TRUSTED_BELOW_ERROR if previous == "doubtful" else DOUBTFUL_ABOVE_ERROR
+    if evidence.error_left is None or evidence.error_left <= limit:
         return None
     return (
-        f"the last calibration was surprised: NIS {evidence.nis_per_point:.1f} per point, "
-        "about 1 was expected"
+        f"the last calibration could not explain its own trip: {evidence.error_left:.2f} of the "
+        f"threshold were left, {limit:g} are trusted"
     )
 
 

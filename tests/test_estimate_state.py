@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from common.estimate_state import Evidence, State, judge, relative_std
 
-GOOD = Evidence(
-    trips=20, calibrations=5, relative_std=0.2, nis_per_point=1.0, last_trip_age_s=3600.0
-)
+GOOD = Evidence(trips=20, calibrations=5, relative_std=0.2, error_left=0.3, last_trip_age_s=3600.0)
 DAY = 86400.0
 STATES: tuple[State, ...] = ("learning", "known", "stale", "doubtful")
 
@@ -22,21 +20,21 @@ STATES: tuple[State, ...] = ("learning", "known", "stale", "doubtful")
     ("previous", "evidence", "state"),
     [
         ("learning", GOOD, "known"),
-        ("learning", replace(GOOD, calibrations=0, nis_per_point=None), "learning"),
+        ("learning", replace(GOOD, calibrations=0, error_left=None), "learning"),
         ("learning", replace(GOOD, trips=2), "learning"),
         ("learning", replace(GOOD, relative_std=0.6), "learning"),
         ("known", replace(GOOD, relative_std=0.6), "known"),
         ("known", replace(GOOD, relative_std=0.8), "learning"),
-        ("known", replace(GOOD, nis_per_point=3.0), "known"),
-        ("known", replace(GOOD, nis_per_point=5.0), "doubtful"),
-        ("doubtful", replace(GOOD, nis_per_point=3.0), "doubtful"),
-        ("doubtful", replace(GOOD, nis_per_point=1.9), "known"),
+        ("known", replace(GOOD, error_left=0.9), "known"),
+        ("known", replace(GOOD, error_left=1.1), "doubtful"),
+        ("doubtful", replace(GOOD, error_left=0.9), "doubtful"),
+        ("doubtful", replace(GOOD, error_left=0.79), "known"),
         ("known", replace(GOOD, failures=3), "doubtful"),
         ("known", replace(GOOD, last_trip_age_s=20 * DAY), "known"),
         ("known", replace(GOOD, last_trip_age_s=31 * DAY), "stale"),
         ("stale", replace(GOOD, last_trip_age_s=20 * DAY), "stale"),
         ("stale", replace(GOOD, last_trip_age_s=DAY), "known"),
-        ("known", replace(GOOD, nis_per_point=5.0, last_trip_age_s=31 * DAY), "doubtful"),
+        ("known", replace(GOOD, error_left=1.1, last_trip_age_s=31 * DAY), "doubtful"),
         ("known", replace(GOOD, last_trip_age_s=None), "known"),
     ],
 )
@@ -51,7 +49,7 @@ EVIDENCE = st.builds(
     trips=st.integers(0, 10),
     calibrations=st.integers(0, 5),
     relative_std=st.floats(0.0, 2.0),
-    nis_per_point=st.none() | st.floats(0.0, 10.0),
+    error_left=st.none() | st.floats(0.0, 3.0),
     failures=st.integers(0, 5),
     last_trip_age_s=st.none() | st.floats(0.0, 60 * DAY),
 )

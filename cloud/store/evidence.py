@@ -30,7 +30,7 @@ def gather(vehicle: Vehicle, standing: Revision | None, manifest: Manifest, now:
         trips=vehicle.trips,
         calibrations=vehicle.calibrations if standing else 0,
         relative_std=relative_std(estimate.covariance, prior_stds),
-        nis_per_point=cause.nis / max(cause.points, 1) if cause else None,
+        error_left=cause.error_after_v / manifest.error_threshold_v if cause else None,
         failures=vehicle.failures,
         last_trip_age_s=max(now - vehicle.last_trip_at, 0.0) if vehicle.last_trip_at else None,
     )
