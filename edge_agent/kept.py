@@ -83,6 +83,16 @@ def read_parameters(db: sqlite3.Connection, slot: str) -> SignedRevision | None:
         return None
 
 
+def has_parameters(db: sqlite3.Connection) -> bool:
+    """Whether the slot `current` holds anything, readable or not."""
+    return db.execute("SELECT 1 FROM parameters WHERE slot = 'current'").fetchone() is not None
+
+
+def forget_parameters(db: sqlite3.Connection) -> None:
+    """Empty every slot."""
+    db.execute("DELETE FROM parameters")
+
+
 def write_parameters(db: sqlite3.Connection, slot: str, signed: bytes) -> None:
     """Put a signed revision in a slot."""
     db.execute("INSERT OR REPLACE INTO parameters VALUES (?, ?)", (slot, signed))

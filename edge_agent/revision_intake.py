@@ -14,6 +14,7 @@ from common.messages import SignedRevision, decode, encode
 from common.model import VoltageModel
 from edge_agent import kept, outbox
 from edge_agent.decisions import Identity, KeptTrace, Verdict, authenticate, judge
+from edge_agent.errors import StorageError
 from edge_agent.reports import acknowledgement
 from edge_agent.state import State
 from edge_agent.trip_monitor import Twin
@@ -22,14 +23,27 @@ log = logging.getLogger(__name__)
 
 
 def restore_twin(state: State, who: Identity, model: VoltageModel) -> Twin:
-    """The last applied revision when it still stands every check, else the nominal parameters."""
+    """The last applied revision when it still stands every check, else the nominal parameters.
+
+    What does not is forgotten, with the number judged last: so the cloud's newest is taken again.
+    """
     signed = kept.read_parameters(state.connection, "current")
     if signed is not None:
         found = authenticate(signed, who)
         if found.applied and found.revision is not None:
             return twin_of(found, who, model)
         log.error("stored_revision_refused reason=%s detail=%s", found.reason, found.detail)
+    if kept.has_parameters(state.connection):
+        _forget(state)
     return Twin(who.manifest, model, calibration.prior(who.manifest), 0, Settings())
+
+
+def _forget(state: State) -> None:
+    try:
+        with state.transaction() as db:
+            kept.forget_parameters(db)
+    except StorageError as error:
+        log.warning("stored_revision_not_forgotten error=%s", error)
 
 
 def twin_of(verdict: Verdict, who: Identity, model: VoltageModel) -> Twin:
