@@ -94,14 +94,16 @@ def _measure(repeats: int) -> list[Row]:
 
     two, four = cases(manifest), cases(with_rates)
     ours, once = Settings(), Settings(passes=1)
-    few = max(repeats // 5, 1)
-    return [
-        _time("ours, 4 passes", _ours(model, manifest, ours), two, repeats),
-        _time("ours, 4 passes, rates too", _ours(model, with_rates, ours), four, repeats),
-        _time("ours, 1 pass", _ours(model, manifest, once), two, repeats),
-        _time("filterpy UKF, 1 sweep", _filterpy(model, manifest, 1), two, repeats),
-        _time(f"published, {SWEEPS} sweeps", _filterpy(model, manifest, SWEEPS), two, few),
-    ]
+    return _time(
+        [
+            ("ours, 4 passes", _ours(model, manifest, ours), two),
+            ("ours, 4 passes, rates too", _ours(model, with_rates, ours), four),
+            ("ours, 1 pass", _ours(model, manifest, once), two),
+            ("filterpy UKF, 1 sweep", _filterpy(model, manifest, 1), two),
+            (f"published, {SWEEPS} sweeps", _filterpy(model, manifest, SWEEPS), two),
+        ],
+        repeats,
+    )
 
 
 def _two_states(manifest: Manifest) -> Manifest:
@@ -149,17 +151,27 @@ def _filterpy(model: VoltageModel, manifest: Manifest, sweeps: int) -> Method:
     return run
 
 
-def _time(name: str, method: Method, cases: Sequence[Case], repeats: int) -> Row:
-    method(cases[0])
-    taken, errors = [], []
-    for _ in range(repeats):
-        for case in cases:
-            started = time.perf_counter()
-            errors.append(method(case))
-            taken.append(1000 * (time.perf_counter() - started))
-    return Row(
-        name, statistics.median(taken), float(np.quantile(taken, 0.9)), statistics.fmean(errors)
-    )
+def _time(methods: Sequence[tuple[str, Method, Sequence[Case]]], repeats: int) -> list[Row]:
+    """In turns, so that a processor that changes its pace does so for all of them."""
+    taken: list[list[float]] = [[] for _ in methods]
+    errors: list[list[float]] = [[] for _ in methods]
+    for repeat in range(repeats + 1):
+        for number, (_, method, cases) in enumerate(methods):
+            for case in cases:
+                started = time.perf_counter()
+                error = method(case)
+                if repeat:  # the first round warms up
+                    taken[number].append(1000 * (time.perf_counter() - started))
+                    errors[number].append(error)
+    return [
+        Row(
+            name,
+            statistics.median(taken[number]),
+            float(np.quantile(taken[number], 0.9)),
+            statistics.fmean(errors[number]),
+        )
+        for number, (name, _, _) in enumerate(methods)
+    ]
 
 
 def _print(rows: Sequence[Row]) -> None:

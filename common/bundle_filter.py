@@ -20,7 +20,7 @@ from common.trace import TraceArrays
 
 FloatArray = npt.NDArray[np.float64]
 
-SETTLED = 0.05  # posterior standard deviations between passes; below it another brings nothing
+SETTLED = 0.2  # posterior standard deviations between passes; below it another brings nothing
 
 
 @dataclass(frozen=True)

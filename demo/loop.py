@@ -6,8 +6,8 @@ Must never shortcut the wire: vehicles and cloud speak MQTT through the broker a
 from __future__ import annotations
 
 import logging
+import math
 import re
-import resource
 import socket
 import subprocess
 import sys
@@ -41,7 +41,8 @@ class ServiceFailedError(TwinError):
 class LoopRun:
     """What a run left behind: the database, the outcomes, and how long and how big it was.
 
-    `agents_peak_mb` is this process, `cloud_peak_mb` the largest child (the cloud service).
+    `agents_peak_mb` is this process (training and all agents), `cloud_peak_mb` the cloud service;
+    not a number where the system does not tell.
     """
 
     database: Path
@@ -58,6 +59,7 @@ class Stage:
 
     broker: PrivateBroker
     api: str
+    service_pid: int
     public_key: Path
     database: Path
 
@@ -72,19 +74,19 @@ def stage(bundle: Path, folder: Path) -> Iterator[Stage]:
         broker = stack.enter_context(PrivateBroker(folder=folder / "broker"))
         config = folder / "twin-cloud.toml"
         config.write_text(_cloud_config(bundle, private, broker, free_port()))
-        api = stack.enter_context(cloud_service(config, folder / "cloud.log"))
-        yield Stage(broker, api, public, folder / "cloud.db")
+        api, pid = stack.enter_context(cloud_service(config, folder / "cloud.log"))
+        yield Stage(broker, api, pid, public, folder / "cloud.db")
 
 
 @contextmanager
-def cloud_service(config: Path, log: Path) -> Iterator[str]:
-    """`twin-cloud serve` as a process of its own; yields the API's address once it is ready."""
+def cloud_service(config: Path, log: Path) -> Iterator[tuple[str, int]]:
+    """`twin-cloud serve` as a process of its own; the API's address, once ready, and its pid."""
     with log.open("ab") as file:
         start = file.tell()
         command = [sys.executable, "-m", "cloud", "serve", "--config", str(config)]
         process = subprocess.Popen(command, stdout=file, stderr=file)
     try:
-        yield wait_ready(process, log, start)
+        yield wait_ready(process, log, start), process.pid
     finally:
         process.terminate()
         try:
@@ -144,8 +146,8 @@ def run_loop(
         outcomes=outcomes,
         seconds=time.monotonic() - started,
         broker=on_stage.broker.kind,
-        agents_peak_mb=_peak_mb(resource.RUSAGE_SELF),
-        cloud_peak_mb=0.0,
+        agents_peak_mb=_peak_mb("self"),
+        cloud_peak_mb=_peak_mb(on_stage.service_pid),
     )
 
 
@@ -165,11 +167,6 @@ def agent_config(vehicle_id: str, bundle: Path, on_stage: Stage, folder: Path) -
     )
 
 
-def children_peak_mb() -> float:
-    """Peak memory of the largest process that was started and has ended."""
-    return _peak_mb(resource.RUSAGE_CHILDREN)
-
-
 def free_port() -> int:
     """A port that was free a moment ago."""
     with socket.socket() as probe:
@@ -178,9 +175,14 @@ def free_port() -> int:
         return port
 
 
-def _peak_mb(who: int) -> float:
-    peak = resource.getrusage(who).ru_maxrss
-    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+def _peak_mb(process: int | str) -> float:
+    """Peak resident memory; `getrusage` would count what a child had before its exec."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    except OSError:
+        return math.nan
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) / 1024 if found else math.nan
 
 
 def _cloud_config(bundle: Path, private: Path, broker: PrivateBroker, port: int) -> str:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -23,7 +23,7 @@ from common.bundle import Bundle
 from common.errors import TwinError
 from demo.evaluate import Evaluator, streaming_bytes
 from demo.history import read_history
-from demo.loop import LoopRun, Stage, agents_log, children_peak_mb, run_loop, stage
+from demo.loop import LoopRun, Stage, agents_log, run_loop, stage
 from demo.report import write_report
 from demo.results import RunResults, TripRow
 from demo.summary import figures, table
@@ -116,7 +116,6 @@ def run_and_report(
             narrator.say(f"still running: {on_stage.api}/api/v1/docs (Ctrl-C ends it)")
             _wait_for_interrupt()
             return results
-    run = replace(run, cloud_peak_mb=children_peak_mb())
     return _report(vehicles, bundle, run, out, story, narrator)
 
 

@@ -83,7 +83,8 @@ def table(values: dict[str, object]) -> dict[str, str]:
             f"{v['health_error_at_end_points']:.2f} points"
         )
     rows["time of the loop"] = f"{v['loop_seconds']:.1f} s"
-    rows["peak memory, agents / cloud"] = f"{v['agents_peak_mb']:.0f} / {v['cloud_peak_mb']:.0f} MB"
+    peaks = f"{v['agents_peak_mb']:.0f} / {v['cloud_peak_mb']:.0f} MB"
+    rows["peak memory, demonstration / cloud"] = peaks
     return rows
 
 
