@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -26,6 +25,8 @@ from edge_agent.errors import RefusedSampleError, StorageError
 from edge_agent.finished_trips import FinishedTrips
 from edge_agent.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
 from edge_agent.offers import Offers
+from edge_agent.refusals import Refusals
+from edge_agent.run_statistics import Statistics
 from edge_agent.samples import Sample, header_problem
 from edge_agent.sources import BadRow, Item
 from edge_agent.state import State
@@ -34,20 +35,7 @@ from edge_agent.trip_monitor import TripMonitor
 
 log = logging.getLogger(__name__)
 
-KEPT_LATENCIES = 10_000
 OFFER_INTERVAL_S = 1.0  # how often a receipt that does not come is looked for
-
-
-@dataclass
-class Statistics:
-    """What a runner reports; nothing depends on it. Latency: breach on disk to revision applied."""
-
-    trips: int = 0
-    passed_over: int = 0
-    breaches: int = 0
-    applied: int = 0
-    refused: int = 0
-    apply_latencies_s: list[float] = field(default_factory=list)
 
 
 class Agent:
@@ -69,6 +57,7 @@ class Agent:
         self._is_outage_told = False
         self.twin = revision_intake.restore_twin(state, self.identity, VoltageModel(bundle))
         self._state, self._link, self._limits, self._clock = state, link, limits, clock
+        self._refusals = Refusals(state, vehicle_id, clock)
         bounds = outbox.Bounds(limits.outbox_messages, limits.outbox_bytes)
         self._finished = FinishedTrips(state, self.identity, bounds)
         self._offers = Offers(limits.receipt_timeout_s)
@@ -85,12 +74,14 @@ class Agent:
         try:
             self._take(item)
         except (StorageError, sqlite3.Error) as error:
-            self._tell_trouble(error)
+            self._refusals.trouble(error)
 
     def _take(self, item: Item) -> None:
         problem = item.reason if isinstance(item, BadRow) else header_problem(item)
         if isinstance(item, BadRow) or problem is not None:
-            self._refuse_sample(item, str(problem))
+            if self._monitor is not None:
+                self._monitor.refused += 1
+            self._refusals.sample(item, str(problem))
             return
         found = self._step(item)
         if found.ends_running_trip:
@@ -121,7 +112,7 @@ class Agent:
         if monitor is None:
             return
         if monitor.samples < self._limits.min_trip_samples:
-            self._count("short_trips")
+            self._refusals.count("short_trips")
             return
         self._finished.add(monitor.finish(partial=partial))
         self._save_trips()
@@ -135,7 +126,7 @@ class Agent:
         try:
             self._monitor.add(sample)
         except RefusedSampleError as error:
-            self._refuse("sample", error.problem, repr(sample).encode())
+            self._refusals.sample(sample, error.problem)
 
     def _begin_trip(self, trip_id: str, sample: Sample) -> None:
         """A trip that was reported before (a replay after a restart) is counted and passed over."""
@@ -143,7 +134,7 @@ class Agent:
             self._skipping = trip_id
             self.statistics.passed_over += 1
             log.info("trip_passed_over vehicle=%s trip=%s", self.identity.vehicle_id, trip_id)
-            self._count("trips_passed_over")
+            self._refusals.count("trips_passed_over")
         else:
             self._monitor = TripMonitor(trip_id, sample, self.twin, self._limits.trace_points)
 
@@ -152,7 +143,7 @@ class Agent:
         try:
             return kept.is_finished(self._state.connection, trip_id)
         except sqlite3.Error as error:
-            self._tell_trouble(error)
+            self._refusals.trouble(error)
             return False
 
     def _step(self, sample: Sample) -> TripStep:
@@ -182,7 +173,7 @@ class Agent:
         try:
             self._poll(timeout_s)
         except (StorageError, sqlite3.Error) as error:
-            self._tell_trouble(error)
+            self._refusals.trouble(error)
 
     def _poll(self, timeout_s: float) -> None:
         event = self._link.next_event(timeout_s)
@@ -252,7 +243,7 @@ class Agent:
         try:
             self._offers.offer(self._state.connection, self._link.publish, now)
         except sqlite3.Error as error:
-            self._tell_trouble(error)
+            self._refusals.trouble(error)
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -285,7 +276,7 @@ class Agent:
             elif vehicle_id == self.identity.vehicle_id and kind == "parameters":
                 self._take_revision(payload)
         except ContractError as error:
-            self._refuse("message", str(error), payload)
+            self._refusals.message(str(error), payload)
         except StorageError as error:
             log.warning("message_not_stored vehicle=%s error=%s", self.identity.vehicle_id, error)
 
@@ -305,7 +296,7 @@ class Agent:
         if verdict is None:
             return
         if not verdict.applied:
-            self._refuse("message", f"{verdict.reason}: {verdict.detail}", payload)
+            self._refusals.message(f"{verdict.reason}: {verdict.detail}", payload)
         revision_intake.record(verdict, payload, self._state, self.identity, self._clock.unix())
         self._note(verdict)
         if verdict.applied:
@@ -319,37 +310,9 @@ class Agent:
         cause = verdict.revision.cause.message_id if verdict.revision else ""
         kept_at = self._kept_at.pop(cause, None)
         if verdict.applied and kept_at is not None:
-            self.statistics.apply_latencies_s.append(self._clock.monotonic() - kept_at)
-            del self.statistics.apply_latencies_s[:-KEPT_LATENCIES]
+            self.statistics.add_latency(self._clock.monotonic() - kept_at)
         log.info(
             "revision_judged vehicle=%s revision=%s verdict=%s detail=%r",
             *(self.identity.vehicle_id, verdict.revision and verdict.revision.number),
             *(verdict.reason or "applied", verdict.detail),
         )
-
-    # ---- what is refused ----------------------------------------------------------------------
-
-    def _refuse_sample(self, item: Item, reason: str) -> None:
-        if self._monitor is not None:
-            self._monitor.refused += 1
-        text = item.text if isinstance(item, BadRow) else repr(item)
-        self._refuse("sample", reason, text.encode(errors="backslashreplace"))
-
-    def _refuse(self, kind: str, reason: str, payload: bytes) -> None:
-        log.warning("refused_%s vehicle=%s reason=%r", kind, self.identity.vehicle_id, reason)
-        try:
-            with self._state.transaction() as db:
-                kept.refuse(db, kept.Refusal(self._clock.unix(), kind, reason, payload))
-        except StorageError as error:
-            log.warning("refusal_not_kept error=%s", error)
-
-    def _tell_trouble(self, error: Exception) -> None:
-        """The loop goes on: the next item, the next second try again."""
-        log.warning("storage_trouble vehicle=%s error=%r", self.identity.vehicle_id, str(error))
-
-    def _count(self, name: str) -> None:
-        try:
-            with self._state.transaction() as db:
-                kept.count(db, name)
-        except StorageError as error:
-            log.warning("count_not_kept name=%s error=%s", name, error)

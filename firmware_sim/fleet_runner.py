@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from edge_agent.agent import Agent, Statistics
+from edge_agent.agent import Agent
 from edge_agent.config import Config
+from edge_agent.run_statistics import Statistics
 from edge_agent.service import (
     POLL_EVERY_SAMPLES,
     finish_trip,

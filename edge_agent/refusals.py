@@ -1,0 +1,52 @@
+"""Count, log and keep what was not believed, and say when the disk gives trouble.
+
+Must never raise: what cannot be kept is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from edge_agent import kept
+from edge_agent.clock import Clock
+from edge_agent.errors import StorageError
+from edge_agent.sources import BadRow, Item
+from edge_agent.state import State
+
+log = logging.getLogger("edge_agent.agent")
+
+
+class Refusals:
+    """Of one vehicle, into its state."""
+
+    def __init__(self, state: State, vehicle_id: str, clock: Clock) -> None:
+        self._state, self._vehicle_id, self._clock = state, vehicle_id, clock
+
+    def sample(self, item: Item, reason: str) -> None:
+        """A sample or a row that is none."""
+        text = item.text if isinstance(item, BadRow) else repr(item)
+        self._keep("sample", reason, text.encode(errors="backslashreplace"))
+
+    def message(self, reason: str, payload: bytes) -> None:
+        """A message from the cloud's topics."""
+        self._keep("message", reason, payload)
+
+    def count(self, name: str) -> None:
+        """Raise a counter."""
+        try:
+            with self._state.transaction() as db:
+                kept.count(db, name)
+        except StorageError as error:
+            log.warning("count_not_kept name=%s error=%s", name, error)
+
+    def trouble(self, error: Exception) -> None:
+        """The loop goes on: the next item, the next second try again."""
+        log.warning("storage_trouble vehicle=%s error=%r", self._vehicle_id, str(error))
+
+    def _keep(self, kind: str, reason: str, payload: bytes) -> None:
+        log.warning("refused_%s vehicle=%s reason=%r", kind, self._vehicle_id, reason)
+        try:
+            with self._state.transaction() as db:
+                kept.refuse(db, kept.Refusal(self._clock.unix(), kind, reason, payload))
+        except StorageError as error:
+            log.warning("refusal_not_kept error=%s", error)
