@@ -187,12 +187,22 @@ def test_candidates_and_their_defaults() -> None:
         "gain:output",
         "offset:output",
         "weight:h0",
+        "bias:output",
     }
     assert found["offset:current_a"].parameter == Parameter(
         "offset:current_a", "A", 0.0, 0.05 * 4.0, -4.0, 4.0
     )
     assert found["gain:output"].parameter == Parameter("gain:output", "1", 1.0, 0.1, 0.2, 5.0)
     assert found["weight:h0"].target == Target(Kind.LAST_WEIGHT, (0,))
+
+
+def test_the_last_bias_is_never_chosen_beside_the_offset_nor_before_it() -> None:
+    chosen = [c for c in candidates() if c.name in {"bias:output", "offset:output"}]
+    effects = np.ones((5, 2))
+    for totals in ([0.4, 0.5], [0.5, 0.4]):
+        selected = select(chosen, np.array(totals), effects, Choice(2))
+        assert [chosen[c].name for c in selected.chosen] == ["offset:output"]
+        assert any("cannot be told from" in reason for reason in selected.reasons)
 
 
 def test_a_signal_and_its_moving_average_share_a_candidate() -> None:

@@ -28,6 +28,7 @@ ALL_KINDS = [
     Target(Kind.INPUT_GAIN, (0, 2)),
     Target(Kind.INPUT_OFFSET, (1,)),
     Target(Kind.LAST_WEIGHT, (1,)),
+    Target(Kind.LAST_BIAS, (0,)),
     Target(Kind.OUTPUT_GAIN, (0,)),
     Target(Kind.OUTPUT_OFFSET, (0,)),
 ]
@@ -69,7 +70,7 @@ def model_of(network: Network, targets: list[Target]) -> VoltageModel:
 
 
 def nominal(target: Target) -> float:
-    return 0.0 if target.kind in {Kind.INPUT_OFFSET, Kind.OUTPUT_OFFSET} else 1.0
+    return 0.0 if target.kind in {Kind.INPUT_OFFSET, Kind.OUTPUT_OFFSET, Kind.LAST_BIAS} else 1.0
 
 
 def reference_voltage(
@@ -78,7 +79,11 @@ def reference_voltage(
     """The definition, in float64: gains before offsets, on inputs and on the output."""
     gain, offset = np.ones_like(features), np.zeros_like(features)
     weight = np.ones((len(features), network.last_hidden_count))
-    v_gain, v_offset = np.ones(len(features)), np.zeros(len(features))
+    v_gain, v_offset, bias = (
+        np.ones(len(features)),
+        np.zeros(len(features)),
+        np.zeros(len(features)),
+    )
     for target, theta in zip(targets, thetas.T, strict=True):
         columns = list(target.indices)
         if target.kind is Kind.INPUT_GAIN:
@@ -89,13 +94,16 @@ def reference_voltage(
             weight[:, columns] *= theta[:, None]
         elif target.kind is Kind.OUTPUT_GAIN:
             v_gain *= theta
+        elif target.kind is Kind.LAST_BIAS:
+            bias += theta
         else:
             v_offset += theta
     h = (gain * features + offset - network.input_mean) / network.input_scale
     for w, b in zip(network.weights[:-1], network.biases[:-1], strict=True):
         h = np.tanh(h @ w.T + b)
     v = (weight * h) @ network.weights[-1][0] + network.biases[-1][0]
-    return np.asarray(v_gain * (v * network.output_scale + network.output_mean) + v_offset)
+    unscaled = v * network.output_scale + network.output_mean
+    return np.asarray(v_gain * (unscaled + bias) + v_offset)
 
 
 def draw(
@@ -121,6 +129,7 @@ def selections(draw_: st.DrawFn, features: int, hidden: int) -> list[Target]:
         st.builds(
             Target, st.just(Kind.LAST_WEIGHT), st.sampled_from([(j,) for j in range(hidden)])
         ),
+        st.just(Target(Kind.LAST_BIAS, (0,))),
         st.just(Target(Kind.OUTPUT_GAIN, (0,))),
         st.just(Target(Kind.OUTPUT_OFFSET, (0,))),
     )

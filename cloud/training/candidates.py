@@ -10,10 +10,10 @@ Pure. Must never decide which candidates are chosen.
 | `gain:output` | v' = gain · v | 1, 0.1, [0.2, 5] |
 | `offset:output` | v' = … + offset, volts | 0, 5 % of the voltage's range, ± that range |
 | `weight:h<j>` | factor on the last layer's weight of hidden unit j (from 0) | 1, 0.1, [0.2, 5] |
+| `bias:output` | on the last layer's bias, volts: v' = gain · (v + bias) + … | as the offset |
 
-The last layer's bias is no candidate of its own: it adds a constant to the voltage, which is what
-`offset:output` does (before the output's gain instead of after it). Both together are the same
-parameter twice.
+With the output's gain at its nominal value `bias:output` is `offset:output` under another name: the
+selection, which takes what a trip can tell apart, never takes both.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Kind(Enum):
     INPUT_GAIN = "gain"
     INPUT_OFFSET = "offset"
     LAST_WEIGHT = "weight"
+    LAST_BIAS = "bias"
     OUTPUT_GAIN = "output gain"
     OUTPUT_OFFSET = "output offset"
 
@@ -127,6 +128,7 @@ def list_candidates(
         _gain(f"gain:{OUTPUT}", Kind.OUTPUT_GAIN, (0,)),
         _offset(OUTPUT, target.unit, Kind.OUTPUT_OFFSET, 0, ranges.target),
         *(_gain(f"weight:h{j}", Kind.LAST_WEIGHT, (j,)) for j in range(hidden_units)),
+        _offset(OUTPUT, target.unit, Kind.LAST_BIAS, 0, ranges.target),
     ]
     known = tuple(candidate.name for candidate in found)
     for name in (*extra, *sorted(overrides.names)):
@@ -170,7 +172,7 @@ def _offset(name: str, unit: str, kind: Kind, index: int, observed: FloatArray) 
     # A feature that was constant in training has no range: its own size stands in.
     width = float(observed[1] - observed[0]) or abs(float(observed[1])) or 1.0
     parameter = Parameter(
-        name=f"offset:{name}",
+        name=f"{'bias' if kind is Kind.LAST_BIAS else 'offset'}:{name}",
         unit=unit,
         nominal=0.0,
         prior_std=OFFSET_PRIOR_SHARE * width,

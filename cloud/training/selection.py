@@ -24,6 +24,7 @@ from cloud.training.network import TrainingRecord
 FloatArray = npt.NDArray[np.float64]
 
 MAX_COSINE: Final = 0.98
+CONSTANTS: Final = ("offset:output", "bias:output")
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,19 @@ def select(
 ) -> Selected:
     """Apply the rule to total indices [C] and effects [m, C]. Raises UnknownCandidateError."""
     names = [candidate.name for candidate in candidates]
-    order: list[int] = np.argsort(-total, kind="stable").tolist()
+    order = _order(names, total)
     if choice.names:
         return _by_name(names, order, effects, choice.names)
     return _by_rank(names, order, effects, choice.count)
+
+
+def _order(names: Sequence[str], total: FloatArray) -> list[int]:
+    """By total index; of the two names of a constant voltage the plainer one first."""
+    order: list[int] = np.argsort(-total, kind="stable").tolist()
+    twins = [order.index(names.index(name)) for name in CONSTANTS if name in names]
+    if len(twins) == len(CONSTANTS) and twins[0] > twins[1]:
+        order[twins[0]], order[twins[1]] = order[twins[1]], order[twins[0]]
+    return order
 
 
 def cosine_to_span(effect: FloatArray, others: FloatArray) -> float:

@@ -24,7 +24,8 @@ def write_tflite(network: Network, targets: Sequence[Target]) -> bytes:
     """The file: features [n, F] and parameters [n, P] → voltage [n, 1], all float32.
 
     `targets[p]` says what parameter p acts on. Inputs become gain · x + offset, then the network,
-    then gain · v + offset. What no parameter acts on costs no operator. Same arguments, same bytes.
+    then gain · (v + bias) + offset. What no parameter acts on costs no operator. Same arguments,
+    same bytes.
     """
     writer = _Writer(network, targets)
     return writer.graph.encode(writer.voltage(), DESCRIPTION)
@@ -75,9 +76,9 @@ class _Writer:
         network = self._network
         w = network.weights[-1] * network.output_scale
         b = network.biases[-1] * network.output_scale + network.output_mean
-        steps = [(MUL, Kind.OUTPUT_GAIN), (ADD, Kind.OUTPUT_OFFSET)]
+        steps = [(ADD, Kind.LAST_BIAS), (MUL, Kind.OUTPUT_GAIN), (ADD, Kind.OUTPUT_OFFSET)]
         needed = [(op, self._of(kind)) for op, kind in steps if self._of(kind)]
-        names = (*("network_output", "scaled_output")[: len(needed)], "voltage")
+        names = (*("network_output", "output_1", "output_2")[: len(needed)], "voltage")
         v = self._dense(hidden, w, b, names[0])
         for (op, acting), name in zip(needed, names[1:], strict=True):
             picked = self._picked(f"{name}_parameter", acting, np.zeros(1), add_to=True)
