@@ -20,7 +20,7 @@ from common.trace import TraceArrays
 
 FloatArray = npt.NDArray[np.float64]
 
-SETTLED = 0.2  # posterior standard deviations between passes; below it another brings nothing
+SETTLED = 0.1  # posterior standard deviations between passes; below it another brings nothing
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ class BundleFilter:
     ) -> ukf.Posterior:
         """Linearise again around the guess, with residuals beyond Huber's constant weighed down."""
         prior_information = np.linalg.inv(P)
+        settled = np.zeros(len(x), dtype=bool)
         for _ in range(self.settings.passes - 1):
             before = guess
             sigmas = self.sigma_points(guess.x, guess.P)
@@ -116,7 +117,10 @@ class BundleFilter:
             guess = ukf.relinearised_update(
                 x, prior_information, sigmas, images, z, r, self.weights
             )
-            if _has_settled(before, guess):
+            if settled.any():
+                guess = _kept_where(settled, before, guess)
+            settled |= _has_settled(before, guess)
+            if settled.all():
                 break
         return guess
 
@@ -137,10 +141,26 @@ def _mean_absolute(error: FloatArray) -> FloatArray:
     return mean
 
 
-def _has_settled(before: ukf.Posterior, after: ukf.Posterior) -> bool:
-    """Whether no state of any filter moved by more than SETTLED of its standard deviation."""
+def _has_settled(before: ukf.Posterior, after: ukf.Posterior) -> npt.NDArray[np.bool_]:
+    """Of which filters [B] no state moved by more than SETTLED of its standard deviation."""
     variance = np.diagonal(after.P, axis1=1, axis2=2)
-    return bool(((after.x - before.x) ** 2 <= SETTLED**2 * variance).all())
+    settled: npt.NDArray[np.bool_] = ((after.x - before.x) ** 2 <= SETTLED**2 * variance).all(
+        axis=1
+    )
+    return settled
+
+
+def _kept_where(
+    settled: npt.NDArray[np.bool_], before: ukf.Posterior, after: ukf.Posterior
+) -> ukf.Posterior:
+    """A filter that has settled stays: in company it ends where it would end alone."""
+    one, two = settled[:, None], settled[:, None, None]
+    return ukf.Posterior(
+        np.where(one, before.x, after.x),
+        np.where(two, before.P, after.P),
+        np.where(one, before.y, after.y),
+        np.where(settled, before.nis, after.nis),
+    )
 
 
 def _measurement_variance(points: int, manifest: Manifest, settings: Settings) -> float:

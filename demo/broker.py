@@ -254,9 +254,10 @@ def main(arguments: list[str]) -> int:
     port = int(arguments[0]) if arguments else None
     try:
         with PrivateBroker(port=port) as broker:
-            print(f"Broker: {broker.kind}, MQTT {broker.mqtt_version}", flush=True)
+            print(f"Broker: {broker.kind}, MQTT {broker.mqtt_version}")
             if port is not None:
-                print(f"on {broker.host}:{port}, nobody is asked who they are; Ctrl-C ends it")
+                told = f"on {broker.host}:{port}, nobody is asked who they are; Ctrl-C ends it"
+                print(told, flush=True)
                 _wait_for_interrupt()
     except TwinError as error:
         print(error, file=sys.stderr)
