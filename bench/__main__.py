@@ -1,9 +1,11 @@
-"""`python -m bench`: every bench in turn, quick."""
+"""`python -m bench [--quick] [--json]`: every bench in turn."""
 
 from __future__ import annotations
+
+import sys
 
 from bench.choices import main as choices
 from bench.recalibration import main as recalibration
 
 if __name__ == "__main__":
-    raise SystemExit(recalibration(["--quick"]) or choices(["--quick"]))
+    sys.exit(recalibration() or choices())

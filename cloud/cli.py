@@ -79,7 +79,9 @@ def create_keys(
     """Write a new key pair, private.pem and public.pem, and print its id. Overwrites nothing."""
     from common.signing import create_key_pair  # noqa: PLC0415
 
-    typer.echo(create_key_pair(out / "private.pem", out / "public.pem"))
+    name = create_key_pair(out / "private.pem", out / "public.pem")
+    typer.echo(f"Wrote {out / 'private.pem'} and {out / 'public.pem'}; the key's id:", err=True)
+    typer.echo(name)
 
 
 @keys.command("show")

@@ -187,7 +187,7 @@ class MqttLink:
     ) -> None:
         with self._lock:
             was_ready, self._ready, self._linked = self._ready, False, False
-        if was_ready:
+        if was_ready and not self._stopping:
             log.warning("broker_disconnected why=%r", str(reason))
             self._draw_delay(client)
         elif not self._stopping:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from cloud.api import views
 from cloud.bundles import Catalogue
+from cloud.console import wide_console
 from cloud.store import pages, verification
 from cloud.store.database import Reader
 from cloud.store.tables import Vehicle
@@ -79,15 +79,15 @@ def _verified_row(found: verification.Verified | ChainError) -> dict[str, Any]:
 
 
 def _show(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
-    console = Console()
+    console = wide_console()
     if as_json:
         text = msgspec.json.format(msgspec.json.encode(list(rows)), indent=2).decode()
         console.out(text, highlight=False)
         return
-    table = Table(*columns)
+    table = Table(*(Column(name, overflow="fold") for name in columns))
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    console.print(table, markup=False)
+    console.print(table if table.row_count else "nothing", markup=False)
 
 
 def _cell(value: object) -> str:

@@ -106,4 +106,4 @@ def _stale_reason(previous: State, evidence: Evidence) -> str | None:
     age = evidence.last_trip_age_s
     if age is None or age <= limit:
         return None
-    return f"no trip for {age / 86400:.0f} days"
+    return f"no trip has arrived for {age / 86400:.0f} days"

@@ -5,7 +5,9 @@ Must never interpret the numbers: what a feature or a parameter means stands in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -14,11 +16,16 @@ import numpy.typing as npt
 from common.bundle import Bundle
 from common.errors import ModelContractError
 from common.flatbuffer_check import is_whole
+from common.quiet_runtime import without_greeting
 
 FloatArray = npt.NDArray[np.float64]
 
 # Resizing an interpreter costs 10-100 times an invocation: keep one per size, pad up to the next.
 BATCH_SIZES: Final = (1, 16, 64, 256, 1024, 4096)
+
+
+# Taken once and never given back.
+_GREETED: Final = threading.Lock()
 
 
 class VoltageModel:
@@ -32,7 +39,8 @@ class VoltageModel:
         self._feature_count = len(bundle.manifest.features)
         self._parameter_count = len(bundle.manifest.parameters)
         self._runners: dict[int, _Runner] = {}
-        self._runner(1)
+        with _first_runtime():
+            self._runner(1)
 
     def predict(self, features: npt.ArrayLike, parameters: npt.ArrayLike) -> FloatArray:
         """Voltage in volts, shape [n].
@@ -137,6 +145,16 @@ class _Runner:
         self._interpreter.invoke()
         result: npt.NDArray[np.float32] = self._interpreter.get_tensor(self._output_index)
         return result
+
+
+@contextmanager
+def _first_runtime() -> Iterator[None]:
+    """The first interpreter of a process makes the runtime greet its user."""
+    if not _GREETED.acquire(blocking=False):
+        yield
+        return
+    with without_greeting():
+        yield
 
 
 def _one_line(error: Exception) -> str:

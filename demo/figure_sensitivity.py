@@ -84,7 +84,7 @@ def _bars_story(study: Sensitivity, ranked: list[SobolIndex]) -> str:
     strongest = ", ".join(f"{index.name} {index.total:.2f}" for index in ranked[:5])
     chosen = [index.name for index in ranked if index.selected]
     return (
-        f"From {study.samples:,} model runs. Strongest totals: {strongest}. "
+        f"From {study.samples:,} base samples. Strongest totals: {strongest}. "
         f"Selected for calibration: {', '.join(chosen) if chosen else 'none'}."
     )
 

@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _cells(data: Path, out: Path, narrator: Narrator) -> None:
     cells = read_cells(data)
     require_fresh(out)
-    narrator.say(f"{CELLS}: {len(cells)} cells from new to dead")
+    narrator.say(f"{CELLS}: {len(cells)} cell(s) from new to dead")
     bundle = _train(cells, CELL_SETTINGS, out, narrator)
     run_and_report(
         cells,
@@ -112,7 +112,7 @@ def _cells(data: Path, out: Path, narrator: Narrator) -> None:
         Story(
             title="Living twins of measured cells",
             subtitle=(
-                f"{len(cells)} cells cycled from new to dead; a cycle is a trip, throughput the "
+                f"{len(cells)} cell(s) cycled from new to dead; a cycle is a trip, throughput the "
                 "odometer."
             ),
             sources=("CALCE, University of Maryland, CS2 cells: demo/data/calce_cs2/README.md.",),
@@ -126,6 +126,7 @@ def _car(data: Path, out: Path, narrator: Narrator) -> None:
     require_fresh(out)
     narrator.say(f"{CAR}: {len(car.trips)} trips of one car")
     bundle = _train([car], CAR_SETTINGS, out, narrator)
+    narrator.say("(the held-out trips may hold the only one below 60 % charge: docs/results.md)")
     # Those that trained the model teach nothing about drift.
     replayed = VehicleData(car.vehicle_id, car.trips[CAR_TRAINING_TRIPS:])
     winter = frozenset(name for name, celsius in ambient_c.items() if celsius < WINTER_BELOW_C)

@@ -77,6 +77,7 @@ class Agent:
             self._refusals.trouble(error)
 
     def _take(self, item: Item) -> None:
+        self.statistics.items += 1
         problem = item.reason if isinstance(item, BadRow) else header_problem(item)
         if isinstance(item, BadRow) or problem is not None:
             if self._monitor is not None:

@@ -53,16 +53,25 @@ class Stopped(Exception):  # noqa: N818 - no error: somebody asked the agent to 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO if options.verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    _configure_logging(logging.INFO if options.verbose else logging.WARNING)
     try:
         code: int = options.act(options, load_config(options.config))
     except TwinError as error:
         print(f"edge-agent: {error}", file=sys.stderr)
         return 5 if isinstance(error, TransientError) and not isinstance(error, StorageError) else 1
     return code
+
+
+def _configure_logging(level: int) -> None:
+    """One line an event, times in UTC, as the cloud writes them."""
+    formatter = logging.Formatter(
+        "%(asctime)s.%(msecs)03dZ level=%(levelname)s logger=%(name)s event=%(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def _run(_options: argparse.Namespace, config: Config) -> int:
@@ -74,6 +83,9 @@ def _run(_options: argparse.Namespace, config: Config) -> int:
         feed_live(agent, _configured_source(config), stop.is_set, time.monotonic)
         agent.end_trip(partial=stop.is_set())
         _drain(agent, config, seconds=LAST_CHANCE_S, required=False)
+        if not agent.statistics.items and not stop.is_set():
+            print("edge-agent: the source ended without a single sample", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -11,6 +11,7 @@ KEPT_LATENCIES = 10_000
 class Statistics:
     """Latency: breach on disk to revision applied."""
 
+    items: int = 0
     trips: int = 0
     passed_over: int = 0
     breaches: int = 0

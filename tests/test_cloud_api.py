@@ -82,7 +82,7 @@ def test_the_list_of_vehicles_shows_how_each_one_is(client: httpx.Client) -> Non
     assert (a["state"], a["state_reason"]) == ("known", None)
     assert (a["odometer"], a["odometer_unit"], a["last_trip_error_v"]) == (5320.0, "km", 0.025)
     assert a["last_seen_at"].endswith("Z")
-    assert (b["state"], b["odometer"], b["last_trip_at"]) == ("learning", None, None)
+    assert (b["state"], b["odometer"], b["last_trip_received_at"]) == ("learning", None, None)
     assert (c["state"], c["bundle_name"], c["odometer_unit"]) == (None, None, None)
 
 

@@ -175,7 +175,7 @@ def get_health(here: Here, vehicle_id: str) -> schemas.Health:
         usable=soh.usable if soh else None,
         usable_std=soh.std * when_new if soh and when_new else None,
         usable_unit=_swept_unit(known.manifest),
-        last_trip_at=views.utc(vehicle.last_trip_at),
+        last_trip_received_at=views.utc(vehicle.last_trip_received_at),
     )
 
 

@@ -42,7 +42,7 @@ class VehicleSummary(BaseModel):
     last_trip_error_v: float | None = Field(
         description="Mean absolute error of the trip at the highest odometer.", examples=[0.031]
     )
-    last_trip_at: datetime | None
+    last_trip_received_at: datetime | None
 
 
 class Feature(BaseModel):
@@ -161,7 +161,7 @@ class Health(BaseModel):
     revision: int = Field(description="The revision it is read off; 0: the bundle's prior.")
     odometer: float
     odometer_unit: str
-    last_trip_at: datetime | None
+    last_trip_received_at: datetime | None
 
 
 class PredictionRequest(BaseModel):

@@ -64,7 +64,7 @@ def vehicle_fields(
         "state_reason": known.judgement.reason if known else "its bundle is unknown here",
         "first_seen_at": utc(vehicle.first_seen_at),
         "last_seen_at": utc(vehicle.last_seen_at),
-        "last_trip_at": utc(vehicle.last_trip_at),
+        "last_trip_received_at": utc(vehicle.last_trip_received_at),
         "bundle_name": known.manifest.name if known else None,
         "newest_revision": newest_revision,
         "odometer_unit": known.manifest.odometer_unit if known else None,

@@ -32,5 +32,7 @@ def gather(vehicle: Vehicle, standing: Revision | None, manifest: Manifest, now:
         relative_std=relative_std(estimate.covariance, prior_stds),
         error_left=cause.error_after_v / manifest.error_threshold_v if cause else None,
         failures=vehicle.failures,
-        last_trip_age_s=max(now - vehicle.last_trip_at, 0.0) if vehicle.last_trip_at else None,
+        last_trip_age_s=max(now - vehicle.last_trip_received_at, 0.0)
+        if vehicle.last_trip_received_at
+        else None,
     )

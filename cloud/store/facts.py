@@ -115,7 +115,7 @@ class Recorder:
         self._db.add(Trip(**fields, received_at=self._now))
         vehicle.trips += 1
         vehicle.bundle = vehicle.bundle or trip.bundle
-        vehicle.last_trip_at = self._now
+        vehicle.last_trip_received_at = self._now
         if vehicle.odometer is None or trip.odometer_end >= vehicle.odometer:
             vehicle.odometer = trip.odometer_end
             vehicle.last_trip_error_v = trip.error_v

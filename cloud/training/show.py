@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
+from cloud.console import wide_console
 from cloud.training.fit import Errors
 from cloud.training.train import TrainingReport
 from common.manifest import Sensitivity
@@ -29,7 +29,7 @@ def training(report: TrainingReport) -> None:
     }
     for label, value in rows.items():
         table.add_row(label, escape(value))
-    Console().print(table)
+    wide_console().print(table)
     sensitivity(report.sensitivity, as_json=False)
     for warning in report.warnings:
         typer.echo(warning, err=True)
@@ -40,7 +40,8 @@ def sensitivity(found: Sensitivity, *, as_json: bool) -> None:
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
         return
-    table = Table("name", "first order", "total", "selected", "reason")
+    folded = (Column(name, overflow="fold") for name in ("name", "first order", "total"))
+    table = Table(*folded, "selected", Column("reason", overflow="fold"))
     for index in sorted(found.indices, key=lambda index: -index.total):
         table.add_row(
             escape(index.name),
@@ -49,7 +50,7 @@ def sensitivity(found: Sensitivity, *, as_json: bool) -> None:
             "yes" if index.selected else "",
             escape(index.reason),
         )
-    Console().print(table)
+    wide_console().print(table)
 
 
 def _errors(errors: Errors) -> str:
