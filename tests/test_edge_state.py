@@ -90,7 +90,7 @@ def test_another_bundle_keeps_what_was_measured_and_begins_its_parameters_anew(
             assert kept.counters(state.connection) == {"dropped_trip": 1}
             assert kept.is_finished(state.connection, "trip-1")
             assert kept.awaiting(state.connection) == []
-            assert kept.read_parameters(state.connection, "current") is None
+            assert not kept.has_parameters(state.connection)
 
 
 def test_of_the_files_set_aside_the_last_three_stay(tmp_path: Path) -> None:
