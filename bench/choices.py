@@ -30,13 +30,14 @@ from common.model import VoltageModel
 from common.trace import TraceArrays, from_wire, to_wire
 from demo.measured import read_cells, write_table
 from demo.real import CELL_SETTINGS
-from demo.simulated import train, vehicles_of
+from demo.simulated import train, training_settings, vehicles_of
 from demo.vehicles import FloatArray, TripData, VehicleData, feature_rows
 from edge_agent.decisions import is_breach
 from edge_agent.thinning import thin
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 
 SEED = 1
+THRESHOLD_V = 0.05
 VEHICLES, TRIPS = 8, 100
 TRACE_POINTS = 50
 LAST_TRIPS = 20
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(folder: Path, *, quick: bool) -> Iterator[Row]:
     fleet = vehicles_of(simulate_fleet(FleetSettings(VEHICLES, TRIPS, SEED)))
-    bundle = train(folder / "fleet", SEED, 20, 0.05).bundle
+    bundle = train(training_settings(THRESHOLD_V), folder / "fleet", SEED, 20).bundle
     yield from _rows(
         "simulated fleet", fleet[: 2 if quick else None], VoltageModel(bundle), _of(bundle.manifest)
     )

@@ -29,7 +29,7 @@ from common.calibration import Estimate, Settings, calibrate, mean_absolute_erro
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays
-from demo.simulated import TRAINING_VEHICLES, train, vehicles_of
+from demo.simulated import TRAINING_VEHICLES, train, training_settings, vehicles_of
 from demo.vehicles import TripData, feature_rows
 from edge_agent.thinning import thin
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(repeats: int) -> list[Row]:
     fleet = vehicles_of(simulate_fleet(FleetSettings(TRAINING_VEHICLES, BREACH_TRIP + 1, SEED)))
     with tempfile.TemporaryDirectory() as folder:
-        bundle = train(Path(folder), SEED, TRAINING_VEHICLES, 0.05).bundle
+        bundle = train(training_settings(0.05), Path(folder), SEED, TRAINING_VEHICLES).bundle
         model, with_rates = VoltageModel(bundle), bundle.manifest
     manifest = _two_states(with_rates)
     earlier = [_trace(vehicle.trips[LAST_UPDATE_TRIP], manifest) for vehicle in fleet]

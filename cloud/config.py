@@ -11,12 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from cloud.errors import ConfigError
+from common.settings_file import File, Host, Port, below, decode_settings
 
-# Labels of up to 63 characters, or an IPv6 address; without spaces.
-_HOST = r"^[^\s\x00.]{1,63}(\.[^\s\x00.]{1,63})*\.?\Z"
-Host = Annotated[str, msgspec.Meta(pattern=_HOST, max_length=253)]
-File = Annotated[str, msgspec.Meta(min_length=1, pattern=r"^[^\x00]+\Z")]
-Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -82,22 +78,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 def load_config(path: Path) -> Config:
     """Read and check a configuration file. Raises ConfigError."""
     try:
-        content = msgspec.toml.decode(path.read_bytes())
-        if "base" in content:  # the loader's own field
-            raise ConfigError(path, "Object contains unknown field `base`")
-        config = msgspec.convert(content, Config)
+        config = decode_settings(path.read_bytes(), Config)
     except OSError as error:
         raise ConfigError(path, f"it cannot be read ({error.strerror})") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(path, str(error)) from error
-    return _resolved(config, path.parent)
-
-
-def _resolved(config: Config, base: Path) -> Config:
-    """With the paths of the TLS files, which the link opens by itself, relative to the file."""
-    mqtt = config.mqtt
-    if mqtt.tls is not None:
-        named = {name: getattr(mqtt.tls, name) for name in mqtt.tls.__struct_fields__}
-        files = {name: str(base / file) for name, file in named.items() if file is not None}
-        mqtt = msgspec.structs.replace(mqtt, tls=Tls(**files))
-    return msgspec.structs.replace(config, mqtt=mqtt, base=str(base))
+    mqtt = msgspec.structs.replace(config.mqtt, tls=below(config.mqtt.tls, path.parent))
+    return msgspec.structs.replace(config, mqtt=mqtt, base=str(path.parent))

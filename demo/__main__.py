@@ -21,13 +21,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     narrator = Narrator()
     out: Path = options.out
-    training_settings(options.threshold)
+    settings = training_settings(options.threshold)
     narrator.say(f"simulating {options.vehicles} vehicles x {options.trips} trips")
     fleet = simulate_fleet(FleetSettings(options.vehicles, options.trips, options.seed))
     require_fresh(out)  # only now: an option that makes no sense must not cost an earlier result
     write_fleet(fleet, out / "data", FileFormat.PARQUET)
     narrator.say("training the model on each vehicle's first trip, ranking its parameters")
-    report = train(out, options.seed, options.vehicles, options.threshold)
+    report = train(settings, out, options.seed, options.vehicles)
     narrator.say(
         f"held-out error {report.held_out.rmse_v:.4f} V (RMSE); parameters: "
         f"{', '.join(report.bundle.manifest.parameter_names)}"

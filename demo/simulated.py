@@ -63,9 +63,8 @@ def _trip(fleet: FleetData, v: int, t: int) -> TripData:
     )
 
 
-def train(out: Path, seed: int, vehicles: int, threshold_v: float) -> TrainingReport:
+def train(settings: TrainingSettings, out: Path, seed: int, vehicles: int) -> TrainingReport:
     """Train `out`/bundle on the first trips of that fleet, or of a larger one of its kind."""
-    settings = training_settings(threshold_v)
     first_trips = FleetSettings(max(vehicles, TRAINING_VEHICLES), 1, seed)
     write_fleet(simulate_fleet(first_trips), out / "first-trips", FileFormat.PARQUET)
     table = out / "first-trips" / "discharge_curves.parquet"

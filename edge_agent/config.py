@@ -11,14 +11,10 @@ from typing import Annotated, Literal
 import msgspec
 
 from common.errors import TopicError
+from common.settings_file import File, Host, Port, below, decode_settings
 from common.topics import check_identifier
 from edge_agent.errors import ConfigError
 
-# Labels of up to 63 characters, or an IPv6 address; without spaces.
-_HOST = r"^[^\s\x00.]{1,63}(\.[^\s\x00.]{1,63})*\.?\Z"
-Host = Annotated[str, msgspec.Meta(pattern=_HOST, max_length=253)]
-File = Annotated[str, msgspec.Meta(min_length=1, pattern=r"^[^\x00]+\Z")]
-Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -88,22 +84,12 @@ def load_config(path: Path) -> Config:
     except OSError as error:
         raise ConfigError(path, f"it cannot be read ({error.strerror})") from error
     try:
-        content = msgspec.toml.decode(raw)
-        if "base" in content:  # the loader's own field
-            raise ConfigError(path, "Object contains unknown field `base`")
-        config = msgspec.convert(content, Config)
+        config = decode_settings(raw, Config)
         check_identifier("vehicle_id", config.vehicle_id)
     except (msgspec.MsgspecError, UnicodeDecodeError, TopicError) as error:
         raise ConfigError(path, str(error)) from error
     if config.source.kind == "file" and not config.source.path:
         raise ConfigError(path, 'source.kind is "file" but source.path names none')
-    return _resolved(config, path.resolve().parent)
-
-
-def _resolved(config: Config, base: Path) -> Config:
-    """With the paths of the TLS files, which the link opens by itself, relative to the file."""
-    mqtt = config.mqtt
-    if mqtt.tls is not None:
-        files = {name: str(base / getattr(mqtt.tls, name)) for name in mqtt.tls.__struct_fields__}
-        mqtt = msgspec.structs.replace(mqtt, tls=Tls(**files))
+    base = path.resolve().parent
+    mqtt = msgspec.structs.replace(config.mqtt, tls=below(config.mqtt.tls, base))
     return msgspec.structs.replace(config, mqtt=mqtt, base=str(base))

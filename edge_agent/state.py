@@ -46,6 +46,7 @@ CREATE TABLE IF NOT EXISTS refused (
 log = logging.getLogger(__name__)
 
 KEPT_ASIDE = 3
+REMEDY = "Free some space, make the folder writable, or give another path."
 
 
 class State:
@@ -65,8 +66,7 @@ class State:
             self.connection = self._open()
         except (sqlite3.Error, OSError) as error:
             self._unlock()
-            remedy = "Free some space, make the folder writable, or give another path."
-            raise StateUnusableError(path, str(error), remedy) from error
+            raise StateUnusableError(path, str(error), REMEDY) from error
         except StateUnusableError:
             self._unlock()
             raise
@@ -103,7 +103,7 @@ class State:
     def _open(self) -> sqlite3.Connection:
         """To be written; else, when there is a state that fits, to be read."""
         try:
-            return self._open_for(self._key)
+            return self._open_to_write()
         except (sqlite3.OperationalError, OSError) as error:
             connection = _connect_to_read(self.path, self._key)
             if connection is None:
@@ -118,14 +118,15 @@ class State:
         if not self._is_read_only:
             return
         try:
-            connection = self._open_for(self._key)
+            connection = self._open_to_write()
         except (sqlite3.Error, OSError) as error:
             raise StorageError(self.path, str(error)) from error
         self.connection.close()
         self.connection, self._is_read_only = connection, False
         self._lock = self._lock or _lock(self.path)
 
-    def _open_for(self, key: dict[str, str]) -> sqlite3.Connection:
+    def _open_to_write(self) -> sqlite3.Connection:
+        key = self._key
         try:
             connection = _connect(self.path)
             found = dict(connection.execute("SELECT key, value FROM identity"))
@@ -234,8 +235,7 @@ def _lock(path: Path) -> IO[str] | None:
     except OSError as error:
         if path.exists():
             return None
-        remedy = "Free some space, make the folder writable, or give another path."
-        raise StateUnusableError(path, str(error), remedy) from error
+        raise StateUnusableError(path, str(error), REMEDY) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,8 @@ class Store:
         self._lock = threading.Lock()
         self._writer = _engine(path, "BEGIN IMMEDIATE")
         self._reader = _engine(path, "BEGIN")
-        try:
+        with _opening(path, self.close):
             _prepare(self._writer, path)
-        except DatabaseError as error:
-            self.close()
-            raise StoreError(path, str(error.orig), "Free it, or restore a backup.") from error
-        except StoreError:
-            self.close()
-            raise
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -75,16 +69,9 @@ class Reader:
             raise StoreError(path, "there is no such file", "Give the [store] path of the service.")
         _check_file(path)
         self._engine = _reading_engine(path)
-        try:
-            with self._engine.begin() as connection:
-                tables = connection.scalars(text("SELECT name FROM sqlite_master"))
-                _check_version(connection, set(tables), path)
-        except DatabaseError as error:
-            self.close()
-            raise StoreError(path, str(error.orig), "Free it, or restore a backup.") from error
-        except StoreError:
-            self.close()
-            raise
+        with _opening(path, self.close), self._engine.begin() as connection:
+            tables = connection.scalars(text("SELECT name FROM sqlite_master"))
+            _check_version(connection, set(tables), path)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -95,6 +82,19 @@ class Reader:
     def close(self) -> None:
         """Give the file back."""
         self._engine.dispose()
+
+
+@contextmanager
+def _opening(path: Path, close: Callable[[], None]) -> Iterator[None]:
+    """Close again what cannot be used. Raises StoreError."""
+    try:
+        yield
+    except DatabaseError as error:
+        close()
+        raise StoreError(path, str(error.orig), "Free it, or restore a backup.") from error
+    except StoreError:
+        close()
+        raise
 
 
 def _reading_engine(path: Path) -> Engine:
