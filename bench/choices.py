@@ -24,7 +24,7 @@ from rich.table import Table
 from cloud.calibrator import Case, MakeRevision, decide
 from cloud.training.selection import Choice
 from cloud.training.train import train_bundle
-from common.calibration import Settings, extrapolate, prior
+from common.calibration import Settings, align, extrapolate, prior
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays, from_wire, to_wire
@@ -115,7 +115,6 @@ def _of(manifest: Manifest) -> list[Variant]:
         Variant("2 passes", manifest, manifest, Settings(passes=2)),
         Variant("without Huber weights", manifest, manifest, Settings(huber=1e9)),
         Variant("prior never reopened", manifest, patient),
-        Variant("each point a surprise", manifest, manifest, Settings(independent_points=1e9)),
     ]
 
 
@@ -148,7 +147,9 @@ def _drive(vehicle: VehicleData, model: VoltageModel, variant: Variant) -> tuple
         rows = _rows_of(trip, manifest)
         odometer = float(trip.odometer[0])
         there = extrapolate(estimate, manifest, odometer)
-        predicted = model.predict(rows.features, there.theta)
+        start = rows.features[0], float(rows.voltage_v[0])
+        theta = align(there, *start, model, manifest).theta
+        predicted = model.predict(rows.features, theta)
         errors.append(float(np.abs(predicted - rows.voltage_v).mean()))
         if is_breach(errors[-1], manifest.error_threshold_v):
             trace = from_wire(to_wire(thin(rows, TRACE_POINTS)), manifest)

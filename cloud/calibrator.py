@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -17,15 +18,22 @@ from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays
 
+# One bad trip, or two, is a sensor or the weather; from the third on the battery is another one.
+BELIEVED_FROM_FAILURES: Final = 2
+
 
 @dataclass(frozen=True)
 class Case:
-    """A breach: its trace at `odometer`, the prior `base`, and what the vehicle ran (`running`)."""
+    """A breach: its trace at `odometer`, the prior `base`, and what the vehicle ran (`running`).
+
+    `failures` counts the breaches before it that brought no usable revision.
+    """
 
     trace: TraceArrays
     odometer: float
     base: Estimate
     running: Estimate
+    failures: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,11 @@ def _judge(case: Case, result: Calibrated, model: VoltageModel, manifest: Manife
     It may run the base by the time it judges, so the error must fall below the base's error, too.
     """
     if not calibration.is_inside_bounds(result.estimate, manifest):
-        return Decline(_bounds_problem(result.estimate, manifest))
+        return Decline("the posterior is not finite")
     if not np.isfinite([result.nis, result.error_before_v, result.error_after_v]).all():
         return Decline("the calibration gave a number that is not finite")
+    if result.finding == "unexplained" and case.failures < BELIEVED_FROM_FAILURES:
+        return Decline(result.problem[:256])
     before = _running_error(case, model, manifest)
     best = min(before, result.error_before_v)
     if result.error_after_v >= best:
@@ -96,14 +106,4 @@ def _judge(case: Case, result: Calibrated, model: VoltageModel, manifest: Manife
 
 def _running_error(case: Case, model: VoltageModel, manifest: Manifest) -> float:
     there = calibration.extrapolate(case.running, manifest, case.odometer)
-    return calibration.mean_absolute_error(there.theta, case.trace, model)
-
-
-def _bounds_problem(estimate: Estimate, manifest: Manifest) -> str:
-    for parameter, value in zip(manifest.parameters, estimate.theta.tolist(), strict=True):
-        if not parameter.lower <= value <= parameter.upper:
-            return (
-                f"the posterior of {parameter.name} is {value:.4g}, outside "
-                f"[{parameter.lower:g}, {parameter.upper:g}]"
-            )
-    return "the posterior is not finite"
+    return calibration.aligned_error_v(there, case.trace, model, manifest)

@@ -52,7 +52,13 @@ def case_of(breach: Breach, history: History, manifest: Manifest) -> Case | Decl
         running = base if is_lost else _estimate(history.running, manifest)
     except (msgspec.MsgspecError, ContractError) as error:
         return Decline(f"what is stored of it cannot be read: {error}"[:256])
-    return Case(trace=trace, odometer=breach.odometer, base=base, running=running)
+    return Case(
+        trace=trace,
+        odometer=breach.odometer,
+        base=base,
+        running=running,
+        failures=history.failures,
+    )
 
 
 def make_row(
@@ -106,6 +112,7 @@ def _revision(
     breach: Breach, history: History, decision: MakeRevision, author: Author, now: float
 ) -> Revision:
     found = decision.calibrated
+    estimate, learned = found.estimate, found.estimate.discrepancy
     newest = history.newest
     before = newest.number if newest else 0
     # The vehicle ran what this database has lost: only a higher number will be newer to it.
@@ -121,8 +128,12 @@ def _revision(
         theta=found.estimate.theta.tolist(),
         rate=found.estimate.rate.tolist(),
         covariance=calibration.upper_triangle(found.estimate.covariance),
+        rate_growth=[] if estimate.growth is None else estimate.growth.tolist(),
+        discrepancy_std_v=None if learned is None else learned.std_v,
+        discrepancy_trips=0.0 if learned is None else learned.trips,
         cause=Cause(
             kind="breach",
+            finding="changed_battery" if found.finding == "changed_battery" else "drift",
             message_id=breach.message_id,
             trip_id=breach.trip_id,
             points=found.points,

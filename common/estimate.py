@@ -6,11 +6,13 @@ Pure. Must never look at a measurement: how evidence moves an estimate is for th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from common import bounds
+from common.ageing import law_of, transition
 from common.manifest import Manifest
 from common.revision import Revision
 
@@ -18,16 +20,27 @@ FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Discrepancy:
+    """The vehicle's own model discrepancy in volts, and the trips that it rests on."""
+
+    std_v: float
+    trips: float
+
+
+@dataclass(frozen=True)
 class Estimate:
     """theta [P] and rate [P] at `odometer`, covariance [2P, 2P] over (theta, rate).
 
     A rate that the manifest leaves out of the state is zero with zero rows in the covariance.
+    `growth` [P] of the rates and `discrepancy` are the manifest's where they are None.
     """
 
     theta: FloatArray
     rate: FloatArray
     covariance: FloatArray
     odometer: float
+    growth: FloatArray | None = None
+    discrepancy: Discrepancy | None = None
 
 
 def prior(manifest: Manifest, odometer: float = 0.0) -> Estimate:
@@ -43,25 +56,41 @@ def prior(manifest: Manifest, odometer: float = 0.0) -> Estimate:
 
 
 def extrapolate(estimate: Estimate, manifest: Manifest, odometer: float) -> Estimate:
-    """The estimate at a later odometer: x = F x, P = F P F' + Q, exactly integrated white noise.
+    """The estimate at a later odometer: x = F x, P = F P F' + Q (common.ageing).
 
-    Q of a random walk with a random-walk rate over ds (Bar-Shalom, Li, Kirubarajan, "Estimation
-    with Applications to Tracking and Navigation", 2001, section 6.2.2). An earlier odometer gives
-    the estimate unchanged: the battery does not grow younger. A parameter that drifts to its bound
-    stays there.
+    An earlier odometer gives the estimate unchanged: the battery does not grow younger. A
+    parameter that drifts to its bound bends and stays inside.
     """
     ds = odometer - estimate.odometer
     if ds <= 0:
         return estimate
+    x, P = free_states([estimate], manifest)
     count = len(estimate.theta)
-    F = np.eye(2 * count)
-    F[:count, count:] = np.eye(count) * ds
-    return Estimate(
-        theta=np.clip(estimate.theta + estimate.rate * ds, *_bounds(manifest)),
-        rate=estimate.rate,
-        covariance=F @ estimate.covariance @ F.T + _process_noise(manifest, ds),
-        odometer=odometer,
+    F, Q = transition(law_of(manifest, estimate.growth), x[0, count:], ds)
+    moved = F @ x[0]
+    moved[:count] = bounds.reachable(moved[:count], *_bounds(manifest))
+    return from_free_states(
+        moved, F @ P[0] @ F.T + Q, manifest, replace(estimate, odometer=odometer)
     )
+
+
+def with_trip_spread(estimate: Estimate, manifest: Manifest) -> Estimate:
+    """The estimate of one trip's own parameters: what varies from trip to trip comes on top."""
+    covariance = estimate.covariance.copy()
+    count = len(estimate.theta)
+    index = np.arange(count)
+    covariance[index, index] += trip_variances(manifest)
+    return replace(estimate, covariance=covariance)
+
+
+def trip_variances(manifest: Manifest) -> FloatArray:
+    """Variance [P] of what each parameter takes for one trip only."""
+    return np.array([p.trip_std**2 for p in manifest.parameters])
+
+
+def discrepancy_of(estimate: Estimate, manifest: Manifest) -> Discrepancy:
+    """The vehicle's own model discrepancy, the manifest's as long as there is no other."""
+    return estimate.discrepancy or Discrepancy(manifest.model_discrepancy_std_v, 0.0)
 
 
 def is_inside_bounds(estimate: Estimate, manifest: Manifest) -> bool:
@@ -91,7 +120,14 @@ def estimate_of(revision: Revision) -> Estimate:
         rate=np.array(revision.rate),
         covariance=P + np.triu(P, 1).T,
         odometer=revision.odometer,
+        growth=np.array(revision.rate_growth) if revision.rate_growth else None,
+        discrepancy=_carried(revision),
     )
+
+
+def _carried(revision: Revision) -> Discrepancy | None:
+    std_v = revision.discrepancy_std_v
+    return None if std_v is None else Discrepancy(std_v, revision.discrepancy_trips)
 
 
 def upper_triangle(covariance: FloatArray) -> list[float]:
@@ -107,40 +143,57 @@ def active_states(manifest: Manifest) -> npt.NDArray[np.intp]:
     return np.array([*range(count), *rates], dtype=np.intp)
 
 
-def pack(
-    estimates: Sequence[Estimate], active: npt.NDArray[np.intp]
-) -> tuple[FloatArray, FloatArray]:
-    """The active states [B, n] of B estimates, and their covariances [B, n, n]."""
-    x = np.stack([np.concatenate([e.theta, e.rate])[active] for e in estimates])
-    P = np.stack([e.covariance[np.ix_(active, active)] for e in estimates])
-    return x, P
+def free_states(estimates: Sequence[Estimate], manifest: Manifest) -> tuple[FloatArray, FloatArray]:
+    """States [B, 2P] as free numbers (common.bounds), and their covariances [B, 2P, 2P]."""
+    lower, upper = _bounds(manifest)
+    free = bounds.free(np.stack([e.theta for e in estimates]), lower, upper)
+    inverse = 1.0 / bounds.slope(free, lower, upper)
+    x = np.concatenate([free, np.stack([e.rate for e in estimates]) * inverse], axis=1)
+    scale = np.concatenate([inverse, inverse], axis=1)
+    P = np.stack([e.covariance for e in estimates])
+    return x, P * scale[:, :, None] * scale[:, None, :]
 
 
-def unpack(
-    x: FloatArray, P: FloatArray, active: npt.NDArray[np.intp], before: Estimate
-) -> Estimate:
-    """The estimate of active states [n] and covariance [n, n], at the odometer of `before`."""
+def bounded_theta(free: FloatArray, manifest: Manifest) -> FloatArray:
+    """Parameters [..., P] of free numbers [..., P], as the model takes them."""
+    return bounds.bounded(free, *_bounds(manifest))
+
+
+def pack(estimates: Sequence[Estimate], manifest: Manifest) -> tuple[FloatArray, FloatArray]:
+    """The active states [B, n] of B estimates as free numbers, and their covariances [B, n, n]."""
+    active = active_states(manifest)
+    x, P = free_states(estimates, manifest)
+    return x[:, active], P[:, active[:, None], active]
+
+
+def unpack(x: FloatArray, P: FloatArray, manifest: Manifest, before: Estimate) -> Estimate:
+    """The estimate of active free states [n] and covariance [n, n]; the rest is as `before`."""
+    active = active_states(manifest)
     count = len(before.theta)
     full_x = np.zeros(2 * count)
     full_x[active] = x
     full_P = np.zeros((2 * count, 2 * count))
     full_P[np.ix_(active, active)] = P
-    return Estimate(full_x[:count], full_x[count:], full_P, before.odometer)
+    return from_free_states(full_x, full_P, manifest, before)
+
+
+def from_free_states(
+    x: FloatArray, P: FloatArray, manifest: Manifest, before: Estimate
+) -> Estimate:
+    """The estimate of free numbers x [2P], P [2P, 2P]; what else it holds is as `before`."""
+    count = len(before.theta)
+    lower, upper = _bounds(manifest)
+    free = bounds.reachable(x[:count], lower, upper)
+    slope = bounds.slope(free, lower, upper)
+    scale = np.concatenate([slope, slope])
+    return replace(
+        before,
+        theta=bounds.bounded(free, lower, upper),
+        rate=x[count:] * slope,
+        covariance=P * scale[:, None] * scale,
+    )
 
 
 def _bounds(manifest: Manifest) -> tuple[FloatArray, FloatArray]:
     lower = np.array([p.lower for p in manifest.parameters])
     return lower, np.array([p.upper for p in manifest.parameters])
-
-
-def _process_noise(manifest: Manifest, ds: float) -> FloatArray:
-    q = np.array([p.process_noise for p in manifest.parameters])
-    rated = np.array([p.rate_prior_std > 0 for p in manifest.parameters])
-    q_rate = np.array([p.rate_process_noise for p in manifest.parameters]) * rated
-    theta = np.arange(len(q))
-    rate = theta + len(q)
-    Q = np.zeros((2 * len(q), 2 * len(q)))
-    Q[theta, theta] = q * ds + q_rate * ds**3 / 3
-    Q[theta, rate] = Q[rate, theta] = q_rate * ds**2 / 2
-    Q[rate, rate] = q_rate * ds
-    return Q

@@ -58,7 +58,13 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `rate_prior_std` is the prior standard deviation of its ageing rate per odometer unit; zero
     leaves the rate out of the state. `process_noise` and `rate_process_noise` are variance
-    densities per odometer unit (random walk of the parameter, and of its rate).
+    densities per odometer unit (random walk of the parameter, and of its rate); `rate_volatility`
+    is the same for the rate in proportion to itself, a relative standard deviation per square root
+    of the unit; `rate_growth` how fast the rate grows, per unit (common.ageing).
+
+    `trip_std` is the standard deviation of what the parameter takes for one trip only (an
+    incomplete charge, a cold morning), `point_std` of what it takes at one point only: where the
+    voltage is steep, a small misfit of the model moves it much.
     """
 
     name: Name
@@ -70,6 +76,10 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     process_noise: NonNegative = 0.0
     rate_prior_std: NonNegative = 0.0
     rate_process_noise: NonNegative = 0.0
+    rate_volatility: NonNegative = 0.0
+    rate_growth: NonNegative = 0.0
+    trip_std: NonNegative = 0.0
+    point_std: NonNegative = 0.0
 
 
 class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,7 +126,12 @@ class Sensitivity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that vehicle and cloud know about one model."""
+    """Everything that vehicle and cloud know about one model.
+
+    `model_discrepancy_std_v` is the error that no parameters can mend, beyond the measurement
+    noise; along a trip it stays correlated over `discrepancy_correlation` of the trip (its length
+    of correlation as a share of the trace; 0: each point is a surprise of its own).
+    """
 
     schema: int
     name: Name
@@ -128,6 +143,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model_discrepancy_std_v: NonNegative
     cutoff_voltage_v: float
     error_threshold_v: Positive
+    discrepancy_correlation: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     odometer_unit: str = "km"
     health: Health | None = None
     sensitivity: Sensitivity | None = None

@@ -27,32 +27,43 @@ REVISION_SCHEMA: Final = 1
 GENESIS: Final = "0" * 64
 
 Believable = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
+Growth = Annotated[float, msgspec.Meta(ge=0, le=1e3)]
 States = Annotated[list[Believable], msgspec.Meta(min_length=1, max_length=32)]
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """Why the revision exists: the breach that caused it and what the calibration saw.
+    """Why the revision exists, and what the calibration saw.
+
+    `kind`: a breach; the fleet's prior, with which a new vehicle starts; a replaced battery, which
+    starts anew. Only a breach has a trip: for the others `message_id` names the message or order
+    that brought the revision, `trip_id` and the figures are empty.
 
     `nis` is the normalised innovation squared over `points` measurements; errors are the mean
-    absolute error on the breach trace before and after.
+    absolute error on the breach trace before and after, of the trip aligned with its first sample.
+    `finding` is what the evidence says: the battery drifted as it was expected to, or it changed
+    at once (replaced, or a sudden fault).
     """
 
-    kind: Literal["breach"]
+    kind: Literal["breach", "fleet_prior", "replacement"]
+    finding: Literal["drift", "changed_battery"] = "drift"
     message_id: MessageId
-    trip_id: Identifier
-    points: Count
-    nis: NonNegative
-    error_before_v: NonNegative
-    error_after_v: NonNegative
+    trip_id: Identifier | None = None
+    points: Count = 0
+    nis: NonNegative = 0.0
+    error_before_v: NonNegative = 0.0
+    error_after_v: NonNegative = 0.0
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
     """theta [P] and rate [P] (per odometer unit) at `odometer`, with their joint covariance.
 
     `covariance` is the upper triangle, row by row, of the [2P, 2P] matrix over (theta, rate).
-    `base` is the number of the revision whose posterior was this one's prior (0: the manifest's
-    prior); `parent_hash` links to the revision before. Numbers follow each other, except after
-    `resumes_after`: the number that the vehicle ran, of a history that was lost to the cloud.
+    `base` is the number of the revision whose posterior was this one's prior (0: none, it starts
+    from version `prior_version` of the fleet's prior, 0 being the manifest's); `parent_hash` links
+    to the revision before. Numbers follow each other, except after `resumes_after`: the number that
+    the vehicle ran, of a history that was lost to the cloud. `rate_growth` [P] per odometer unit
+    (empty: the manifest's); `discrepancy_std_v` is the vehicle's own model discrepancy, learned
+    from `discrepancy_trips` trips (None: the manifest's).
     """
 
     schema: int = REVISION_SCHEMA
@@ -61,11 +72,15 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     resumes_after: RevisionNumber = 0
     parent_hash: Digest
     base: Count
+    prior_version: Count = 0
     bundle: Digest
     odometer: Odometer
     theta: States
     rate: States
     covariance: Annotated[list[Believable], msgspec.Meta(max_length=2080)]
+    rate_growth: Annotated[list[Growth], msgspec.Meta(max_length=32)] = []
+    discrepancy_std_v: NonNegative | None = None
+    discrepancy_trips: NonNegative = 0.0
     cause: Cause
     created_at: UnixTime
     code_version: str
@@ -88,6 +103,8 @@ def decode_revision(content: bytes) -> Revision:
     states = 2 * len(revision.theta)
     if len(revision.rate) != len(revision.theta):
         raise MalformedMessageError("Revision", "theta and rate differ in length")
+    if len(revision.rate_growth) not in {0, len(revision.theta)}:
+        raise MalformedMessageError("Revision", "rate_growth does not fit theta")
     if len(revision.covariance) != states * (states + 1) // 2:
         raise MalformedMessageError("Revision", "the covariance does not fit theta")
     return revision

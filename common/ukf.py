@@ -99,49 +99,48 @@ def update(
     return Posterior(x + _times(X_t, Ab), _symmetric(X_t @ A @ X), y, nis)
 
 
-def normalised_innovation_squared(
-    transformed: FloatArray, z: FloatArray, r: FloatArray, weights: SigmaWeights
-) -> FloatArray:
-    """y' S^-1 y [B] of measurements z [B, m] against images [B, k, m]; m where both are right."""
-    z_hat = weights.mean @ transformed
-    Y = transformed - z_hat[:, None, :]
-    y = z - z_hat
-    Y_scaled = Y / r[:, None, :]
-    b = _times(Y_scaled, y)
-    A = _gain_core(Y_scaled @ Y.swapaxes(-1, -2), weights.covariance)
-    return _dot(y / r, y) - _dot(b, _times(A, b))
+@dataclass(frozen=True)
+class Line:
+    """h(x) ~ z_hat + H (x - x_i) for B filters: x_i [B, n], z_hat [B, m], H' [B, n, m].
 
-
-def relinearised_update(
-    prior_x: FloatArray,
-    prior_information: FloatArray,
-    sigmas: FloatArray,
-    transformed: FloatArray,
-    z: FloatArray,
-    r: FloatArray,
-    weights: SigmaWeights,
-) -> Posterior:
-    """Update of the prior with h linearised statistically over sigma points of a better guess.
-
-    The iterated posterior linearisation filter (A. F. Garcia-Fernandez, L. Svensson, M. R.
-    Morelande, S. Sarkka, "Posterior Linearization Filter", IEEE Trans. Signal Processing 63, 2015):
-    h(x) ~ z_hat + H (x - x_i), H' = P_i^-1 X' W Y; what the line does not explain is added to R
-    (its diagonal). sigmas [B, k, n] and transformed [B, k, m] belong to N(x_i, P_i);
-    prior_information [B, n, n] is the inverse of the prior's covariance.
-
-    The points lie in pairs x_i +- the columns of chol(scale * P_i), so H is the central difference
-    D along the columns, and D' D / scale is the variance that it explains.
+    `unexplained` [B, m] is the variance of h over the sigma points that the line does not hold.
     """
-    n = prior_x.shape[1]
+
+    x: FloatArray
+    z_hat: FloatArray
+    H_t: FloatArray
+    unexplained: FloatArray
+
+
+def linearise(sigmas: FloatArray, transformed: FloatArray, weights: SigmaWeights) -> Line:
+    """Statistical linear regression of h over sigma points [B, k, n] of N(x_i, P_i).
+
+    H' = P_i^-1 X' W Y. The points lie in pairs x_i +- the columns of chol(scale * P_i), so H is the
+    central difference D along the columns, and D' D / scale is the variance that it explains.
+    """
+    n = sigmas.shape[2]
     x_i, z_hat = sigmas[:, 0], weights.mean @ transformed
     Y = transformed - z_hat[:, None, :]
     D = 0.5 * (Y[:, 1 : n + 1] - Y[:, n + 1 :])
     H_t = np.linalg.solve(sigmas[:, 1 : n + 1] - x_i[:, None, :], D)
     unexplained = weights.covariance @ (Y * Y) - (D * D).sum(axis=1) / weights.scale
-    R = r + np.maximum(unexplained, 0.0)
-    H = H_t.swapaxes(-1, -2)
-    y = z - z_hat - _times(H, prior_x - x_i)
-    HR = H_t / R[:, None, :]
+    return Line(x_i, z_hat, H_t, np.maximum(unexplained, 0.0))
+
+
+def line_update(
+    prior_x: FloatArray, prior_information: FloatArray, line: Line, z: FloatArray, r: FloatArray
+) -> Posterior:
+    """Update of the prior by a linearised h; what the line does not explain is added to R.
+
+    One iteration of the iterated posterior linearisation filter (A. F. Garcia-Fernandez, L.
+    Svensson, M. R. Morelande, S. Sarkka, "Posterior Linearization Filter", IEEE Trans. Signal
+    Processing 63, 2015), in information form: P+ = (P^-1 + H' R^-1 H)^-1 stays positive definite.
+    prior_information [B, n, n] is the inverse of the prior's covariance.
+    """
+    R = r + line.unexplained
+    H = line.H_t.swapaxes(-1, -2)
+    y = z - line.z_hat - _times(H, prior_x - line.x)
+    HR = line.H_t / R[:, None, :]
     P: FloatArray = np.linalg.inv(prior_information + HR @ H)
     b = _times(HR, y)
     correction = _times(P, b)

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from common.bundle import Bundle
-from common.calibration import Estimate, Settings, extrapolate, voltage_band
+from common.calibration import Estimate, Settings, align, extrapolate, voltage_band
 from common.health import StateOfHealth, state_of_health
 from common.manifest import Manifest
 from common.model import VoltageModel
@@ -52,7 +52,11 @@ class Evaluator:
         coverages = [trip.coverage95 for trip in self.history.trips]
         return Evaluation(
             trips=trips,
-            revisions=[self._revision_row(recorded) for recorded in self.history.revisions],
+            revisions=[
+                self._revision_row(recorded, recorded.revision.cause.trip_id)
+                for recorded in self.history.revisions
+                if recorded.revision.cause.trip_id
+            ],
             example=self._example(first, [t for t in trips if t.vehicle_id == first.vehicle_id]),
             history=self._voltage_history(first),
             coverage95=float(np.mean(coverages)) if coverages else 0.0,
@@ -65,6 +69,7 @@ class Evaluator:
             found.revision.cause.trip_id
             for found in self.history.revisions
             if found.revision.vehicle_id == vehicle.vehicle_id and found.verdict == "applied"
+            if found.revision.cause.trip_id
         }
         return [
             self._trip_row(vehicle, trip, recorded[trip.trip_id], estimates, causes)
@@ -109,7 +114,7 @@ class Evaluator:
     def _recorded(self, vehicle_id: str) -> dict[str, RecordedTrip]:
         return {t.trip_id: t for t in self.history.trips if t.vehicle_id == vehicle_id}
 
-    def _revision_row(self, recorded: RecordedRevision) -> RevisionRow:
+    def _revision_row(self, recorded: RecordedRevision, trip_id: str) -> RevisionRow:
         revision = recorded.revision
         estimates = self.history.estimates(revision.vehicle_id, self.manifest)
         count = len(revision.theta)
@@ -117,7 +122,7 @@ class Evaluator:
         return RevisionRow(
             vehicle_id=revision.vehicle_id,
             number=revision.number,
-            trip_id=revision.cause.trip_id,
+            trip_id=trip_id,
             odometer=revision.odometer,
             theta=revision.theta,
             theta_std=std.tolist(),
@@ -151,7 +156,7 @@ class Evaluator:
         rows = feature_rows(trip, self.manifest)
         bands = [
             voltage_band(
-                extrapolate(estimates[number], self.manifest, row.odometer),
+                self._of_trip(estimates[number], row.odometer, rows, trip),
                 rows.features,
                 self.model,
                 self.manifest,
@@ -172,6 +177,14 @@ class Evaluator:
             after_v=bands[1][0],
             after_std_v=bands[1][1],
         )
+
+    def _of_trip(
+        self, estimate: Estimate, odometer: float, rows: FeatureRows, trip: TripData
+    ) -> Estimate:
+        """As the vehicle predicted the trip: extrapolated to its start, aligned there."""
+        there = extrapolate(estimate, self.manifest, odometer)
+        voltage_v = float(trip.voltage_v[rows.rows[0]])
+        return align(there, rows.features[0], voltage_v, self.model, self.manifest)
 
     def _axis(self, trip: TripData, rows: FeatureRows) -> tuple[str, FloatArray]:
         """The swept feature where there is one, else the time within the trip."""
@@ -199,7 +212,7 @@ class Evaluator:
     ) -> FloatArray:
         """[4, m]: odometer, measured, frozen, living."""
         rows = feature_rows(trip, self.manifest)
-        there = extrapolate(estimates[recorded.revision], self.manifest, recorded.odometer)
+        there = self._of_trip(estimates[recorded.revision], recorded.odometer, rows, trip)
         return np.stack(
             [
                 trip.odometer[rows.rows],

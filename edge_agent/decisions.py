@@ -147,4 +147,4 @@ def _error_on(
     kept: KeptTrace, estimate: calibration.Estimate, model: VoltageModel, manifest: Manifest
 ) -> float:
     there = calibration.extrapolate(estimate, manifest, kept.odometer)
-    return calibration.mean_absolute_error(there.theta, kept.trace, model)
+    return calibration.aligned_error_v(there, kept.trace, model, manifest)

@@ -70,7 +70,7 @@ class TripMonitor:
         self.last_prediction_v: float | None = None
         self._twin = twin
         self._trace_points = trace_points
-        self._estimate = calibration.extrapolate(twin.estimate, twin.manifest, first.odometer)
+        self._estimate = twin.estimate
         self._features = FeatureBuilder(twin.manifest)
         self._started_at = first.time_s
         self._last_time_s = -np.inf
@@ -87,6 +87,8 @@ class TripMonitor:
         except RefusedSampleError:
             self.refused += 1
             raise
+        if self.samples == 0:
+            self._align(row, sample.voltage_v)
         prediction = self._twin.model.predict_one(row, self._estimate.theta)
         error = abs(prediction - sample.voltage_v)
         self.samples += 1
@@ -124,6 +126,14 @@ class TripMonitor:
             feature_means=(self._feature_sums / self.samples).tolist(),
             trace=trace,
             partial=partial,
+        )
+
+    def _align(self, row: list[float], voltage_v: float) -> None:
+        """What this trip alone brings is read off its first sample; then the parameters stay."""
+        twin = self._twin
+        at_start = calibration.extrapolate(twin.estimate, twin.manifest, self.odometer_start)
+        self._estimate = calibration.align(
+            at_start, np.array(row), voltage_v, twin.model, twin.manifest
         )
 
     def _is_glitch_over(self, sample: Sample) -> bool:

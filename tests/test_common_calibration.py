@@ -113,18 +113,17 @@ def test_a_battery_that_was_replaced_is_found_again_where_the_plain_update_stays
     sure = replace(learned, covariance=learned.covariance * 1e-4)
     new_battery = trace_of(aged, [0.95, 0.0], seed=1)
     reopened = calibrated(aged, new_battery, sure)
-    assert reopened.reopened
+    assert reopened.finding == "changed_battery"
     assert reopened.error_after_v < aged.manifest.error_threshold_v
     assert abs(reopened.estimate.theta[0] - 0.95) < Z95 * stds(reopened.estimate)[0]
     plain = calibrated(aged, new_battery, sure, settings=Settings(passes=1))
-    assert not plain.reopened
     assert plain.error_after_v > aged.manifest.error_threshold_v
 
 
 def test_a_trace_that_the_prior_explains_does_not_reopen_it(aged: Bundle) -> None:
     learned = calibrated(aged, trace_of(aged, [1.1, 0.0])).estimate
     again = calibrated(aged, trace_of(aged, [1.1, 0.0], seed=2), learned)
-    assert not again.reopened
+    assert again.finding == "drift"
     assert stds(again.estimate)[0] < stds(learned)[0]
 
 
@@ -143,7 +142,7 @@ def test_a_mixed_batch_equals_one_by_one(
     )
     for i, found in enumerate(together):
         alone = calibrated(aged, traces[i], priors[i], odometers[i])
-        assert (found.points, found.reopened) == (alone.points, alone.reopened)
+        assert (found.points, found.finding) == (alone.points, alone.finding)
         assert found.estimate.odometer == alone.estimate.odometer == max(odometers[i], 100.0 * i)
         np.testing.assert_allclose(found.estimate.theta, alone.estimate.theta, atol=1e-6)
         np.testing.assert_allclose(found.estimate.covariance, alone.estimate.covariance, rtol=1e-3)

@@ -153,8 +153,8 @@ def test_with_a_linear_measurement_it_does_not_matter_where_it_is_linearised(
     x, P, H, z, r = problem
     weights = ukf.merwe_weights(x.shape[1])
     sigmas = ukf.sigma_points(x + shift, narrower * P, weights)
-    prior_information = np.linalg.inv(P)
-    found = ukf.relinearised_update(x, prior_information, sigmas, sigmas @ H.T, z, r, weights)
+    line = ukf.linearise(sigmas, sigmas @ H.T, weights)
+    found = ukf.line_update(x, np.linalg.inv(P), line, z, r)
     assert_is_kalmans(found, problem)
 
 
@@ -183,7 +183,8 @@ def test_a_second_linearisation_comes_closer_to_the_truth_of_a_curved_measuremen
     again = first
     for _ in range(4):
         sigmas = ukf.sigma_points(again.x, again.P, weights)
-        again = ukf.relinearised_update(x, np.linalg.inv(P), sigmas, h(sigmas), z, r, weights)
+        line = ukf.linearise(sigmas, h(sigmas), weights)
+        again = ukf.line_update(x, np.linalg.inv(P), line, z, r)
     assert np.abs(again.x - truth).max() < 0.1 * np.abs(first.x - truth).max()
 
 

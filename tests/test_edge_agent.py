@@ -618,4 +618,4 @@ def test_a_parameter_that_drifts_to_its_bound_stays_there(rig: Rig) -> None:
     upper = rig.bundle.manifest.parameters[0].upper
     rig.tell(Received(PARAMETERS, signed(revision_for(rig.bundle, rate=[0.01, 0.0]))))
     far = extrapolate(rig.agent.twin.estimate, rig.bundle.manifest, 900_000.0)
-    assert far.theta[0] == upper
+    assert upper - 1e-6 < far.theta[0] < upper

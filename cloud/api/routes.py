@@ -30,7 +30,7 @@ from cloud.bundles import Catalogue
 from cloud.store import pages, revisions
 from cloud.store.database import Store
 from cloud.store.tables import Vehicle
-from common.calibration import Settings, voltage_band
+from common.calibration import Settings, voltage_band, with_trip_spread
 from common.health import state_of_health
 from common.manifest import Manifest
 
@@ -192,7 +192,8 @@ def predict(here: Here, vehicle_id: str, wanted: schemas.PredictionRequest) -> s
         known = _required_standing(db, vehicle, here, wanted.odometer)
     features = _feature_rows(wanted.rows, known.manifest)
     model = here.catalogue.model(known.bundle)
-    voltage, std = voltage_band(known.estimate, features, model, known.manifest, Settings())
+    of_trip = with_trip_spread(known.estimate, known.manifest)
+    voltage, std = voltage_band(of_trip, features, model, known.manifest, Settings())
     rows = [
         schemas.PredictedRow(voltage_v=v, band95_lower_v=v - Z95 * s, band95_upper_v=v + Z95 * s)
         for v, s in zip(voltage.tolist(), std.tolist(), strict=True)

@@ -6,7 +6,7 @@ A revision *stands* unless its vehicle refused it. Must never touch a revision's
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, bindparam, exists, func, update
 from sqlalchemy.orm import aliased
@@ -78,13 +78,14 @@ class History:
     """What a breach is judged against.
 
     `newest` revision of all, the newest that stands, the newest that stands for the breach's bundle
-    (`base`), and the one that the vehicle ran.
+    (`base`), and the one that the vehicle ran; `failures` breaches in a row brought none.
     """
 
     newest: RevisionRow | None = None
     standing: RevisionRow | None = None
     base: RevisionRow | None = None
     running: RevisionRow | None = None
+    failures: int = 0
 
 
 def next_breaches(db: Session, bundles: Sequence[str], limit: int) -> list[Breach]:
@@ -94,8 +95,15 @@ def next_breaches(db: Session, bundles: Sequence[str], limit: int) -> list[Breac
 
 def histories(db: Session, breaches: Sequence[Breach]) -> list[History]:
     """The revisions that matter for each breach."""
-    newest = _newest_of(db, {breach.vehicle_id for breach in breaches})
-    return [_history(db, breach, newest.get(breach.vehicle_id)) for breach in breaches]
+    ids = {breach.vehicle_id for breach in breaches}
+    newest, failures = _newest_of(db, ids), _failures_of(db, ids)
+    return [
+        replace(
+            _history(db, breach, newest.get(breach.vehicle_id)),
+            failures=failures.get(breach.vehicle_id, 0),
+        )
+        for breach in breaches
+    ]
 
 
 def _history(db: Session, breach: Breach, newest: RevisionRow | None) -> History:
@@ -116,6 +124,11 @@ def _history(db: Session, breach: Breach, newest: RevisionRow | None) -> History
 def _newest_of(db: Session, vehicle_ids: Collection[str]) -> dict[str, RevisionRow]:
     rows = db.exec(_NEWEST_OF, params={"vehicles": list(vehicle_ids)})
     return {row.vehicle_id: row for row in rows}
+
+
+def _failures_of(db: Session, vehicle_ids: Collection[str]) -> dict[str, int]:
+    rows = db.exec(_VEHICLES, params={"vehicles": list(vehicle_ids)})
+    return {row.vehicle_id: row.failures for row in rows}
 
 
 def by_number(db: Session, vehicle_id: str, number: int) -> RevisionRow | None:

@@ -1,0 +1,86 @@
+"""How parameters age along the odometer: transition matrix and process noise over a distance.
+
+d theta = rate ds + dw, d rate = growth rate ds + dv: ageing that speeds up does so in proportion to
+itself, as the growth of a crack or of a film does; growth 0 is the constant-velocity model of
+Bar-Shalom, Li, Kirubarajan, "Estimation with Applications to Tracking and Navigation", 2001,
+section 6.2.2. The noise of the rate has a floor and a part in proportion to the rate (geometric
+Brownian motion, linearised), so that an old battery, whose rate is large, may surprise more.
+
+Pure. Must never know where the bounds of a parameter are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from common.manifest import Manifest
+
+FloatArray = npt.NDArray[np.float64]
+
+# A rate that grew e^3 = 20-fold between two updates is beyond what growth was learned on.
+MAX_EXPONENT: Final = 3.0
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class AgeingLaw:
+    """Densities per odometer unit, each [P].
+
+    Variances of theta and of the rate; `volatility`, the rate's relative standard deviation per
+    square root of the unit; `growth` of the rate per unit.
+    """
+
+    process_noise: FloatArray
+    rate_process_noise: FloatArray
+    volatility: FloatArray
+    growth: FloatArray
+
+
+def law_of(manifest: Manifest, growth: FloatArray | None = None) -> AgeingLaw:
+    """The manifest's law, with another `growth` [P] where one was learned."""
+    parameters = manifest.parameters
+    rated = np.array([p.rate_prior_std > 0 for p in parameters])
+    declared = np.array([p.rate_growth for p in parameters])
+    return AgeingLaw(
+        process_noise=np.array([p.process_noise for p in parameters]),
+        rate_process_noise=np.array([p.rate_process_noise for p in parameters]) * rated,
+        volatility=np.array([p.rate_volatility for p in parameters]) * rated,
+        growth=declared if growth is None else growth,
+    )
+
+
+def transition(law: AgeingLaw, rate: FloatArray, ds: float) -> tuple[FloatArray, FloatArray]:
+    """F and Q [2P, 2P] over (theta, rate) for a distance ds > 0 with the rate [P] at its start.
+
+    Exactly integrated: with g = (e^(growth t) - 1) / growth and e = e^(growth t), Q is the integral
+    of q (g^2, g e, e^2) over the distance t to its end, by Gauss-Legendre quadrature (exact for
+    growth 0, to 1e-9 up to MAX_EXPONENT).
+    """
+    count = len(rate)
+    growth = np.minimum(law.growth, MAX_EXPONENT / ds)
+    t = 0.5 * ds * (1.0 + _NODES[:, None])
+    weight = 0.5 * ds * _WEIGHTS[:, None]
+    g, e = _integrated(growth, t), np.exp(growth * t)
+    q = law.rate_process_noise + np.square(law.volatility * rate * np.exp(growth * (ds - t)))
+    F, Q = np.eye(2 * count), np.zeros((2 * count, 2 * count))
+    theta, rates = np.arange(count), np.arange(count, 2 * count)
+    F[theta, rates] = _integrated(growth, np.full(count, ds))
+    F[rates, rates] = np.exp(growth * ds)
+    Q[theta, theta] = law.process_noise * ds + (weight * q * g * g).sum(axis=0)
+    Q[theta, rates] = Q[rates, theta] = (weight * q * g * e).sum(axis=0)
+    Q[rates, rates] = (weight * q * e * e).sum(axis=0)
+    return F, Q
+
+
+def _integrated(growth: FloatArray, t: FloatArray) -> FloatArray:
+    """(e^(growth t) - 1) / growth, t where growth is 0."""
+    exponent = growth * t
+    still = exponent == 0.0
+    integrated: FloatArray = t * np.where(
+        still, 1.0, np.expm1(exponent) / np.where(still, 1.0, exponent)
+    )
+    return integrated
