@@ -152,7 +152,7 @@ def read_ending(database: Path) -> Ending:
         chains: dict[str, list[tuple[bytes, str]]] = {}
         for vehicle_id, number, content, digest, verdict in db.execute(query):
             revision = decode_revision(content)
-            ending.revisions[vehicle_id, number] = (revision.cause.trip_id, verdict)
+            ending.revisions[vehicle_id, number] = (str(revision.cause.trip_id), verdict)
             ending.theta[vehicle_id, number] = [*revision.theta, *revision.rate]
             chains.setdefault(vehicle_id, []).append((content, digest))
     for vehicle_id, links in chains.items():
