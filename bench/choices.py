@@ -33,7 +33,7 @@ from demo.real import CELL_SETTINGS
 from demo.simulated import train, training_settings, vehicles_of
 from demo.vehicles import FloatArray, TripData, VehicleData, feature_rows
 from edge_agent.decisions import is_breach
-from edge_agent.thinning import thin
+from common.thinning import thin
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 
 SEED = 1

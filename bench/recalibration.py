@@ -31,7 +31,7 @@ from common.model import VoltageModel
 from common.trace import TraceArrays
 from demo.simulated import TRAINING_VEHICLES, train, training_settings, vehicles_of
 from demo.vehicles import TripData, feature_rows
-from edge_agent.thinning import thin
+from common.thinning import thin
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 
 POINTS = 50

@@ -2,9 +2,9 @@
 
 A car does not always start fully charged, and a cold battery is another battery. The manifest says
 how much a parameter varies from trip to trip (`trip_std`); the first voltage says how much of that
-is there today. Only the trip's own share moves: the battery's share is uncertain, but is for
-revisions to change (a considered state: S. F. Schmidt, "Application of State-Space Methods to
-Navigation Problems", 1966). A bundle without `trip_std` predicts as it always did.
+is there today. It is one extended Kalman update of the trip's parameters, which are forgotten when
+the trip ends. A bundle without `trip_std` predicts as it always did: what drifts then is the
+battery, and that is for revisions to say.
 
 Pure. Must never change what is known of the battery.
 """
@@ -62,7 +62,7 @@ def align(
         S = float(H @ P[:count, :count] @ H) + noise
         innovation = voltage_v - predicted + float(H @ (y - x)[:count])
         innovation = float(np.clip(innovation, *(BELIEVED_STDS * np.sqrt(S) * np.array([-1, 1]))))
-        gain = np.concatenate([own * H / S, np.zeros(count)])
+        gain = P[:, :count] @ H / S
         y = x + gain * innovation
     reduced = np.eye(2 * count) - np.outer(gain, np.concatenate([H, np.zeros(count)]))
     # Joseph's form holds for any gain, also for one that leaves the battery's share alone.

@@ -195,6 +195,10 @@ class BundleFilter:
         """Measured minus predicted [B, m] at states x [B, n], volts."""
         return evidence.z - self.images(x[:, None, :], evidence.features)[:, 0]
 
+    def slopes(self, fit: Fit, evidence: Evidence) -> FloatArray:
+        """dV/dx [B, n, m] about a fit, over the spread that it leaves."""
+        return self._line(fit.x, fit.P, evidence).H_t
+
     def band_std(self, x: FloatArray, P: FloatArray, features: FloatArray) -> FloatArray:
         """Standard deviation [m] of the voltage by the parameters alone, one state [1, n]."""
         sigmas = self.sigma_points(x, P)

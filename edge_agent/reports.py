@@ -12,7 +12,7 @@ from common.messages import (
 )
 from common.trace import TraceArrays, to_wire
 from edge_agent.decisions import Identity, Verdict, is_breach
-from edge_agent.thinning import thin
+from common.thinning import thin
 from edge_agent.trip_monitor import TripResult
 
 

@@ -19,7 +19,7 @@ from common.model import VoltageModel
 from common.trace import TraceArrays
 from edge_agent.errors import RefusedSampleError
 from edge_agent.samples import Sample, check_plausible
-from edge_agent.thinning import thin
+from common.thinning import thin
 
 FloatArray = npt.NDArray[np.float64]
 

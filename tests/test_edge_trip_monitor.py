@@ -18,7 +18,7 @@ from common.model import VoltageModel
 from common.trace import TraceArrays
 from edge_agent.errors import RefusedSampleError
 from edge_agent.samples import Sample
-from edge_agent.thinning import chosen_rows, thin
+from common.thinning import chosen_rows, thin
 from edge_agent.trip_monitor import BUFFER_ROWS, TripMonitor, TripResult, Twin
 from tests.support_edge import START, aged_bundle, drive
 
