@@ -28,8 +28,8 @@ from cloud.training.errors import (
 )
 from cloud.training.network import NETWORK_FILE, load_record
 from cloud.training.selection import Choice
-from cloud.training.sensitivity import SobolSettings
 from cloud.training.settings import TrainingSettings
+from cloud.training.sobol import SobolSettings
 from cloud.training.splits import held_out_rows
 from cloud.training.table import TripChoice
 from cloud.training.train import TrainingReport, train_bundle
