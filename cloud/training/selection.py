@@ -199,7 +199,7 @@ def _collinear(names: Sequence[str], alone: float, many: Knowledge) -> str:
     if many.collinearity > MAX_COLLINEARITY:
         infinite = many.collinearity >= LARGEST_CONDITION
         number = "without bound" if infinite else f"{many.collinearity:,.0f}"
-        return f"it cannot be told from {others} together, condition number {number}"
+        return f"it cannot be told from {others} together, condition number {number} at equal scale"
     if together > MAX_POSTERIOR_STD:
         return (
             f"it cannot be told from {others}: beside them {MANY_TRIPS} typical trips leave "
