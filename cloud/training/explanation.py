@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from cloud.training.identifiability import percent
 from cloud.training.selection import Choice
 from common.manifest import Identifiability, Learnt, Sensitivity, SobolIndex
 
@@ -54,7 +55,7 @@ def _learnt(found: Identifiability) -> list[str]:
 
 
 def _left(names: Sequence[str], learnt: Learnt) -> str:
-    shares = (f"{100 * std:.2g} %" for std in learnt.posterior_std)
+    shares = (percent(std) for std in learnt.posterior_std)
     return _list([f"{share} for {name}" for name, share in zip(names, shares, strict=True)])
 
 

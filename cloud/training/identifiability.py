@@ -28,6 +28,7 @@ MANY_TRIPS: Final = 10
 # Members of a combination that are less than this share of its largest are not worth their name.
 NAMED_SHARE: Final = 0.3
 PAIR: Final = 2
+TENTH: Final = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ def pairwise_correlation(information: FloatArray, members: Sequence[int]) -> Flo
 
 def weakest_in_words(names: Sequence[str], found: Knowledge) -> str:
     """Which combination the data say least of, and how much of its prior doubt is left."""
-    left = f"{100 / (1.0 + found.eigenvalues[0]) ** 0.5:.2g} % of its prior doubt"
+    left = f"{percent(1.0 / (1.0 + found.eigenvalues[0]) ** 0.5)} of its prior doubt"
     size = np.abs(found.weakest)
     named = [i for i in np.argsort(-size, kind="stable") if size[i] >= NAMED_SHARE * size.max()]
     if len(named) == 1:
@@ -114,3 +115,8 @@ def weakest_in_words(names: Sequence[str], found: Knowledge) -> str:
     same = found.weakest[named[0]] * found.weakest[named[1]] > 0
     fixed, open_ = ("difference", "sum") if same else ("sum", "difference")
     return f"{parts} trade off: the data fix their {fixed}, of their {open_} {left} is left"
+
+
+def percent(share: float) -> str:
+    """Two digits of a share, as 0.71 % or 98 %."""
+    return f"{100 * share:.{0 if share >= TENTH else 1 if share >= TENTH**2 else 2}f} %"

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from cloud.training.candidates import Candidate, Kind
 from cloud.training.errors import OptionError, UnknownCandidateError
-from cloud.training.identifiability import LARGEST_CONDITION, MANY_TRIPS, Knowledge, knowledge
+from cloud.training.identifiability import LARGEST_CONDITION, MANY_TRIPS, knowledge, percent
 from cloud.training.network import TrainingRecord
 
 FloatArray = npt.NDArray[np.float64]
@@ -165,52 +165,62 @@ def _doubt(evidence: Evidence, c: int, chosen: Sequence[int]) -> str:
         return "it has no effect on the voltage"
     alone = float(knowledge(evidence.many_trips, [c]).std[0])
     if alone > MAX_POSTERIOR_STD:
-        return f"{MANY_TRIPS} typical trips leave {100 * alone:.0f} % of its prior doubt"
+        return f"{MANY_TRIPS} typical trips leave {percent(alone)} of its prior doubt"
     beside = [i for i in chosen if _moves(evidence, i)]
     if not beside:
         return ""
-    names = [evidence.names[i] for i in beside]
-    one, many = (knowledge(f, [*beside, c]) for f in (evidence.one_trip, evidence.many_trips))
-    before = knowledge(evidence.many_trips, beside)
     return (
-        _correlated(names, one, many)
-        or _collinear(names, alone, many)
-        or _spoilt(names, before, many)
+        _alike(evidence, c, beside)
+        or _combined(evidence, c, beside, alone)
+        or _spoilt(evidence, c, beside)
     )
 
 
-def _correlated(names: Sequence[str], *found: Knowledge) -> str:
-    """The newcomer, last in `found`, against each of those before it."""
-    with_each = [knowledge.correlation[-1, :-1] for knowledge in found]
-    strongest = max(np.concatenate(with_each), key=abs)
-    if abs(strongest) <= MAX_CORRELATION:
+def _alike(evidence: Evidence, c: int, beside: Sequence[int]) -> str:
+    """One of those before it moves the voltage as it does."""
+    found = [(i, _strongest(evidence, [i, c])) for i in beside]
+    partner, correlation = max(found, key=lambda pair: abs(pair[1]))
+    if abs(correlation) <= MAX_CORRELATION:
         return ""
-    partner = names[int(np.argmax(np.max(np.abs(with_each), axis=0)))]
-    fixed = "sum" if strongest < 0 else "difference"
+    fixed = "sum" if correlation < 0 else "difference"
     return (
-        f"it cannot be told from {partner}: the data fix their {fixed} only, posterior correlation "
-        f"{strongest:+.3f}"
+        f"it cannot be told from {evidence.names[partner]}: the data fix their {fixed} only, "
+        f"posterior correlation {correlation:+.3f}"
     )
 
 
-def _collinear(names: Sequence[str], alone: float, many: Knowledge) -> str:
-    others = " and ".join(names)
-    together = float(many.std[-1])
-    if many.collinearity > MAX_COLLINEARITY:
-        infinite = many.collinearity >= LARGEST_CONDITION
-        number = "without bound" if infinite else f"{many.collinearity:,.0f}"
-        return f"it cannot be told from {others} together, condition number {number} at equal scale"
-    if together > MAX_POSTERIOR_STD:
+def _combined(evidence: Evidence, c: int, beside: Sequence[int], alone: float) -> str:
+    """Several of those before it together move the voltage as it does."""
+    members = [*beside, c]
+    found = knowledge(evidence.many_trips, members)
+    told = f"it cannot be told from {' and '.join(evidence.names[i] for i in beside)} together"
+    if found.collinearity > MAX_COLLINEARITY:
+        infinite = found.collinearity >= LARGEST_CONDITION
+        number = "without bound" if infinite else f"{found.collinearity:,.0f}"
+        return f"{told}, condition number {number} at equal scale"
+    correlation = _strongest(evidence, members)
+    if abs(correlation) > MAX_CORRELATION:
+        return f"{told}, posterior correlation {correlation:+.3f}"
+    left = float(found.std[-1])
+    if left > MAX_POSTERIOR_STD:
         return (
-            f"it cannot be told from {others}: beside them {MANY_TRIPS} typical trips leave "
-            f"{100 * together:.0f} % of its prior doubt, {100 * alone:.0f} % without them"
+            f"{told}: {MANY_TRIPS} typical trips leave {percent(left)} of its prior doubt, "
+            f"{percent(alone)} without them"
         )
     return ""
 
 
-def _spoilt(names: Sequence[str], before: Knowledge, many: Knowledge) -> str:
+def _strongest(evidence: Evidence, members: Sequence[int]) -> float:
+    """Correlation of the last member with any before it, after one trip or many."""
+    both = (knowledge(f, members) for f in (evidence.one_trip, evidence.many_trips))
+    return float(max(np.concatenate([found.correlation[-1, :-1] for found in both]), key=abs))
+
+
+def _spoilt(evidence: Evidence, c: int, beside: Sequence[int]) -> str:
     """Which of those before it would no longer be known beside the newcomer."""
-    for name, without, std in zip(names, before.std, many.std, strict=False):
+    before = knowledge(evidence.many_trips, beside).std
+    after = knowledge(evidence.many_trips, [*beside, c]).std[:-1]
+    for i, without, std in zip(beside, before, after, strict=True):
         if without <= MAX_POSTERIOR_STD < std:
-            return f"beside it {name} would keep {100 * std:.0f} % of its prior doubt"
+            return f"beside it {evidence.names[i]} would keep {percent(std)} of its prior doubt"
     return ""

@@ -9,6 +9,7 @@ from rich.table import Column, Table
 
 from cloud.console import wide_console
 from cloud.training.fit import Errors
+from cloud.training.identifiability import percent
 from cloud.training.train import TrainingReport
 from common.manifest import Identifiability, Sensitivity
 
@@ -96,7 +97,7 @@ def _identifiability(found: Identifiability) -> Table:
         ):
             cells = (f"{value:+.2f}" for value in correlation)
             trips = f"{learnt.trips} trip{'s' if learnt.trips > 1 else ''}"
-            table.add_row(trips, escape(name), f"{100 * std:.2g} %", *cells, condition)
+            table.add_row(trips, escape(name), percent(std), *cells, condition)
     return table
 
 

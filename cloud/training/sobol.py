@@ -33,10 +33,10 @@ FEWEST: Final = 256
 MIN_SAMPLES: Final = 2
 RESAMPLES: Final = 200
 SIGMAS_95: Final = 1.96
-# The selection is decided by differences between the largest indices: a twentieth of the largest
+# The selection is decided by differences between the largest indices: a fortieth of the largest
 # is less than any difference that should decide; below half a per cent of the variance no index
 # matters.
-RELATIVE_HALF_WIDTH: Final = 0.05
+RELATIVE_HALF_WIDTH: Final = 0.025
 SMALLEST_HALF_WIDTH: Final = 0.005
 BATCH: Final = 4096  # the model's largest
 
