@@ -46,12 +46,12 @@ def identifiability(results: RunResults) -> Drawing | LeftOut:
     _draw_doubt(bars, found)
     legend_on_top(figure, bars)
     caption = (
-        "Left, the posterior correlation of each two candidates when those two are estimated from "
-        "one typical trip: near +1 or -1 the data fix one combination of both only, and beyond "
-        f"{MAX_CORRELATION:g} (framed) the rule never takes both. Right, how much of a selected "
-        "parameter's prior standard deviation is left after trips when all selected are estimated "
-        f"together; ten must leave less than {100 * MAX_POSTERIOR_STD:.0f} % (dashed). "
-        f"{_conditions(found)}"
+        "Left, the posterior correlation of each two candidates estimated from one typical trip "
+        "(near +1 or -1 the data fix one combination of both only, and of two beyond "
+        f"{MAX_CORRELATION:g}, framed, the rule takes one); right, how much of the prior standard "
+        "deviation of the selected parameters, estimated together, is left (ten trips must leave "
+        f"less than {100 * MAX_POSTERIOR_STD:.0f} %, dashed), with a condition number of the "
+        f"Fisher information of {_conditions(found)}."
     )
     return Drawing("identifiability", TITLE, caption, _story(found), figure)
 
@@ -123,7 +123,7 @@ def _conditions(found: Identifiability) -> str:
         f"{learnt.condition_number:,.3g} after {learnt.trips} trip{'s' * (learnt.trips > 1)}"
         for learnt in found.learnt
     )
-    return f"Condition number of the Fisher information: {', '.join(told)}."
+    return ", ".join(told)
 
 
 def _story(found: Identifiability) -> str:
