@@ -11,8 +11,8 @@ Two random points A, B and hybrids of them, A with some inputs from B and the re
 - second order, mean(BA_i AB_j − A B) / variance − first_i − first_j: Saltelli, Comput. Phys.
   Commun. 145 (2002), 280.
 
-A and B may change places: each index is the mean of both ways. SALib has the same estimators; its
-intervals take 27 s for 16,384 samples of 20 inputs, these less than one (docs/decisions.md).
+A and B may change places: each index is the mean of both ways. SALib has the same estimators, and
+its intervals would take most of a minute (docs/decisions.md).
 """
 
 from __future__ import annotations
