@@ -35,11 +35,12 @@ from cloud.training.network import (
 )
 from cloud.training.selection import Choice, Evidence, select, unsupported
 from cloud.training.sensitivity import Ranking, candidates_model, effects, rank
-from cloud.training.sobol import SobolSettings
+from cloud.training.sobol import Estimate, Indices, SobolSettings
+from cloud.training.study import write_study
 from cloud.training.tflite_writer import write_tflite
 from cloud.training.train import candidates_of, finish, rank_again
 from common.bundle import load_bundle
-from common.manifest import Feature, Manifest, MovingAverage, Parameter, Sensitivity
+from common.manifest import Feature, Manifest, MovingAverage, PairIndex, Parameter, Sensitivity
 from common.manifest import Target as VoltageTarget
 
 FEATURES = [Feature("charge_ah", "Ah", -10.0, 10.0), Feature("current_a", "A", -9.0, 9.0)]
@@ -110,6 +111,19 @@ def test_an_interaction_appears_as_a_pair_and_noise_does_not() -> None:
     assert all(pair.ci < pair.index for pair in found.pairs)
 
 
+def test_of_many_pairs_none_is_told_that_chance_alone_would_lift_above_its_interval() -> None:
+    value, ci = np.zeros((2, 20, 20))
+    value[0, 1], value[2, 3] = 0.012, 0.03  # 2.4 and 5.9 standard deviations
+    ci[np.triu_indices(20, k=1)] = 0.01
+    large = Estimate(np.full(20, 0.5), np.full(20, 0.01))
+    indices = Indices(1024, settled=True, first=large, total=large, pairs=Estimate(value, ci))
+    names = tuple(f"c{i}" for i in range(20))
+    alone = Evidence(names, large.value, np.eye(20), 10 * np.eye(20))
+    study = write_study([], {}, indices, alone, select(alone, Choice()), Choice())
+    assert study.pairs == [PairIndex("c2", "c3", 0.03, 0.01)]
+    assert "Of 190 pairs 1 act together beyond the noise." in study.explanation
+
+
 def test_groups_are_the_kinds_of_candidates_and_the_inputs() -> None:
     found = {group.name: group for group in ranked(Choice()).sensitivity.groups}
     assert found["inputs"].members == ["charge_ah", "current_a"]
@@ -177,6 +191,40 @@ def test_an_influential_parameter_that_trips_say_nothing_of_is_left_out_and_says
     assert "left out: influential, but 10 typical trips leave 69 %" in found.reasons[0]
 
 
+def correlated(information: Sequence[Sequence[float]]) -> Evidence:
+    """Candidates in this order, of which ten trips have the given information."""
+    many = np.array(information)
+    names = tuple(f"c{i}" for i in range(len(many)))
+    return Evidence(names, np.arange(len(many), 0.0, -1.0), many / 10, many)
+
+
+def test_a_candidate_that_the_chosen_ones_hide_is_left_out() -> None:
+    found = select(correlated([[80.0, 18.0], [18.0, 6.0]]), Choice(2))
+    assert found.chosen == (0,)
+    assert found.reasons[1].endswith(
+        "cannot be told from c0 together: 10 typical trips leave 58 % of its prior doubt, 38 % "
+        "without them"
+    )
+
+
+def test_a_candidate_beside_which_a_chosen_one_is_no_longer_known_is_left_out() -> None:
+    found = select(correlated([[6.0, 18.0], [18.0, 80.0]]), Choice(2))
+    assert found.chosen == (0,)
+    assert found.reasons[1].endswith("beside it c0 would keep 58 % of its prior doubt")
+
+
+def test_what_a_trip_teaches_is_counted_as_the_filter_counts_it() -> None:
+    rough = msgspec.structs.replace(MANIFEST, model_discrepancy_std_v=0.5)
+    choice = Choice(names=("offset:output",))
+    found = rank(rough, record_of(), candidates(), choice, SobolSettings(64)).sensitivity
+    assert found.identifiability is not None
+    # The effect of one prior standard deviation, 0.2 V, on each of 50 points worth five surprises.
+    per_trip = 50 * 0.2**2 / (0.01**2 + 50 / 5 * 0.5**2)
+    for learnt in found.identifiability.learnt:
+        expected = (1 + learnt.trips * per_trip) ** -0.5
+        assert learnt.posterior_std == pytest.approx([expected], abs=1e-3)
+
+
 def test_a_model_that_no_trip_teaches_still_gets_a_parameter_with_the_doubt_said() -> None:
     columns = np.random.default_rng(3).normal(size=(50, 3)) * [0.0, 1e-4, 1e-4]
     found = select(evidence([0.5, 0.3, 0.2], columns), Choice(2))
@@ -216,6 +264,7 @@ def test_the_explanation_names_what_was_chosen_and_what_was_influential_and_left
         if index.selected or "left out: influential" in index.reason:
             assert index.name in found.explanation
     assert "Influential, but left out:" in found.explanation
+    assert "256 base samples, the most that were allowed" in found.explanation
     assert "condition number" in found.explanation
 
 
