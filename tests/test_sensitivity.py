@@ -218,8 +218,8 @@ def test_what_a_trip_teaches_is_counted_as_the_filter_counts_it() -> None:
     choice = Choice(names=("offset:output",))
     found = rank(rough, record_of(), candidates(), choice, SobolSettings(64)).sensitivity
     assert found.identifiability is not None
-    # The effect of one prior standard deviation, 0.2 V, on each of 50 points worth five surprises.
-    per_trip = 50 * 0.2**2 / (0.01**2 + 50 / 5 * 0.5**2)
+    # The effect of one prior standard deviation, 0.1 V, on each of 50 points worth five surprises.
+    per_trip = 50 * 0.1**2 / (0.01**2 + 50 / 5 * 0.5**2)
     for learnt in found.identifiability.learnt:
         expected = (1 + learnt.trips * per_trip) ** -0.5
         assert learnt.posterior_std == pytest.approx([expected], abs=1e-3)
