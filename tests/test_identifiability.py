@@ -23,7 +23,7 @@ ONE_TRIP = np.zeros(50, np.intp)
 
 
 def information(*columns: FloatArray, std_v: float = 0.02) -> FloatArray:
-    one = trip_information(np.stack(columns, axis=1), ONE_TRIP, lambda _: std_v**2)
+    one = trip_information(np.stack(columns, axis=1), ONE_TRIP, lambda rows: rows / std_v)
     return np.asarray(one[0])
 
 
@@ -88,10 +88,9 @@ def test_each_two_are_judged_as_if_they_were_estimated_alone() -> None:
     np.testing.assert_array_equal(np.diagonal(pairwise), 1.0)
 
 
-def test_a_trip_is_counted_for_what_its_points_are_worth() -> None:
+def test_each_trip_is_weighed_by_itself_and_ten_are_ten_times_their_mean() -> None:
     trip = np.repeat([0, 1], [10, 40])
-    columns = np.ones((50, 1))
-    found = trip_information(columns, trip, lambda points: 0.01 * points)
+    found = trip_information(np.ones((50, 1)), trip, lambda rows: 10 * rows / len(rows) ** 0.5)
     np.testing.assert_allclose(found[:, 0, 0], 100.0)
     np.testing.assert_allclose(after_many(found), 1000.0)
 

@@ -149,7 +149,7 @@ def test_every_input_and_candidate_is_listed_with_a_reason() -> None:
 
 def evidence(total: Sequence[float], columns: FloatArray, names: Sequence[str] = ()) -> Evidence:
     """One trip of as many points as `columns` [m, C] has, volts per prior standard deviation."""
-    information = trip_information(columns, np.zeros(len(columns), np.intp), lambda _: 0.02**2)
+    information = trip_information(columns, np.zeros(len(columns), np.intp), lambda v: v / 0.02)
     found = tuple(names) or tuple(f"c{i}" for i in range(len(total)))
     return Evidence(found, np.array(total), information[0], after_many(information))
 
@@ -213,13 +213,19 @@ def test_a_candidate_beside_which_a_chosen_one_is_no_longer_known_is_left_out() 
     assert found.reasons[1].endswith("beside it c0 would keep 58 % of its prior doubt")
 
 
-def test_what_a_trip_teaches_is_counted_as_the_filter_counts_it() -> None:
-    rough = msgspec.structs.replace(MANIFEST, model_discrepancy_std_v=0.5)
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_what_a_trip_teaches_is_counted_as_the_filter_counts_it(share: float) -> None:
+    rough = msgspec.structs.replace(
+        MANIFEST, model_discrepancy_std_v=0.5, discrepancy_correlation=share
+    )
     choice = Choice(names=("offset:output",))
     found = rank(rough, record_of(), candidates(), choice, SobolSettings(64)).sensitivity
     assert found.identifiability is not None
-    # The effect of one prior standard deviation, 0.1 V, on each of 50 points worth five surprises.
-    per_trip = 50 * 0.1**2 / (0.01**2 + 50 / 5 * 0.5**2)
+    apart = np.abs(np.subtract.outer(np.arange(50), np.arange(50)))
+    alike = np.exp(-apart / (share * 50)) if share else np.eye(50)
+    # One prior standard deviation of the offset is 0.1 V on each of a trip's 50 points.
+    effect = np.full(50, 0.1)
+    per_trip = effect @ np.linalg.solve(0.01**2 * np.eye(50) + 0.5**2 * alike, effect)
     for learnt in found.identifiability.learnt:
         expected = (1 + learnt.trips * per_trip) ** -0.5
         assert learnt.posterior_std == pytest.approx([expected], abs=1e-3)

@@ -3,8 +3,8 @@
 Pure. An influential parameter need not be identifiable: when two move the voltage alike, the data
 fix a combination of them and nothing else. Must never rank: influence is told by the Sobol indices.
 
-F = Σ Jᵀ R⁻¹ J over the points of a trip, J the change in voltage per prior standard deviation and R
-as the filter has it: the discrepancy of a trip counts for a few independent points (S. M. Kay,
+F = Jᵀ R⁻¹ J over the points of a trip, J the change in voltage per prior standard deviation and R
+as the filter has it, noise and a discrepancy that is correlated along the trip (S. M. Kay,
 "Fundamentals of Statistical Signal Processing: Estimation Theory", 1993, chapters 3 and 12). The
 covariance that a linear filter with this prior would end with is (1 + F)⁻¹, in prior standard
 deviations.
@@ -51,11 +51,11 @@ class Knowledge:
 
 
 def trip_information(
-    effects: FloatArray, trip: IntArray, variance_of: Callable[[int], float]
+    effects: FloatArray, trip: IntArray, whitened: Callable[[FloatArray], FloatArray]
 ) -> FloatArray:
-    """F of each trip [T, C, C] from effects [m, C]; `variance_of` a point of a trip of so many."""
-    by_trip = [effects[trip == number] for number in np.unique(trip)]
-    return np.stack([rows.T @ rows / variance_of(len(rows)) for rows in by_trip])
+    """F of each trip [T, C, C] from effects [n, C]; `whitened`: R^(-1/2) times a trip's [m, C]."""
+    by_trip = [whitened(effects[trip == number]) for number in np.unique(trip)]
+    return np.stack([rows.T @ rows for rows in by_trip])
 
 
 def typical_trip(information: FloatArray) -> int:

@@ -25,7 +25,7 @@ from cloud.training.selection import Choice, Evidence, select, unsupported
 from cloud.training.sobol import SobolSettings, sobol_indices
 from cloud.training.study import write_study
 from cloud.training.tflite_writer import write_tflite
-from common.bundle_filter import Settings, measurement_variance
+from common.discrepancy import correlation
 from common.manifest import Manifest, Sensitivity, SobolIndex
 from common.model import VoltageModel
 
@@ -95,7 +95,7 @@ def _evidence(
     information = trip_information(
         effects(model, record.rows, candidates),
         record.trip,
-        lambda points: measurement_variance(points, manifest, Settings()),
+        lambda rows: _whitened(rows, manifest),
     )
     return Evidence(
         names=tuple(candidate.name for candidate in candidates),
@@ -103,6 +103,14 @@ def _evidence(
         one_trip=information[typical_trip(information)],
         many_trips=after_many(information),
     )
+
+
+def _whitened(rows: FloatArray, manifest: Manifest) -> FloatArray:
+    """Effects along one trip [m, C] in the coordinates, and units, of the filter's noise."""
+    along = correlation(len(rows), manifest.discrepancy_correlation)
+    own = manifest.model_discrepancy_std_v**2 * along.variances
+    std = np.sqrt(manifest.measurement_noise_std_v**2 + own)
+    return np.asarray(along.rotated(rows.T) / std).T
 
 
 def candidates_model(
