@@ -202,8 +202,7 @@ def test_a_candidate_that_the_chosen_ones_hide_is_left_out() -> None:
     found = select(correlated([[80.0, 18.0], [18.0, 6.0]]), Choice(2))
     assert found.chosen == (0,)
     assert found.reasons[1].endswith(
-        "cannot be told from c0 together: 10 typical trips leave 58 % of its prior doubt, 38 % "
-        "without them"
+        "cannot be told from c0: 10 typical trips leave 58 % of its prior doubt, 38 % without it"
     )
 
 

@@ -24,7 +24,7 @@ from cloud.training.network import TrainingRecord
 FloatArray = npt.NDArray[np.float64]
 
 # Beside a partner with this correlation a parameter is four times as uncertain as alone,
-# 1/√(1 − ρ²) = 4.1. Gain and offset in charge of the measured cells stand at 0.955, and estimating
+# 1/√(1 − ρ²) = 4.1. Gain and offset in charge of the measured cells stand at 0.96, and estimating
 # both was worth it there (docs/decisions.md).
 MAX_CORRELATION: Final = 0.97
 # Ten trips must at least halve the doubt, or the parameter mirrors its prior.
@@ -193,7 +193,8 @@ def _combined(evidence: Evidence, c: int, beside: Sequence[int], alone: float) -
     """Several of those before it together move the voltage as it does."""
     members = [*beside, c]
     found = knowledge(evidence.many_trips, members)
-    told = f"it cannot be told from {' and '.join(evidence.names[i] for i in beside)} together"
+    others = " and ".join(evidence.names[i] for i in beside)
+    told = f"it cannot be told from {others}{' together' if len(beside) > 1 else ''}"
     if found.collinearity > MAX_COLLINEARITY:
         infinite = found.collinearity >= LARGEST_CONDITION
         number = "without bound" if infinite else f"{found.collinearity:,.0f}"
@@ -205,7 +206,7 @@ def _combined(evidence: Evidence, c: int, beside: Sequence[int], alone: float) -
     if left > MAX_POSTERIOR_STD:
         return (
             f"{told}: {MANY_TRIPS} typical trips leave {percent(left)} of its prior doubt, "
-            f"{percent(alone)} without them"
+            f"{percent(alone)} without {'them' if len(beside) > 1 else 'it'}"
         )
     return ""
 
