@@ -117,12 +117,61 @@ class PairIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ci: float
 
 
+class GroupIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sobol indices of inputs that vary together as one."""
+
+    name: str
+    members: list[str]
+    first: float
+    first_ci: float
+    total: float
+    total_ci: float
+
+
+class Learnt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What so many trips teach of the selected parameters, in prior standard deviations.
+
+    Posterior standard deviations and correlation, the eigenvalues of the Fisher information and
+    their ratio (1e9 stands for infinite); `collinearity` is the condition number of the information
+    with every parameter scaled to the same.
+    """
+
+    trips: int
+    posterior_std: list[float]
+    correlation: list[list[float]]
+    eigenvalues: list[float]
+    condition_number: float
+    collinearity: float
+
+
+class Identifiability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which parameters the data can tell apart.
+
+    `pairwise` is the posterior correlation of each two of the `compared` candidates, when those two
+    are estimated from one typical trip.
+    """
+
+    names: list[str]
+    learnt: list[Learnt]
+    weakest: str
+    compared: list[str]
+    pairwise: list[list[float]]
+
+
 class Sensitivity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The evidence on which the parameters were selected."""
+    """The evidence on which the parameters were selected.
+
+    `pairs` holds only those of `pairs_tested` whose index is no noise; `explanation` says in words
+    why the parameters were selected. What an older version did not compute is empty.
+    """
 
     samples: int
     indices: list[SobolIndex]
     pairs: list[PairIndex] = []
+    pairs_tested: int = 0
+    groups: list[GroupIndex] = []
+    identifiability: Identifiability | None = None
+    explanation: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -33,7 +33,7 @@ PERCENT = 100.0
 
 
 def parameters_over_odometer(results: RunResults) -> Drawing | LeftOut:
-    """Figure 7: each parameter with its 95 % band; one vehicle strong, the others faint."""
+    """Figure 8: each parameter with its 95 % band; one vehicle strong, the others faint."""
     title = "Parameters θ over the odometer"
     kept = _in_force(results)
     if not kept:
@@ -135,7 +135,7 @@ def _parameters_story(results: RunResults) -> str:
 
 
 def state_of_health(results: RunResults) -> Drawing | LeftOut:
-    """Figure 8: state of health of one vehicle with its band, and each vehicle's distance to truth.
+    """Figure 9: state of health of one vehicle with its band, and each vehicle's distance to truth.
 
     The second panel is drawn only when the run knows the truth.
     """

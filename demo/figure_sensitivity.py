@@ -5,10 +5,12 @@ Must never choose; it shows the indices and the choice that the manifest carries
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 
-from common.manifest import PairIndex, Sensitivity, SobolIndex
+from common.manifest import GroupIndex, PairIndex, Sensitivity, SobolIndex
 from demo.chord import draw_chords, significant
 from demo.figure_style import (
     EXTRA,
@@ -37,9 +39,19 @@ def sobol_bars(results: RunResults) -> Drawing | LeftOut:
         return LeftOut("sobol", title, NO_STUDY)
     ranked = sorted(study.indices, key=lambda index: -index.total)
     shown = ranked[:MOST_BARS]
-    figure = new_figure(1.2 + 0.29 * len(shown))
-    axes = figure.subplots()
-    _draw_bars(axes, shown)
+    groups = sorted(study.groups, key=lambda group: -group.total)
+    figure = new_figure(1.2 + 0.29 * len(shown) + (0.7 + 0.29 * len(groups) if groups else 0))
+    heights = [len(shown), len(groups)][: 1 + bool(groups)]
+    panels = figure.subplots(len(heights), squeeze=False, height_ratios=heights)
+    axes, *below = panels[:, 0]
+    _draw_bars(axes, shown, [_marked(index) for index in shown])
+    for label, index in zip(axes.get_yticklabels(), shown, strict=True):
+        label.set(color=INK if index.selected else MUTED)
+        label.set_fontweight("bold" if index.selected else "normal")
+    for panel in below:
+        _draw_bars(panel, groups, [group.name for group in groups])
+        panel.set_title("Groups, each varied as one")
+        panel.set_xlim(axes.get_xlim())
     legend_on_top(figure, axes)
     rest = len(ranked) - len(shown)
     omitted = f"; the {rest} smallest are left out" if rest else ""
@@ -51,7 +63,7 @@ def sobol_bars(results: RunResults) -> Drawing | LeftOut:
     return Drawing("sobol", title, caption, _bars_story(study, ranked), figure)
 
 
-def _draw_bars(axes: Axes, shown: list[SobolIndex]) -> None:
+def _draw_bars(axes: Axes, shown: Sequence[SobolIndex | GroupIndex], labels: Sequence[str]) -> None:
     rows = np.arange(len(shown))
     whisker = {"ecolor": INK, "elinewidth": 0.9, "capsize": 1.8}
     for kind, offset, colour in (("total", -BAR / 2, LIVING), ("first", BAR / 2, EXTRA)):
@@ -65,10 +77,7 @@ def _draw_bars(axes: Axes, shown: list[SobolIndex]) -> None:
             error_kw=whisker,
             label="total" if kind == "total" else "first order",
         )
-    axes.set_yticks(rows, [_marked(index) for index in shown])
-    for label, index in zip(axes.get_yticklabels(), shown, strict=True):
-        label.set(color=INK if index.selected else MUTED)
-        label.set_fontweight("bold" if index.selected else "normal")
+    axes.set_yticks(rows, labels)
     axes.invert_yaxis()
     axes.set_xlabel("Sobol index: share of the variance")
     axes.axvline(0, color=PALE, linewidth=0.8)
@@ -83,9 +92,11 @@ def _marked(index: SobolIndex) -> str:
 def _bars_story(study: Sensitivity, ranked: list[SobolIndex]) -> str:
     strongest = ", ".join(f"{index.name} {index.total:.2f}" for index in ranked[:5])
     chosen = [index.name for index in ranked if index.selected]
+    groups = ", ".join(f"{group.name} {group.total:.2f}" for group in study.groups)
     return (
         f"From {study.samples:,} base samples. Strongest totals: {strongest}. "
         f"Selected for calibration: {', '.join(chosen) if chosen else 'none'}."
+        f"{f' Totals of groups: {groups}.' if groups else ''}"
     )
 
 
@@ -107,12 +118,12 @@ def chord_plot(results: RunResults) -> Drawing | LeftOut:
     _draw_pairs(list_of_pairs, ordered[:MOST_PAIRS], kinds)
     _explain_kinds(circle)
     legend_on_top(figure, circle)
-    ignored = len(study.pairs) - len(pairs)
+    tested = _tested(study)
     caption = (
         "Inputs stand on a circle, and a ribbon is as wide as the second-order index (no unit) of "
         "the pair that it joins, the strongest with their 95 % intervals on the right; "
-        f"{ignored} of {len(study.pairs)} pairs are ignored, since they "
-        "are negative or their 95 % interval reaches zero."
+        f"{tested - len(pairs)} of {tested} pairs are ignored, since they "
+        "cannot be told from noise."
     )
     return Drawing("chord", title, caption, _chord_story(pairs), figure)
 
@@ -134,12 +145,17 @@ def _draw_pairs(axes: Axes, pairs: list[PairIndex], kinds: dict[str, str]) -> No
 
 
 def _nothing_together(study: Sensitivity) -> str:
-    if not study.pairs:
+    if not _tested(study):
         return "The sensitivity study computed no second-order indices."
     return (
-        f"None of the {len(study.pairs)} second-order effects can be told from zero at 95 %: "
+        f"None of the {_tested(study)} second-order effects can be told from zero at 95 %: "
         "the inputs act each for itself."
     )
+
+
+def _tested(study: Sensitivity) -> int:
+    """Older studies carry the pairs alone."""
+    return max(study.pairs_tested, len(study.pairs))
 
 
 def _names(study: Sensitivity, pairs: list[PairIndex]) -> list[str]:

@@ -190,7 +190,8 @@ def _for_page(raw: str, drawing: Drawing) -> str:
 
 
 def _slim(svg: str) -> str:
-    """Drop what a page does not need: names of groups, null rotations, the third decimal."""
+    """Drop what a page does not need: names of groups, empty ones, null rotations, decimals."""
+    svg = re.sub(r'<g id="[^"]*"/>', "", svg)
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
     svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
     svg = svg.replace("xlink:href", "href")

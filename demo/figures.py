@@ -8,6 +8,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 
 from demo.figure_error import any_error, draw_errors, error_per_trip, fleet_view
+from demo.figure_identifiability import identifiability
 from demo.figure_parameters import (
     draw_health,
     draw_parameter,
@@ -34,6 +35,7 @@ FIGURES = (
     whole_history,
     sobol_bars,
     chord_plot,
+    identifiability,
     parameters_over_odometer,
     state_of_health,
 )

@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
+from common.manifest import SobolIndex
 from demo.figure_style import Drawing, LeftOut, css_variables, to_svg
 from demo.figures import picture, report_figures
 from demo.results import RunResults
@@ -23,6 +24,7 @@ _WHAT_THIS_IS: Final = (
     "is applied. This page shows one run of that loop, made by the same agent, broker and service "
     "that run in earnest."
 )
+_EVIDENCE: Final = "identifiability"
 _GLOSSARY: Final = (
     ("trip", "What was sampled between key-on and key-off; a whole cycle in data of single cells."),
     ("error", "Mean absolute difference of predicted and measured voltage over one trip."),
@@ -34,6 +36,8 @@ _GLOSSARY: Final = (
     ("θ", "The parameters that are calibrated: a few inputs of the model's graph."),
     ("band", "The range that holds the truth with 95 % probability, as the twin itself sees it."),
     ("Sobol index", "The share of the output's variance that an input causes, alone or with all."),
+    ("posterior", "What is known after the data; prior: before. Both as standard deviations."),
+    ("condition number", "How much better the best known combination is known than the worst."),
     ("state of health", "What the battery still gives until it is empty, relative to new."),
 )
 _CSS: Final = """
@@ -110,7 +114,10 @@ def _body(results: RunResults) -> Iterable[str]:
     yield f'<p class="subtitle">{escape(results.subtitle)}</p>'
     yield f"<p>{escape(_WHAT_THIS_IS)}</p></header>\n"
     yield _summary(results)
-    yield from (_section(figure) for figure in report_figures(results))
+    for figure in report_figures(results):
+        yield _section(figure)
+        if figure.key == _EVIDENCE:
+            yield _why(results)
     yield _sources(results.sources)
     yield _glossary()
 
@@ -136,6 +143,27 @@ def _section(figure: Drawing | LeftOut) -> str:
         f'<div class="drawing">{to_svg(figure)}</div>'
         f"<figcaption>{escape(figure.caption)}</figcaption></figure>\n"
     )
+
+
+def _why(results: RunResults) -> str:
+    """The paragraph on the selection, and each input's and candidate's sentence."""
+    study = results.manifest.sensitivity
+    if study is None or not study.explanation:
+        return ""
+    items = "".join(
+        f"<li>{_named(index)}: {escape(index.reason)}</li>"
+        for index in sorted(study.indices, key=lambda index: -index.total)
+        if index.reason
+    )
+    return (
+        '<section class="card" id="why"><h2>Why these parameters</h2>'
+        f"<p>{escape(study.explanation)}</p><details><summary>Every candidate</summary>"
+        f"<ul>{items}</ul></details></section>\n"
+    )
+
+
+def _named(index: SobolIndex) -> str:
+    return f"<strong>{escape(index.name)}</strong>" if index.selected else escape(index.name)
 
 
 def _sources(sources: Iterable[str]) -> str:

@@ -9,6 +9,9 @@ import numpy as np
 
 from common.manifest import (
     Feature,
+    GroupIndex,
+    Identifiability,
+    Learnt,
     Manifest,
     PairIndex,
     Parameter,
@@ -73,8 +76,11 @@ def study() -> Sensitivity:
         "speed_offset": 0.003,
         "load_offset": 0.002,
     }
+    reasons = {"output_gain": "rank 1; chosen", "distance_gain": "rank 2; chosen"}
     indices = [
-        SobolIndex(name, 0.8 * total, 0.02, total, 0.03, name in ("output_gain", "distance_gain"))
+        SobolIndex(
+            name, 0.8 * total, 0.02, total, 0.03, name in reasons, reasons.get(name, "left out")
+        )
         for name, total in totals.items()
     ]
     pairs = [
@@ -88,7 +94,32 @@ def study() -> Sensitivity:
         PairIndex("output_offset", "last_bias", 0.002, 0.009),
         PairIndex("speed_m_s", "load_kg", -0.011, 0.006),
     ]
-    return Sensitivity(samples=17408, indices=indices, pairs=pairs)
+    groups = [
+        GroupIndex("inputs", ["distance_km", "load_kg", "speed_m_s"], 0.25, 0.02, 0.31, 0.03),
+        GroupIndex("output", ["output_gain", "output_offset", "last_bias"], 0.5, 0.02, 0.6, 0.03),
+    ]
+    return Sensitivity(
+        samples=17408,
+        indices=indices,
+        pairs=pairs,
+        groups=groups,
+        identifiability=told_apart(),
+        explanation="The made-up rule took <both> gains.",
+    )
+
+
+def told_apart() -> Identifiability:
+    alike = [[1.0, 0.31], [0.31, 1.0]]
+    return Identifiability(
+        names=["output_gain", "distance_gain"],
+        learnt=[
+            Learnt(1, [0.04, 0.08], alike, [156.0, 625.0], 4.0, 2.1),
+            Learnt(10, [0.013, 0.025], alike, [1560.0, 6250.0], 4.0, 2.1),
+        ],
+        weakest="least is learnt of distance_gain",
+        compared=["output_gain", "distance_gain", "last_bias"],
+        pairwise=[[1.0, 0.31, -0.99], [0.31, 1.0, 0.2], [-0.99, 0.2, 1.0]],
+    )
 
 
 def cell_voltage(distance_km: FloatArray, degradation: float) -> FloatArray:

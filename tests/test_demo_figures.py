@@ -20,6 +20,7 @@ from common.manifest import PairIndex, Sensitivity
 from demo.chord import FULL_CIRCLE, arcs, ribbons, significant
 from demo.figure_data import envelope, error_tables, window
 from demo.figure_error import error_per_trip, fleet_view
+from demo.figure_identifiability import identifiability
 from demo.figure_parameters import parameters_over_odometer, state_of_health
 from demo.figure_sensitivity import chord_plot, sobol_bars
 from demo.figure_style import Drawing, LeftOut, drawing_style, to_svg
@@ -72,6 +73,7 @@ def test_each_update_is_a_red_dot_and_each_other_trip_a_blue_one() -> None:
         ({"history": nothing().history}, whole_history, "no sample-by-sample history"),
         ({"manifest": manifest(with_study=False)}, sobol_bars, "no sensitivity study"),
         ({"manifest": manifest(with_study=False)}, chord_plot, "no sensitivity study"),
+        ({"manifest": manifest(with_study=False)}, identifiability, "what trips can tell apart"),
         ({"revisions": []}, parameters_over_odometer, "No revision was made"),
         ({"trips": []}, state_of_health, "carry no state of health"),
     ],
@@ -88,12 +90,42 @@ def test_a_figure_without_data_says_in_one_sentence_why(
 def test_effects_that_cannot_be_told_from_zero_are_left_out_and_counted() -> None:
     made = drawn(chord_plot(made_up()))
     assert "2 of 9 pairs are ignored" in made.caption
+    none_told = Sensitivity(8, study().indices, [], pairs_tested=91)
+    quiet = chord_plot(
+        replace(made_up(), manifest=msgspec.structs.replace(manifest(), sensitivity=none_told))
+    )
+    assert isinstance(quiet, LeftOut)
+    assert "None of the 91 second-order effects" in quiet.reason
     weak = Sensitivity(8, study().indices, [PairIndex("load_kg", "speed_m_s", 0.01, 0.02)])
     none = chord_plot(
         replace(made_up(), manifest=msgspec.structs.replace(manifest(), sensitivity=weak))
     )
     assert isinstance(none, LeftOut)
     assert "can be told from zero" in none.reason
+
+
+def test_groups_stand_below_the_inputs_when_the_study_has_them() -> None:
+    made = drawn(sobol_bars(made_up()))
+    assert len(made.figure.axes) == 2
+    labels = [label.get_text() for label in made.figure.axes[1].get_yticklabels()]
+    assert labels == ["output", "inputs"]
+    older = msgspec.structs.replace(study(), groups=[])
+    alone = sobol_bars(
+        replace(made_up(), manifest=msgspec.structs.replace(manifest(), sensitivity=older))
+    )
+    assert len(drawn(alone).figure.axes) == 1
+
+
+def test_what_cannot_be_told_apart_is_framed_and_told() -> None:
+    made = drawn(identifiability(made_up()))
+    cells, bars = made.figure.axes
+    numbers = [text.get_text() for text in cells.texts]
+    assert numbers == ["+0.31", "-0.99", "+0.20"]
+    frames = [patch for patch in cells.patches if not patch.get_fill()]
+    assert len(frames) == 1
+    assert "Not to be told apart: output_gain with last_bias -0.99" in made.alternative
+    assert "4 after 1 trip, 4 after 10 trips" in made.caption
+    assert [text.get_text() for text in bars.texts] == ["4.0 %", "8.0 %", "1.3 %", "2.5 %"]
 
 
 def test_a_refused_revision_is_not_drawn_as_one_in_force() -> None:

@@ -17,7 +17,17 @@ from demo.figure_style import DARK
 from demo.report import report_page, write_report
 from tests.made_up_run import made_up, manifest, nothing
 
-KEYS = ["error", "fleet", "trip", "history", "sobol", "chord", "parameters", "health"]
+KEYS = [
+    "error",
+    "fleet",
+    "trip",
+    "history",
+    "sobol",
+    "chord",
+    "identifiability",
+    "parameters",
+    "health",
+]
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -137,6 +147,16 @@ def test_the_picture_is_a_png_wide_enough_for_a_readme(folder: Path) -> None:
     raw = (folder / "picture.png").read_bytes()
     assert raw.startswith(b"\x89PNG")
     assert struct.unpack(">II", raw[16:24]) == (1760, 656)
+
+
+def test_the_page_says_why_these_parameters_and_a_sentence_for_each_candidate(html: str) -> None:
+    why = html[html.index('id="why"') :].partition("</section>")[0]
+    assert "The made-up rule took &lt;both&gt; gains." in why
+    assert "<strong>output_gain</strong>: rank 1" in why
+    assert "<li>output_offset: left out</li>" in why
+    assert (
+        html.index('id="identifiability"') < html.index('id="why"') < html.index('id="parameters"')
+    )
 
 
 def test_a_run_of_nothing_still_makes_a_page_that_explains_itself(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from cloud.training.errors import (
 )
 from cloud.training.network import NETWORK_FILE, load_record
 from cloud.training.selection import Choice
-from cloud.training.sensitivity import SobolSettings
 from cloud.training.settings import TrainingSettings
+from cloud.training.sobol import SobolSettings
 from cloud.training.splits import held_out_rows
 from cloud.training.table import TripChoice
 from cloud.training.train import TrainingReport, train_bundle
@@ -312,6 +312,8 @@ def test_the_command_trains_and_ranks_again(cli: typer.Typer, table: Path, tmp_p
     done = run(cli, ["train", str(table), *options, "--out", str(tmp_path / "one")])
     assert done.exit_code == 0, done.output
     assert "held-out trips" in done.stdout
+    for told in ("group, varied as one", "condition number", "that trips can tell apart:"):
+        assert told in done.stdout
     chosen = ["--parameters", "offset:output", "--prior", "offset:output=0.3", "--samples", "64"]
     again = [str(tmp_path / "one"), *chosen, "--out", str(tmp_path / "two"), "--json"]
     done = run(cli, ["sensitivity", *again])

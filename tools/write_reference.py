@@ -131,6 +131,9 @@ def _page() -> Iterator[str]:
         common.manifest.Sensitivity,
         common.manifest.SobolIndex,
         common.manifest.PairIndex,
+        common.manifest.GroupIndex,
+        common.manifest.Identifiability,
+        common.manifest.Learnt,
     ):
         yield from _struct(part)
     yield "## Operator API\n"

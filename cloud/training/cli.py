@@ -33,7 +33,7 @@ Examples:
 """
 SENSITIVITY_EPILOG: Final = f"""\b
 Examples:
-  twin-cloud sensitivity runs/bundle --samples 4096
+  twin-cloud sensitivity runs/bundle --select 3
   twin-cloud sensitivity runs/bundle --parameters gain:distance_km,offset:output --out runs/other
 {EXIT_CODES}
 """
@@ -45,7 +45,7 @@ Example:
 
 Select = Annotated[int, typer.Option(min=1, help="Select up to N parameters by the rule.")]
 Parameters = Annotated[str, typer.Option(help="Select exactly these candidates: a,b.")]
-Samples = Annotated[int, typer.Option(help="Base samples of the Sobol sequence, a power of two.")]
+Samples = Annotated[int, typer.Option(help="Base samples at most, a power of two.")]
 Prior = Annotated[
     list[str], typer.Option("--prior", help="NAME=STD, a parameter's prior standard deviation.")
 ]
@@ -104,7 +104,7 @@ def train(  # noqa: PLR0913 - each option is one argument
     ] = [],  # noqa: B006
     select: Select = 2,
     parameters: Parameters = "",
-    samples: Samples = 1024,
+    samples: Samples = 65_536,
     prior: Prior = [],  # noqa: B006
     rate_prior: RatePrior = [],  # noqa: B006
     process_noise: ProcessNoise = [],  # noqa: B006
@@ -120,8 +120,8 @@ def train(  # noqa: PLR0913 - each option is one argument
         from cloud.training import show  # noqa: PLC0415 - see the module's docstring
         from cloud.training.candidates import Overrides  # noqa: PLC0415
         from cloud.training.selection import Choice  # noqa: PLC0415
-        from cloud.training.sensitivity import SobolSettings  # noqa: PLC0415
         from cloud.training.settings import TrainingSettings  # noqa: PLC0415
+        from cloud.training.sobol import SobolSettings  # noqa: PLC0415
         from cloud.training.train import train_bundle  # noqa: PLC0415
 
         settings = TrainingSettings(
@@ -155,7 +155,7 @@ def train(  # noqa: PLR0913 - each option is one argument
 
 def sensitivity(  # noqa: PLR0913 - each option is one argument
     bundle: Annotated[Path, typer.Argument(help="Bundle folder that `twin-cloud train` wrote.")],
-    samples: Samples = 1024,
+    samples: Samples = 65_536,
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same indices.")
     ] = 0,
@@ -178,7 +178,7 @@ def sensitivity(  # noqa: PLR0913 - each option is one argument
         from cloud.training.bundle_writer import require_writable  # noqa: PLC0415
         from cloud.training.candidates import Overrides  # noqa: PLC0415
         from cloud.training.selection import Choice  # noqa: PLC0415
-        from cloud.training.sensitivity import SobolSettings  # noqa: PLC0415
+        from cloud.training.sobol import SobolSettings  # noqa: PLC0415
         from cloud.training.train import finish, rank_again  # noqa: PLC0415
 
         if out is not None:

@@ -27,7 +27,7 @@ FloatArray = npt.NDArray[np.float64]
 SWEEP_BEYOND: Final = 1.5  # how far beyond the longest training trip health is looked for
 TARGET_HEADROOM: Final = 1.3
 DISCREPANCY_FLOOR: Final = 0.1  # of the measurement noise: no model is perfect
-LIBRARIES: Final = ("numpy", "scikit-learn", "SALib", "flatbuffers")
+LIBRARIES: Final = ("numpy", "scikit-learn", "scipy", "flatbuffers")
 # By the end of a name, longest first: "speed_m_s" is no time in seconds.
 UNITS: Final = {
     "_percent": "%",

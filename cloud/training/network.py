@@ -19,6 +19,7 @@ import numpy.typing as npt
 from cloud.training.errors import TrainingRecordError
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
 
 NETWORK_FILE: Final = "training/network.npz"
 FORMAT_VERSION: Final = 1
@@ -54,14 +55,16 @@ class Network:
 class TrainingRecord:
     """The network, and of its training table the ranges and a few rows.
 
-    feature_ranges [F, 2] and target_range [2] are the observed minimum and maximum; rows [m, F] is
-    a spread of training rows, on which effects of parameters are compared.
+    feature_ranges [F, 2] and target_range [2] are the observed minimum and maximum; rows [m, F] are
+    those of a few training trips, thinned, on which effects of parameters are compared; `trip` [m]
+    numbers their trips from 0.
     """
 
     network: Network
     feature_ranges: FloatArray
     target_range: FloatArray
     rows: FloatArray
+    trip: IntArray
     overrides: dict[str, Any]
 
 
@@ -76,6 +79,7 @@ def encode_record(record: TrainingRecord) -> bytes:
         "feature_ranges": record.feature_ranges,
         "target_range": record.target_range,
         "rows": record.rows,
+        "trip": record.trip,
         "overrides": np.array(json.dumps(record.overrides, sort_keys=True)),
     }
     for layer, (weights, biases) in enumerate(zip(network.weights, network.biases, strict=True)):
@@ -115,5 +119,7 @@ def _record(arrays: dict[str, Any]) -> TrainingRecord:
         feature_ranges=arrays["feature_ranges"],
         target_range=arrays["target_range"],
         rows=arrays["rows"],
+        # Records of older versions know no trips: their rows count as one.
+        trip=arrays.get("trip", np.zeros(len(arrays["rows"]), dtype=np.intp)),
         overrides=json.loads(str(arrays["overrides"])),
     )

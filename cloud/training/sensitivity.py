@@ -11,43 +11,36 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from SALib.analyze import sobol as sobol_analysis
-from SALib.sample import sobol as sobol_sampling
 
 from cloud.training.bundle_writer import in_memory
-from cloud.training.candidates import Candidate
-from cloud.training.errors import OptionError
+from cloud.training.candidates import Candidate, Kind
+from cloud.training.identifiability import after_many, trip_information, typical_trip
 from cloud.training.network import TrainingRecord
-from cloud.training.selection import Choice, Selected, select, unsupported
+from cloud.training.selection import Choice, Evidence, select, unsupported
+from cloud.training.sobol import SobolSettings, sobol_indices
+from cloud.training.study import write_study
 from cloud.training.tflite_writer import write_tflite
-from common.manifest import Manifest, PairIndex, Sensitivity, SobolIndex
+from common.discrepancy import correlation
+from common.manifest import Manifest, Sensitivity, SobolIndex
 from common.model import VoltageModel
 
 FloatArray = npt.NDArray[np.float64]
 
 PARAMETER_SPREAD: Final = 2.0  # prior standard deviations to each side of the nominal value
-MIN_SAMPLES: Final = 2
-RESAMPLES: Final = 50
-MAX_PAIRS: Final = 40
-INPUT_REASON: Final = "an input of the model, not a parameter"
-
-
-@dataclass(frozen=True)
-class SobolSettings:
-    """Base samples (a power of two) and the seed of the sequence and of the resampling."""
-
-    samples: int = 1024
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.samples < MIN_SAMPLES or self.samples & (self.samples - 1):
-            remedy = "Sobol sequences are balanced for 128, 256, 512, 1024 ... samples."
-            raise OptionError("samples", f"{self.samples} is no power of two", remedy)
+INPUTS: Final = "inputs"
+GROUPS: Final = {
+    Kind.INPUT_GAIN: "gains of inputs",
+    Kind.INPUT_OFFSET: "offsets of inputs",
+    Kind.OUTPUT_GAIN: "output",
+    Kind.OUTPUT_OFFSET: "output",
+    Kind.LAST_BIAS: "output",
+    Kind.LAST_WEIGHT: "hidden weights",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,25 +68,49 @@ def rank(
     left_out = [c for c in candidates if doubts[c.name] and c.name not in choice.names]
     candidates = [c for c in candidates if c not in left_out]
     model = candidates_model(manifest, record, candidates)
-    problem = _problem(manifest, record, candidates)
-    seed = settings.seed + 1  # SALib's analysis takes 0 for "no seed"
-    points = sobol_sampling.sample(problem, settings.samples, seed=seed)
     inputs = len(manifest.features)
-    voltages = model.predict(points[:, :inputs], points[:, inputs:])
-    found = sobol_analysis.analyze(
-        problem, voltages, num_resamples=RESAMPLES, seed=seed, print_to_console=False
+    groups = _groups(inputs, candidates)
+    found = sobol_indices(
+        lambda points: model.predict(points[:, :inputs], points[:, inputs:]),
+        _bounds(record, candidates),
+        list(groups.values()),
+        settings,
     )
-    total = found["ST"][inputs:]
-    selected = select(candidates, total, effects(model, record.rows, candidates), choice)
-    sensitivity = Sensitivity(
-        samples=settings.samples,
-        indices=[
-            *_indices(manifest, candidates, found, selected),
-            *(_not_ranked(candidate.name, doubts[candidate.name]) for candidate in left_out),
-        ],
-        pairs=_pairs(_names(manifest, candidates), found),
-    )
+    total = found.total.value[inputs : inputs + len(candidates)]
+    evidence = _evidence(manifest, record, candidates, model, total)
+    selected = select(evidence, choice)
+    sensitivity = write_study(manifest.feature_names, groups, found, evidence, selected, choice)
+    unranked = [_not_ranked(candidate.name, doubts[candidate.name]) for candidate in left_out]
+    sensitivity = msgspec.structs.replace(sensitivity, indices=[*sensitivity.indices, *unranked])
     return Ranking(sensitivity, tuple(candidates[c] for c in selected.chosen))
+
+
+def _evidence(
+    manifest: Manifest,
+    record: TrainingRecord,
+    candidates: Sequence[Candidate],
+    model: VoltageModel,
+    total: FloatArray,
+) -> Evidence:
+    information = trip_information(
+        effects(model, record.rows, candidates),
+        record.trip,
+        lambda rows: _whitened(rows, manifest),
+    )
+    return Evidence(
+        names=tuple(candidate.name for candidate in candidates),
+        total=total,
+        one_trip=information[typical_trip(information)],
+        many_trips=after_many(information),
+    )
+
+
+def _whitened(rows: FloatArray, manifest: Manifest) -> FloatArray:
+    """Effects along one trip [m, C] in the coordinates, and units, of the filter's noise."""
+    along = correlation(len(rows), manifest.discrepancy_correlation)
+    own = manifest.model_discrepancy_std_v**2 * along.variances
+    std = np.sqrt(manifest.measurement_noise_std_v**2 + own)
+    return np.asarray(along.rotated(rows.T) / std).T
 
 
 def candidates_model(
@@ -122,28 +139,8 @@ def effects(model: VoltageModel, rows: FloatArray, candidates: Sequence[Candidat
     return np.asarray(up - down).T
 
 
-def _problem(
-    manifest: Manifest, record: TrainingRecord, candidates: Sequence[Candidate]
-) -> dict[str, Any]:
-    return {
-        "num_vars": len(manifest.features) + len(candidates),
-        # An array, because SALib 1.5 hands the names to pandas, which since 3.0 refuses a list.
-        "names": np.array(_names(manifest, candidates), dtype=object),
-        "bounds": [
-            *(_with_width(low, high) for low, high in record.feature_ranges.tolist()),
-            *(_spread(candidate) for candidate in candidates),
-        ],
-    }
-
-
-def _names(manifest: Manifest, candidates: Sequence[Candidate]) -> list[str]:
-    return [*manifest.feature_names, *(candidate.name for candidate in candidates)]
-
-
-def _with_width(low: float, high: float) -> list[float]:
-    """SALib refuses an empty range; a constant input gets a sliver of one, and an index near 0."""
-    sliver = 1e-6 * max(abs(low), 1.0) if low == high else 0.0
-    return [low - sliver, high + sliver]
+def _bounds(record: TrainingRecord, candidates: Sequence[Candidate]) -> FloatArray:
+    return np.array([*record.feature_ranges.tolist(), *(_spread(c) for c in candidates)])
 
 
 def _spread(candidate: Candidate) -> list[float]:
@@ -155,41 +152,13 @@ def _spread(candidate: Candidate) -> list[float]:
     ]
 
 
-def _indices(
-    manifest: Manifest, candidates: Sequence[Candidate], found: Any, selected: Selected
-) -> list[SobolIndex]:
-    inputs = len(manifest.features)
-    reasons = [INPUT_REASON] * inputs + list(selected.reasons)
-    return [
-        SobolIndex(
-            name=name,
-            first=_rounded(found["S1"][i]),
-            first_ci=_rounded(found["S1_conf"][i]),
-            total=_rounded(found["ST"][i]),
-            total_ci=_rounded(found["ST_conf"][i]),
-            selected=i - inputs in selected.chosen,
-            reason=reasons[i],
-        )
-        for i, name in enumerate(_names(manifest, candidates))
-    ]
+def _groups(inputs: int, candidates: Sequence[Candidate]) -> dict[str, list[int]]:
+    """Numbers of the members by the group's name."""
+    groups = {INPUTS: list(range(inputs))}
+    for i, candidate in enumerate(candidates, start=inputs):
+        groups.setdefault(GROUPS[candidate.target.kind], []).append(i)
+    return groups
 
 
 def _not_ranked(name: str, doubt: str) -> SobolIndex:
     return SobolIndex(name, 0.0, 0.0, 0.0, 0.0, reason=f"not ranked: {doubt}")
-
-
-def _pairs(names: Sequence[str], found: Any) -> list[PairIndex]:
-    """The strongest pairs among those above their confidence interval and not above a total."""
-    most = found["ST"] + found["ST_conf"]
-    pairs = [
-        PairIndex(first, second, _rounded(found["S2"][i, j]), _rounded(found["S2_conf"][i, j]))
-        for i, first in enumerate(names)
-        for j, second in enumerate(names)
-        # A pair is part of the total index of either: what exceeds that is sampling noise.
-        if i < j and found["S2_conf"][i, j] < found["S2"][i, j] <= min(most[i], most[j])
-    ]
-    return sorted(pairs, key=lambda pair: -pair.index)[:MAX_PAIRS]
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), 6)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cloud.training.candidates import Overrides
 from cloud.training.errors import OptionError
 from cloud.training.selection import Choice
-from cloud.training.sensitivity import SobolSettings
+from cloud.training.sobol import SobolSettings
 from cloud.training.table import TableColumns, TripChoice
 from common.manifest import LARGEST, MAX_NAME, MovingAverage
 

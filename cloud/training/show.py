@@ -9,8 +9,9 @@ from rich.table import Column, Table
 
 from cloud.console import wide_console
 from cloud.training.fit import Errors
+from cloud.training.identifiability import percent
 from cloud.training.train import TrainingReport
-from common.manifest import Sensitivity
+from common.manifest import Identifiability, Sensitivity
 
 
 def training(report: TrainingReport) -> None:
@@ -36,21 +37,72 @@ def training(report: TrainingReport) -> None:
 
 
 def sensitivity(found: Sensitivity, *, as_json: bool) -> None:
-    """Indices with the half widths of their 95 % intervals, the strongest first."""
+    """Indices, groups, pairs with half widths of their 95 % intervals; what can be told apart.
+
+    The strongest first; last the paragraph that says why these parameters were selected.
+    """
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
         return
+    console = wide_console()
+    console.print(_indices(found))
+    if found.groups:
+        console.print(_groups(found))
+    if found.pairs:
+        console.print(_pairs(found))
+    if found.identifiability:
+        console.print(_identifiability(found.identifiability))
+    typer.echo(found.explanation)
+
+
+def _indices(found: Sensitivity) -> Table:
     folded = (Column(name, overflow="fold") for name in ("name", "first order", "total"))
     table = Table(*folded, "selected", Column("reason", overflow="fold"))
     for index in sorted(found.indices, key=lambda index: -index.total):
         table.add_row(
             escape(index.name),
-            f"{index.first:.3f} ± {index.first_ci:.3f}",
-            f"{index.total:.3f} ± {index.total_ci:.3f}",
+            _interval(index.first, index.first_ci),
+            _interval(index.total, index.total_ci),
             "yes" if index.selected else "",
             escape(index.reason),
         )
-    wide_console().print(table)
+    return table
+
+
+def _groups(found: Sensitivity) -> Table:
+    table = Table("group, varied as one", "first order", "total", "members")
+    for group in sorted(found.groups, key=lambda group: -group.total):
+        first = _interval(group.first, group.first_ci)
+        total = _interval(group.total, group.total_ci)
+        table.add_row(escape(group.name), first, total, f"{len(group.members)}")
+    return table
+
+
+def _pairs(found: Sensitivity) -> Table:
+    table = Table(f"pairs beyond the noise, of {found.pairs_tested}", "second order")
+    for pair in found.pairs:
+        name = escape(f"{pair.first} × {pair.second}")
+        table.add_row(name, _interval(pair.index, pair.ci))
+    return table
+
+
+def _identifiability(found: Identifiability) -> Table:
+    """Posterior standard deviations as a share of the prior's, and correlations."""
+    names = (Column(escape(name), overflow="fold") for name in found.names)
+    table = Table("after", "of", "share of prior", *names, "condition number")
+    for learnt in found.learnt:
+        condition = f"{learnt.condition_number:,.3g}"
+        for name, std, correlation in zip(
+            found.names, learnt.posterior_std, learnt.correlation, strict=True
+        ):
+            cells = (f"{value:+.2f}" for value in correlation)
+            trips = f"{learnt.trips} trip{'s' if learnt.trips > 1 else ''}"
+            table.add_row(trips, escape(name), percent(std), *cells, condition)
+    return table
+
+
+def _interval(value: float, ci: float) -> str:
+    return f"{value:.3f} ± {ci:.3f}"
 
 
 def _errors(errors: Errors) -> str:

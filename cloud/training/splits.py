@@ -1,6 +1,7 @@
 """Split a training table by whole trips, so that an error is measured on trips never seen.
 
-Pure and seeded. Must never put rows of one trip on both sides, except where there is one trip only.
+And the trips that stand for all of them later on. Pure and seeded. Must never put rows of one trip
+on both sides, except where there is one trip only.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ IntArray = npt.NDArray[np.intp]
 BoolArray = npt.NDArray[np.bool_]
 
 HELD_SHARE: Final = 0.2
+TYPICAL_TRIPS: Final = 20
+TRIP_POINTS: Final = 50  # as many as a vehicle's trace has unless it is told otherwise
 
 
 def held_out_rows(trip: IntArray, rng: np.random.Generator) -> BoolArray:
@@ -24,3 +27,16 @@ def held_out_rows(trip: IntArray, rng: np.random.Generator) -> BoolArray:
     count = max(1, round(HELD_SHARE * len(numbers)))
     held: BoolArray = np.isin(trip, rng.choice(numbers, size=count, replace=False))
     return held
+
+
+def typical_rows(trip: IntArray, rng: np.random.Generator) -> IntArray:
+    """Numbers of rows of up to TYPICAL_TRIPS trips, of each up to TRIP_POINTS evenly spread."""
+    numbers = np.unique(trip)
+    if len(numbers) > TYPICAL_TRIPS:
+        numbers = np.sort(rng.choice(numbers, size=TYPICAL_TRIPS, replace=False))
+    return np.concatenate([_thinned(np.flatnonzero(trip == number)) for number in numbers])
+
+
+def _thinned(rows: IntArray) -> IntArray:
+    kept = np.linspace(0, len(rows) - 1, min(len(rows), TRIP_POINTS))
+    return rows[kept.round().astype(np.intp)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -25,8 +25,10 @@ from cloud.training.fit import Errors, Fit, fit_network
 from cloud.training.manifest_builder import build_manifest, declare
 from cloud.training.network import NETWORK_FILE, TrainingRecord, encode_record, load_record
 from cloud.training.selection import Choice
-from cloud.training.sensitivity import Ranking, SobolSettings, candidates_model, rank
+from cloud.training.sensitivity import Ranking, candidates_model, rank
 from cloud.training.settings import TrainingSettings
+from cloud.training.sobol import SobolSettings
+from cloud.training.splits import typical_rows
 from cloud.training.table import TripTable, read_trips
 from cloud.training.tflite_writer import write_tflite
 from common.bundle import Bundle, load_bundle
@@ -36,7 +38,6 @@ from common.model import VoltageModel
 
 FloatArray = npt.NDArray[np.float64]
 
-KEPT_ROWS: Final = 256
 GRID_ROWS: Final = 4096
 FORWARD_STEPS: Final = 4.0
 
@@ -108,7 +109,7 @@ def rank_again(
         problem = "it has another number of features than the manifest"
         raise TrainingRecordError(bundle / NETWORK_FILE, problem)
     merged = Overrides.from_json(kept.overrides).updated(overrides).as_json()
-    record = TrainingRecord(kept.network, kept.feature_ranges, kept.target_range, kept.rows, merged)
+    record = replace(kept, overrides=merged)
     candidates = candidates_of(manifest, record, choice)
     return manifest, record, rank(manifest, record, candidates, choice, sobol)
 
@@ -163,14 +164,13 @@ def check_forward(
 def _record(
     settings: TrainingSettings, table: TripTable, fit: Fit, ranges: Ranges
 ) -> TrainingRecord:
-    count = len(table.target)
-    rng = np.random.default_rng(settings.seed)
-    kept = np.sort(rng.choice(count, size=min(count, KEPT_ROWS), replace=False))
+    kept = typical_rows(table.trip, np.random.default_rng(settings.seed))
     return TrainingRecord(
         network=fit.network,
         feature_ranges=ranges.features,
         target_range=ranges.target,
         rows=table.features[kept],
+        trip=np.unique(table.trip[kept], return_inverse=True)[1].astype(np.intp),
         overrides=settings.overrides.as_json(),
     )
 
