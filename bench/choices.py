@@ -27,13 +27,13 @@ from cloud.training.train import train_bundle
 from common.calibration import Settings, align, extrapolate, prior
 from common.manifest import Manifest
 from common.model import VoltageModel
+from common.thinning import thin
 from common.trace import TraceArrays, from_wire, to_wire
 from demo.measured import read_cells, write_table
 from demo.real import CELL_SETTINGS
 from demo.simulated import train, training_settings, vehicles_of
 from demo.vehicles import FloatArray, TripData, VehicleData, feature_rows
 from edge_agent.decisions import is_breach
-from common.thinning import thin
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 
 SEED = 1

@@ -37,8 +37,9 @@ WINTER_BELOW_C = 10.0
 SERIES_CELLS = 96
 CURRENTS = ("battery_current_a", "current_10s_a", "current_60s_a")
 
-# A discharge does not always begin at a full charge: beside the lost capacity, an offset.
-CELL_PARAMETERS = ("gain:discharged_ah", "offset:discharged_ah", "offset:output")
+# Capacity, and two for the resistance; a discharge that does not begin at a full charge is offset
+# for that cycle alone: its offset varies from trip to trip and hardly at all along the life.
+CELL_PARAMETERS = ("gain:discharged_ah", "offset:discharged_ah", "gain:output", "offset:output")
 CELL_SETTINGS = TrainingSettings(
     features=("discharged_ah", "current_a"),
     target="voltage_v",
@@ -53,8 +54,11 @@ CELL_SETTINGS = TrainingSettings(
     health_sweep="discharged_ah",
     choice=Choice(names=CELL_PARAMETERS),
     overrides=Overrides(
-        prior_std=dict(zip(CELL_PARAMETERS, (0.1, 0.05, 0.05), strict=True)),
-        process_noise=dict(zip(CELL_PARAMETERS, (1e-4, 1e-5, 2.5e-5), strict=True)),
+        prior_std=dict(zip(CELL_PARAMETERS, (0.1, 0.005, 0.02, 0.05), strict=True)),
+        process_noise=dict(zip(CELL_PARAMETERS, (1e-3, 0.0, 1e-4, 3e-4), strict=True)),
+        trip_std=dict(zip(CELL_PARAMETERS, (0.01, 0.06, 0.003, 0.01), strict=True)),
+        # An automotive cell is dead at a gain of 1.25; these are cycled to a tenth of it.
+        bounds={"gain:discharged_ah": (0.2, 25.0)},
     ),
 )
 

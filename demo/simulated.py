@@ -25,9 +25,10 @@ TRAINING_VEHICLES = 20
 # A margin above the end of the new curve, 2.0 V: below it the model has seen nothing.
 CUT_OFF_V = 2.05
 # Chosen on fleets of other seeds than the demonstration's (docs/decisions.md).
-RATE_PRIOR_STD = 1e-5
-PROCESS_NOISE = 1e-9
-RATE_PROCESS_NOISE = 1e-12
+RATE_PRIOR_STD = 3e-6
+PROCESS_NOISE = 1e-10
+RATE_PROCESS_NOISE = 3e-15
+RATE_VOLATILITY = 0.005
 
 
 def vehicles_of(fleet: FleetData) -> list[VehicleData]:
@@ -85,5 +86,6 @@ def training_settings(threshold_v: float) -> TrainingSettings:
             rate_prior_std=dict.fromkeys(GAINS, RATE_PRIOR_STD),
             process_noise=dict.fromkeys(GAINS, PROCESS_NOISE),
             rate_process_noise=dict.fromkeys(GAINS, RATE_PROCESS_NOISE),
+            rate_volatility=dict.fromkeys(GAINS, RATE_VOLATILITY),
         ),
     )

@@ -10,9 +10,9 @@ from common.messages import (
     encode,
     message_id,
 )
+from common.thinning import thin
 from common.trace import TraceArrays, to_wire
 from edge_agent.decisions import Identity, Verdict, is_breach
-from common.thinning import thin
 from edge_agent.trip_monitor import TripResult
 
 

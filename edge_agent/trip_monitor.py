@@ -16,10 +16,10 @@ from common.calibration import Estimate, Settings
 from common.features import FeatureBuilder, MissingSignalError
 from common.manifest import Manifest
 from common.model import VoltageModel
+from common.thinning import thin
 from common.trace import TraceArrays
 from edge_agent.errors import RefusedSampleError
 from edge_agent.samples import Sample, check_plausible
-from common.thinning import thin
 
 FloatArray = npt.NDArray[np.float64]
 

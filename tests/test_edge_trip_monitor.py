@@ -15,10 +15,10 @@ from common import calibration
 from common.bundle import Bundle
 from common.calibration import Settings
 from common.model import VoltageModel
+from common.thinning import chosen_rows, thin
 from common.trace import TraceArrays
 from edge_agent.errors import RefusedSampleError
 from edge_agent.samples import Sample
-from common.thinning import chosen_rows, thin
 from edge_agent.trip_monitor import BUFFER_ROWS, TripMonitor, TripResult, Twin
 from tests.support_edge import START, aged_bundle, drive
 

@@ -101,12 +101,14 @@ def test_the_typical_trip_teaches_a_median_amount() -> None:
 
 def test_typical_rows_are_whole_trips_thinned_with_both_ends() -> None:
     trip = np.repeat(np.arange(30), 120)
-    rows = typical_rows(trip, np.random.default_rng(0))
+    voltage_v = np.linspace(4.0, 3.0, len(trip))
+    rows = typical_rows(trip, voltage_v, np.random.default_rng(0))
     kept, counts = np.unique(trip[rows], return_counts=True)
     assert len(kept) == TYPICAL_TRIPS
-    assert (counts == TRIP_POINTS).all()
+    assert (counts <= TRIP_POINTS).all()
+    assert (counts >= TRIP_POINTS - 5).all()
     for number in kept:
         own = rows[trip[rows] == number]
         assert (own[0], own[-1]) == (number * 120, number * 120 + 119)
-    few = typical_rows(np.repeat([0, 1], 7), np.random.default_rng(0))
+    few = typical_rows(np.repeat([0, 1], 7), voltage_v, np.random.default_rng(0))
     np.testing.assert_array_equal(few, np.arange(14))

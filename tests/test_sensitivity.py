@@ -74,7 +74,16 @@ def record_of(slope: tuple[float, float] = (0.3, 0.05)) -> TrainingRecord:
     rows = rng.uniform(RANGES.features[:, 0], RANGES.features[:, 1], (200, 2))
     overrides = Overrides().as_json()
     trip = np.arange(200) // 50
-    return TrainingRecord(network, RANGES.features, RANGES.target, rows, trip, overrides)
+    return TrainingRecord(
+        network,
+        RANGES.features,
+        RANGES.target,
+        rows,
+        trip,
+        np.full(200, 3.0),
+        np.zeros(4, dtype=np.intp),
+        overrides,
+    )
 
 
 def candidates(**changes: float) -> list[Candidate]:

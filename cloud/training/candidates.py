@@ -77,6 +77,9 @@ class Overrides:
     process_noise: Mapping[str, float] = field(default_factory=dict)
     rate_prior_std: Mapping[str, float] = field(default_factory=dict)
     rate_process_noise: Mapping[str, float] = field(default_factory=dict)
+    rate_volatility: Mapping[str, float] = field(default_factory=dict)
+    rate_growth: Mapping[str, float] = field(default_factory=dict)
+    trip_std: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def names(self) -> set[str]:
@@ -95,7 +98,9 @@ class Overrides:
     def from_json(cls, kept: Mapping[str, Mapping[str, Any]]) -> Overrides:
         """The reverse of `as_json`; JSON knows no tuples."""
         bounds = {name: (low, high) for name, (low, high) in kept["bounds"].items()}
-        return cls(**{**kept, "bounds": bounds})
+        # Records of older versions lack the newer kinds; those of newer ones may have more.
+        known = {key: kept[key] for key in vars(cls()) if key in kept}
+        return cls(**{**known, "bounds": bounds})
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +207,14 @@ def _check(parameter: Parameter) -> None:
         raise OptionError(f"bounds of {parameter.name}", problem, "Give lower:upper around it.")
     if parameter.prior_std <= 0:
         raise OptionError(f"prior of {parameter.name}", "it is not positive", "Give a number > 0.")
-    noises = (parameter.process_noise, parameter.rate_prior_std, parameter.rate_process_noise)
+    noises = (
+        parameter.process_noise,
+        parameter.rate_prior_std,
+        parameter.rate_process_noise,
+        parameter.rate_volatility,
+        parameter.rate_growth,
+        parameter.trip_std,
+    )
     if min(noises) < 0:
-        problem = "a variance or a rate prior is negative"
+        problem = "a variance, a standard deviation or a growth is negative"
         raise OptionError(f"noise of {parameter.name}", problem, "Give numbers of 0 or more.")

@@ -58,6 +58,17 @@ ProcessNoise = Annotated[
 RateProcessNoise = Annotated[
     list[str], typer.Option("--rate-process-noise", help="NAME=VARIANCE of the rate per unit.")
 ]
+RateVolatility = Annotated[
+    list[str],
+    typer.Option("--rate-volatility", help="NAME=SHARE of the rate per square root of the unit."),
+]
+RateGrowth = Annotated[
+    list[str], typer.Option("--rate-growth", help="NAME=GROWTH of the rate, per unit.")
+]
+TripStd = Annotated[
+    list[str],
+    typer.Option("--trip-std", help="NAME=STD from trip to trip [default: learned from the table]"),
+]
 MAX_SEED = 2**32 - 2
 Bounds = Annotated[
     list[str], typer.Option("--bounds", help="NAME=LOW:HIGH, where a parameter must stay.")
@@ -109,6 +120,9 @@ def train(  # noqa: PLR0913 - each option is one argument
     rate_prior: RatePrior = [],  # noqa: B006
     process_noise: ProcessNoise = [],  # noqa: B006
     rate_process_noise: RateProcessNoise = [],  # noqa: B006
+    rate_volatility: RateVolatility = [],  # noqa: B006
+    rate_growth: RateGrowth = [],  # noqa: B006
+    trip_std: TripStd = [],  # noqa: B006
     bounds: Bounds = [],  # noqa: B006
 ) -> None:
     """Train a bundle from a table of trips, rank and select its parameters.
@@ -148,6 +162,9 @@ def train(  # noqa: PLR0913 - each option is one argument
                 process_noise=options.parse_numbers("process-noise", process_noise),
                 rate_prior_std=options.parse_numbers("rate-prior", rate_prior),
                 rate_process_noise=options.parse_numbers("rate-process-noise", rate_process_noise),
+                rate_volatility=options.parse_numbers("rate-volatility", rate_volatility),
+                rate_growth=options.parse_numbers("rate-growth", rate_growth),
+                trip_std=options.parse_numbers("trip-std", trip_std),
             ),
         )
         show.training(train_bundle(settings, table, out, datetime.now(UTC).date()))
@@ -168,6 +185,9 @@ def sensitivity(  # noqa: PLR0913 - each option is one argument
     rate_prior: RatePrior = [],  # noqa: B006
     process_noise: ProcessNoise = [],  # noqa: B006
     rate_process_noise: RateProcessNoise = [],  # noqa: B006
+    rate_volatility: RateVolatility = [],  # noqa: B006
+    rate_growth: RateGrowth = [],  # noqa: B006
+    trip_std: TripStd = [],  # noqa: B006
     bounds: Bounds = [],  # noqa: B006
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the indices as JSON.")] = False,
@@ -189,6 +209,9 @@ def sensitivity(  # noqa: PLR0913 - each option is one argument
             process_noise=options.parse_numbers("process-noise", process_noise),
             rate_prior_std=options.parse_numbers("rate-prior", rate_prior),
             rate_process_noise=options.parse_numbers("rate-process-noise", rate_process_noise),
+            rate_volatility=options.parse_numbers("rate-volatility", rate_volatility),
+            rate_growth=options.parse_numbers("rate-growth", rate_growth),
+            trip_std=options.parse_numbers("trip-std", trip_std),
         )
         choice = Choice(select, options.parse_names(parameters))
         ranked = rank_again(bundle, choice, SobolSettings(samples, seed), overrides)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloud.training.errors import TrainingRecordError
+from common.trace import TraceArrays
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -57,7 +58,8 @@ class TrainingRecord:
 
     feature_ranges [F, 2] and target_range [2] are the observed minimum and maximum; rows [m, F] are
     those of a few training trips, thinned, on which effects of parameters are compared; `trip` [m]
-    numbers their trips from 0.
+    numbers their trips from 0, voltage_v [m] is what was measured, vehicle_of_trip [T] numbers
+    vehicles.
     """
 
     network: Network
@@ -65,7 +67,18 @@ class TrainingRecord:
     target_range: FloatArray
     rows: FloatArray
     trip: IntArray
+    voltage_v: FloatArray
+    vehicle_of_trip: IntArray
     overrides: dict[str, Any]
+
+    def trips(self) -> list[TraceArrays]:
+        """The kept trips as traces; the table's times are not kept, the order of rows is."""
+        found = []
+        for number in range(len(self.vehicle_of_trip)):
+            own = self.trip == number
+            time_s = np.arange(float(own.sum()))
+            found.append(TraceArrays(time_s, self.rows[own], self.voltage_v[own]))
+        return found
 
 
 def encode_record(record: TrainingRecord) -> bytes:
@@ -80,6 +93,8 @@ def encode_record(record: TrainingRecord) -> bytes:
         "target_range": record.target_range,
         "rows": record.rows,
         "trip": record.trip,
+        "voltage_v": record.voltage_v,
+        "vehicle_of_trip": record.vehicle_of_trip,
         "overrides": np.array(json.dumps(record.overrides, sort_keys=True)),
     }
     for layer, (weights, biases) in enumerate(zip(network.weights, network.biases, strict=True)):
@@ -121,5 +136,7 @@ def _record(arrays: dict[str, Any]) -> TrainingRecord:
         rows=arrays["rows"],
         # Records of older versions know no trips: their rows count as one.
         trip=arrays.get("trip", np.zeros(len(arrays["rows"]), dtype=np.intp)),
+        voltage_v=arrays.get("voltage_v", np.zeros(0)),
+        vehicle_of_trip=arrays.get("vehicle_of_trip", np.zeros(0, dtype=np.intp)),
         overrides=json.loads(str(arrays["overrides"])),
     )

@@ -11,6 +11,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from common.thinning import chosen_rows
+
+FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -29,14 +32,15 @@ def held_out_rows(trip: IntArray, rng: np.random.Generator) -> BoolArray:
     return held
 
 
-def typical_rows(trip: IntArray, rng: np.random.Generator) -> IntArray:
-    """Numbers of rows of up to TYPICAL_TRIPS trips, of each up to TRIP_POINTS evenly spread."""
+def typical_rows(trip: IntArray, voltage_v: FloatArray, rng: np.random.Generator) -> IntArray:
+    """Numbers of rows of up to TYPICAL_TRIPS trips, each thinned to TRIP_POINTS."""
     numbers = np.unique(trip)
     if len(numbers) > TYPICAL_TRIPS:
         numbers = np.sort(rng.choice(numbers, size=TYPICAL_TRIPS, replace=False))
-    return np.concatenate([_thinned(np.flatnonzero(trip == number)) for number in numbers])
+    return np.concatenate(
+        [_thinned(np.flatnonzero(trip == number), voltage_v) for number in numbers]
+    )
 
 
-def _thinned(rows: IntArray) -> IntArray:
-    kept = np.linspace(0, len(rows) - 1, min(len(rows), TRIP_POINTS))
-    return rows[kept.round().astype(np.intp)]
+def _thinned(rows: IntArray, voltage_v: FloatArray) -> IntArray:
+    return rows[chosen_rows(voltage_v[rows], TRIP_POINTS)]

@@ -31,6 +31,7 @@ from cloud.training.sobol import SobolSettings
 from cloud.training.splits import typical_rows
 from cloud.training.table import TripTable, read_trips
 from cloud.training.tflite_writer import write_tflite
+from cloud.training.trip_scatter import with_trip_scatter
 from common.bundle import Bundle, load_bundle
 from common.health import usable_until_cutoff
 from common.manifest import Manifest, Sensitivity
@@ -123,10 +124,22 @@ def finish(manifest: Manifest, record: TrainingRecord, ranking: Ranking, out: Pa
         parameters=[candidate.parameter for candidate in ranking.chosen],
         sensitivity=ranking.sensitivity,
     )
+    final = _with_scatter(final, model, record)
     problem = contract_problem(in_memory(final, model, out))
     if problem:
         raise OptionError("parameters", problem.what, "Choose other parameters.")
     return write_bundle(out, final, model, {NETWORK_FILE: encode_record(record)})
+
+
+def _with_scatter(manifest: Manifest, model: bytes, record: TrainingRecord) -> Manifest:
+    """What the kept training trips show of the spread from trip to trip; old records have none."""
+    if not len(record.voltage_v):
+        return manifest
+    given = Overrides.from_json(record.overrides).trip_std
+    graph = VoltageModel(in_memory(manifest, model, Path("the chosen parameters")))
+    return with_trip_scatter(
+        manifest, graph, record.trips(), record.vehicle_of_trip.tolist(), list(given)
+    )
 
 
 def candidates_of(manifest: Manifest, record: TrainingRecord, choice: Choice) -> list[Candidate]:
@@ -164,13 +177,16 @@ def check_forward(
 def _record(
     settings: TrainingSettings, table: TripTable, fit: Fit, ranges: Ranges
 ) -> TrainingRecord:
-    kept = typical_rows(table.trip, np.random.default_rng(settings.seed))
+    kept = typical_rows(table.trip, table.target, np.random.default_rng(settings.seed))
+    numbers, trip = np.unique(table.trip[kept], return_inverse=True)
     return TrainingRecord(
         network=fit.network,
         feature_ranges=ranges.features,
         target_range=ranges.target,
         rows=table.features[kept],
-        trip=np.unique(table.trip[kept], return_inverse=True)[1].astype(np.intp),
+        trip=trip.astype(np.intp),
+        voltage_v=table.target[kept],
+        vehicle_of_trip=table.vehicle_of_trip[numbers],
         overrides=settings.overrides.as_json(),
     )
 

@@ -163,4 +163,5 @@ def _correlation(residuals: Sequence[FloatArray], noise: float) -> float:
     if lag_one < LEAST_CORRELATION:
         return 0.0
     points = float(np.median([len(e) for e in residuals]))
-    return round(min(-1.0 / (points * np.log(lag_one)), 1.0), 4)
+    share = -1.0 / (points * float(np.log(lag_one)))
+    return round(min(share, 1.0), 4)
