@@ -224,7 +224,9 @@ def _judged(case: _Case, posterior: Estimate, of_trip: Estimate, shift: float) -
                 finding = "changed_battery" if after <= case.threshold_v else "drift"
     discrepancy = discrepancy_of(case.prior, manifest)
     residual = case.residual(of_trip)
-    problem = evidence_check.problem(case.trace, residual, discrepancy.std_v, manifest)
+    problem = ""
+    if case.filter.settings.passes > 1:  # what one pass leaves says nothing about the trace
+        problem = evidence_check.problem(case.trace, residual, discrepancy.std_v, manifest)
     if not problem:
         learned = _learned(discrepancy, residual, len(of_trip.theta), manifest)
         posterior = replace(posterior, discrepancy=learned)
