@@ -1,4 +1,4 @@
-"""Derived quantities through the operator API and the command line; the mileage behind dates."""
+"""Derived quantities through the operator API and the command line."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
+from cloud.api import derived_views
 from cloud.api.access import Context
+from cloud.api.derived_schemas import PlannedRowItem
+from cloud.api.views import Standing
 from cloud.cli import main
-from cloud.mileage import DAY_S, mileage_of
-from cloud.store.tables import Trip, Vehicle
+from cloud.mileage import DAY_S
+from cloud.store.tables import Vehicle
 from common import calibration
 from common.estimate import extrapolate
+from common.estimate_state import Judgement
 from common.forecast import Mileage, forecast
 from common.health import state_of_health
 from common.model import VoltageModel
@@ -256,50 +261,26 @@ def test_the_same_question_has_the_same_answer(client: httpx.Client) -> None:
         assert client.get(path).content == client.get(path).content
 
 
-def trip(start_day: float, end_day: float, start_km: float, end_km: float) -> Trip:
-    told: dict[str, Any] = {
-        "started_at": NOW + start_day * DAY_S,
-        "duration_s": (end_day - start_day) * DAY_S,
-        "odometer_start": start_km,
-        "odometer_end": end_km,
-    }
-    return Trip(**told)
-
-
-def test_mileage_is_the_mean_and_its_scatter_makes_it_uncertain() -> None:
-    steady = [trip(day, day + 1, 40.0 * day, 40.0 * (day + 1)) for day in range(36)]
-    found = mileage_of(steady)
-    assert found is not None
-    assert found.per_day == pytest.approx(40.0)
-    assert found.std == pytest.approx(0.0, abs=1e-9)
-    weekly = np.array([10.0, 70.0] * 6)  # three days of each
-    km = np.concatenate([[0.0], np.cumsum(np.repeat(weekly, 3))]).tolist()
-    uneven = mileage_of([trip(day, day + 1, km[day], km[day + 1]) for day in range(36)])
-    assert uneven is not None
-    assert uneven.per_day == pytest.approx(40.0)
-    assert uneven.std == pytest.approx(weekly.std(ddof=1) / math.sqrt(12))
-
-
-def test_kilometres_that_no_trip_tells_of_count_all_the_same() -> None:
-    trips = [trip(10.0 * i, 10.0 * i + 0.1, 500.0 * i, 500.0 * i + 5.0) for i in range(20)]
-    found = mileage_of(trips)
-    assert found is not None
-    assert found.per_day == pytest.approx(50.0, rel=0.01)
-
-
-@pytest.mark.parametrize(
-    "trips",
-    [
-        [],
-        [trip(0, 1, 0, 40), trip(1, 2, 40, 80), trip(2, 3, 80, 120)],
-        [trip(i / 100, i / 100 + 0.01, i, i + 1) for i in range(20)],
-        [trip(-i, 1 - i, 40 * i, 40 * i + 40) for i in range(20)],
-        [trip(i, i + 1, 7.0, 7.0) for i in range(20)],
-    ],
-    ids=["none", "too few", "less than a day", "a clock that ran backwards", "never moved"],
-)
-def test_what_is_no_mileage_is_none(trips: list[Trip]) -> None:
-    assert mileage_of(trips) is None
+def test_what_a_trip_alone_brings_widens_the_range_and_not_the_health(inside: Insides) -> None:
+    gain, offset = inside.bundle.manifest.parameters
+    varying = [msgspec.structs.replace(gain, trip_std=0.05), offset]
+    manifest = msgspec.structs.replace(inside.bundle.manifest, parameters=varying)
+    known = Standing(manifest, "ff" * 32, 2, estimate_of_a(inside), Judgement("known"))
+    vehicle = Vehicle(vehicle_id="a", first_seen_at=NOW)
+    model = VoltageModel(inside.bundle)
+    health = derived_views.health_of(vehicle, known, model)
+    found = derived_views.range_of(vehicle, known, model, {"distance_km": 0.0}, None)
+    assert health.usable is not None
+    assert health.usable_std is not None
+    assert found.remaining.std is not None
+    of_trip = 0.05 * health.usable / known.estimate.theta[0]
+    expected = math.hypot(health.usable_std, of_trip)
+    assert found.remaining.std == pytest.approx(expected, rel=0.05)
+    rows = [PlannedRowItem(signals={"distance_km": 200.0, "load_kg": 5000.0})]
+    planned = derived_views.planned_trip_of(vehicle, known, model, rows)
+    usual = Standing(inside.bundle.manifest, "ff" * 32, 2, known.estimate, Judgement("known"))
+    narrow = derived_views.planned_trip_of(vehicle, usual, model, rows)
+    assert planned.rows[0].std_v > 2 * narrow.rows[0].std_v
 
 
 @pytest.fixture(scope="module")
