@@ -167,6 +167,9 @@ def test_days_are_distance_over_mileage_with_the_uncertainty_of_both(quiet: Bund
     by_mileage = of(quiet, sure, mileage=Mileage(50.0, 5.0)).days
     assert by_mileage is not None
     assert number(by_mileage.std) == pytest.approx(0.1 * number(by_mileage.value), rel=0.05)
+    hardly = of(quiet, sure, mileage=Mileage(50.0, 25.0)).days
+    assert hardly is not None  # the median of a log-normal stands below its mean
+    assert number(hardly.value) == pytest.approx(number(exact.value) * math.sqrt(1.25), rel=0.01)
     unsure = estimate_with(quiet, 1.05, rate=4e-6, stds=(0.0, 0.0, 4e-7, 0.0))
     both = of(quiet, unsure, mileage=Mileage(50.0, 5.0)).days
     assert both is not None
