@@ -15,7 +15,7 @@ from cloud.training.candidates import Kind, Target
 from cloud.training.network import Network
 from cloud.training.tflite_writer import write_tflite
 from common.bundle import MANIFEST_FILE, MODEL_FILE, Bundle, load_bundle
-from common.cutoff import first_crossing, usable_until_cutoff
+from common.cutoff import _refined, first_crossing, usable_until_cutoff
 from common.manifest import Health, encode_manifest
 from common.model import VoltageModel
 from tests.support_derived import crossing_km
@@ -156,3 +156,15 @@ def test_a_theta_costs_less_than_forty_rows() -> None:
     thetas = np.random.default_rng(1).normal(1.0, 0.05, (256, 2))
     first_crossing(thetas, sweep_of(fleet), model, fleet.manifest)
     assert 32 * 256 <= model.rows < 40 * 256
+
+
+def test_a_steep_end_is_refined_within_the_steps_there_are() -> None:
+    """Plain regula falsi stays at one end for thousands of steps."""
+    steepness = np.array([2.0, 8.0, 12.0])
+
+    def margin(x: Any, of: Any) -> Any:
+        return 1.0 - x ** steepness[of]
+
+    low, high = np.zeros(3), np.full(3, 1.5)
+    ends = low, high, margin(low, np.arange(3)), margin(high, np.arange(3))
+    np.testing.assert_allclose(_refined(*ends, margin, 1e-9), 1.0, atol=1e-6)
