@@ -11,8 +11,9 @@ from typing import Annotated, Final
 
 import typer
 
+from cloud import derived_cli
 from cloud.errors import StoreError
-from common.errors import KeyFileError, TwinError
+from common.errors import KeyFileError, QuestionError, TwinError
 
 DONE, FAILED, USAGE, NOT_FOUND, REFUSED, UNREACHABLE = range(6)
 EPILOG: Final = """\b
@@ -22,6 +23,7 @@ Examples:
   twin-cloud keys create --out keys
   twin-cloud serve --config twin-cloud.toml
 """
+DERIVED: Final = ("health", "forecast", "range", "planned-trip")
 TRAINING: Final = ("train", "sensitivity", "import-model")
 
 app = typer.Typer(
@@ -46,6 +48,8 @@ def main() -> int:
         app(prog_name="twin-cloud")
     except TwinError as error:
         typer.echo(f"twin-cloud: {error}", err=True)
+        if isinstance(error, QuestionError):
+            return USAGE
         exists = isinstance(error, KeyFileError) and "exists" in error.problem
         return REFUSED if exists else FAILED
     except ModuleNotFoundError as error:
@@ -143,6 +147,9 @@ def quarantine(database: Database, *, as_json: Json = False) -> None:
     reports.quarantine(database, as_json=as_json)
 
 
+derived_cli.register(app)
+
+
 def _require(database: Path) -> None:
     if not database.exists():
         error = StoreError(database, "there is no such file", "Give the service's [store] path.")
@@ -156,7 +163,7 @@ def _end(sentence: str, code: int) -> None:
 
 def _add_training(arguments: list[str]) -> None:
     """Training needs heavy libraries: load it only where it is asked for, or listed."""
-    own = {"serve", "keys", "verify", "history", "quarantine"}
+    own = {"serve", "keys", "verify", "history", "quarantine", *DERIVED}
     if arguments and arguments[0] in own:
         return
     try:

@@ -32,7 +32,7 @@ def verify(database: Path, public_keys: Sequence[Path], *, as_json: bool) -> boo
         trusted = {key_id(key): key for key in given} or verification.remembered_keys(db)
         results = [_verified_row(found) for found in verification.verify_all(db, trusted)]
     store.close()
-    _show(results, ["vehicle_id", "ok", "revisions", "head", "problem"], as_json=as_json)
+    show(results, ["vehicle_id", "ok", "revisions", "head", "problem"], as_json=as_json)
     return all(row["ok"] for row in results)
 
 
@@ -48,7 +48,7 @@ def history(database: Path, vehicle_id: str, *, as_json: bool) -> bool:
     flat = [{**item, **item["cause"]} for item in items]
     columns = ["number", "created_at", "odometer", "base", "error_before_v", "error_after_v"]
     if is_known:
-        _show(items if as_json else flat, [*columns, "verdict", "verdict_reason"], as_json=as_json)
+        show(items if as_json else flat, [*columns, "verdict", "verdict_reason"], as_json=as_json)
     return is_known
 
 
@@ -59,7 +59,7 @@ def quarantine(database: Path, *, as_json: bool) -> None:
         rows = pages.quarantined(db, None, _ALL)
     store.close()
     items = [views.quarantine_item(row).model_dump(mode="json") for row in rows]
-    _show(items, ["received_at", "times", "topic", "error", "reason"], as_json=as_json)
+    show(items, ["received_at", "times", "topic", "error", "reason"], as_json=as_json)
 
 
 def _verified_row(found: verification.Verified | ChainError) -> dict[str, Any]:
@@ -78,7 +78,8 @@ def _verified_row(found: verification.Verified | ChainError) -> dict[str, Any]:
     }
 
 
-def _show(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+def show(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+    """Print rows: JSON for programs, these columns as a table for people."""
     console = wide_console()
     if as_json:
         text = msgspec.json.format(msgspec.json.encode(list(rows)), indent=2).decode()

@@ -23,8 +23,8 @@ import uvicorn
 from sqlalchemy import text
 
 import cloud
+from cloud.api.access import Context
 from cloud.api.app import create_app
-from cloud.api.routes import Context
 from cloud.bundles import load_catalogue
 from cloud.calibrations import Calibrations
 from cloud.config import Config, load_config

@@ -61,19 +61,65 @@ def transition(law: AgeingLaw, rate: FloatArray, ds: float) -> tuple[FloatArray,
     growth 0, to 1e-9 up to MAX_EXPONENT).
     """
     count = len(rate)
-    growth = np.minimum(law.growth, MAX_EXPONENT / ds)
-    t = 0.5 * ds * (1.0 + _NODES[:, None])
-    weight = 0.5 * ds * _WEIGHTS[:, None]
-    g, e = _integrated(growth, t), np.exp(growth * t)
-    q = law.rate_process_noise + np.square(law.volatility * rate * np.exp(growth * (ds - t)))
+    step = _step(law, rate, ds)
     F, Q = np.eye(2 * count), np.zeros((2 * count, 2 * count))
     theta, rates = np.arange(count), np.arange(count, 2 * count)
-    F[theta, rates] = _integrated(growth, np.full(count, ds))
-    F[rates, rates] = np.exp(growth * ds)
-    Q[theta, theta] = law.process_noise * ds + (weight * q * g * g).sum(axis=0)
-    Q[theta, rates] = Q[rates, theta] = (weight * q * g * e).sum(axis=0)
-    Q[rates, rates] = (weight * q * e * e).sum(axis=0)
+    F[theta, rates] = step.drift
+    F[rates, rates] = step.factor
+    Q[theta, theta] = step.theta_variance
+    Q[theta, rates] = Q[rates, theta] = step.shared
+    Q[rates, rates] = step.rate_variance
     return F, Q
+
+
+def wandered(law: AgeingLaw, states: FloatArray, ds: float, normals: FloatArray) -> FloatArray:
+    """States (theta, rate) [N, 2P] after ds, each on a path of its own by its normals [N, 2P].
+
+    The same F and Q as `transition`; the noise of each path is that of its own rate.
+    """
+    count = states.shape[1] // 2
+    theta, rate = states[:, :count], states[:, count:]
+    step = _step(law, rate, ds)
+    # The root of each parameter's own 2 x 2 of Q, the rate first.
+    rate_std = np.sqrt(step.rate_variance)
+    share = step.shared / np.where(rate_std > 0, rate_std, 1.0)
+    rest = np.sqrt(np.maximum(step.theta_variance - share**2, 0.0))
+    of_rate, of_theta = normals[:, count:], normals[:, :count]
+    return np.concatenate(
+        [
+            theta + step.drift * rate + share * of_rate + rest * of_theta,
+            step.factor * rate + rate_std * of_rate,
+        ],
+        axis=1,
+    )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """F and Q of each parameter alone: theta += drift rate, rate *= factor, and the noise."""
+
+    drift: FloatArray
+    factor: FloatArray
+    theta_variance: FloatArray
+    shared: FloatArray
+    rate_variance: FloatArray
+
+
+def _step(law: AgeingLaw, rate: FloatArray, ds: float) -> _Step:
+    """For rates [..., P] at the start of ds."""
+    growth = np.minimum(law.growth, MAX_EXPONENT / ds)
+    nodes = (-1, *([1] * rate.ndim))
+    t = 0.5 * ds * (1.0 + _NODES.reshape(nodes))
+    weight = 0.5 * ds * _WEIGHTS.reshape(nodes)
+    g, e = _integrated(growth, t), np.exp(growth * t)
+    q = law.rate_process_noise + np.square(law.volatility * rate * np.exp(growth * (ds - t)))
+    return _Step(
+        drift=_integrated(growth, np.full(len(growth), ds)),
+        factor=np.exp(growth * ds),
+        theta_variance=law.process_noise * ds + (weight * q * g * g).sum(axis=0),
+        shared=(weight * q * g * e).sum(axis=0),
+        rate_variance=(weight * q * e * e).sum(axis=0),
+    )
 
 
 def _integrated(growth: FloatArray, t: FloatArray) -> FloatArray:

@@ -99,3 +99,19 @@ class CalibrationError(TwinError):
     def __init__(self, problem: str) -> None:
         self.problem = problem
         super().__init__(f"No calibration is possible: {problem}. The old revision stays in force.")
+
+
+class QuestionError(TwinError):
+    """A question about a vehicle cannot be answered as it was put."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        self.where, self.problem = where, problem
+        super().__init__(f"The question cannot be answered: {where}: {problem}. Correct that.")
+
+
+class NoHealthError(TwinError):
+    """A bundle lets no state of health be read: no section, or its new battery is no yardstick."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"The bundle lets no state of health be read: {problem}. Train it anew.")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common import bounds
-from common.ageing import law_of, transition
+from common.ageing import law_of, transition, wandered
 from common.manifest import Manifest
 from common.revision import Revision
 
@@ -72,6 +72,23 @@ def extrapolate(estimate: Estimate, manifest: Manifest, odometer: float) -> Esti
     return from_free_states(
         moved, F @ P[0] @ F.T + Q, manifest, replace(estimate, odometer=odometer)
     )
+
+
+def drawn_states(estimate: Estimate, manifest: Manifest, normals: FloatArray) -> FloatArray:
+    """Free numbers and rates [N, 2P] of N batteries, from standard normals [N, 2P]."""
+    (x,), (P,) = free_states([estimate], manifest)
+    states: FloatArray = x + normals @ _root(P).T
+    return states
+
+
+def wandered_states(
+    states: FloatArray, estimate: Estimate, manifest: Manifest, ds: float, normals: FloatArray
+) -> FloatArray:
+    """Those states after ds, each on a path of its own; `estimate` is what they were drawn from."""
+    moved = wandered(law_of(manifest, estimate.growth), states, ds, normals)
+    count = len(estimate.theta)
+    moved[:, :count] = bounds.reachable(moved[:, :count], *_bounds(manifest))
+    return moved
 
 
 def with_trip_spread(estimate: Estimate, manifest: Manifest) -> Estimate:
@@ -192,6 +209,18 @@ def from_free_states(
         rate=x[count:] * slope,
         covariance=P * scale[:, None] * scale,
     )
+
+
+def _root(covariance: FloatArray) -> FloatArray:
+    """R with R R' = P, also where P is only semidefinite: a rate that is left out has zero rows.
+
+    By way of the correlations, since parameters and rates lie decades apart.
+    """
+    std = np.sqrt(np.maximum(np.diagonal(covariance), 0.0))
+    scale = np.where(std > 0, std, 1.0)
+    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+    root: FloatArray = scale[:, None] * vectors * np.sqrt(np.maximum(values, 0.0))
+    return root
 
 
 def _bounds(manifest: Manifest) -> tuple[FloatArray, FloatArray]:

@@ -1,6 +1,6 @@
 """State of health: where the predicted voltage falls to the cut-off, relative to when new.
 
-Pure. Must never report a number without its standard deviation.
+Pure. Must never report a number without its spread.
 """
 
 from __future__ import annotations
@@ -10,66 +10,69 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from common import ukf
-from common.calibration import Estimate, Settings
-from common.manifest import Health, Manifest
+from common.cutoff import first_crossing
+from common.estimate import Estimate
+from common.manifest import Manifest
 from common.model import VoltageModel
+from common.sampling import SAMPLES, Interval, drawn_batteries, interval_of, thetas_of
 
 FloatArray = npt.NDArray[np.float64]
-
-SWEEP_POINTS = 600
 
 
 @dataclass(frozen=True)
 class StateOfHealth:
-    """Ratio to new (1 = as new) with its standard deviation; `usable` in the swept unit."""
+    """Ratio to new (1 = as new), and the usable value of the swept feature in its unit."""
 
-    ratio: float
-    std: float
-    usable: float
+    ratio: Interval
+    usable: Interval
 
 
 def state_of_health(
-    estimate: Estimate, model: VoltageModel, manifest: Manifest, settings: Settings
+    estimate: Estimate,
+    model: VoltageModel,
+    manifest: Manifest,
+    rng: np.random.Generator,
+    samples: int = SAMPLES,
 ) -> StateOfHealth | None:
-    """Health at the estimate, its spread by the sigma points; None without a health section."""
-    health = manifest.health
-    if health is None:
-        return None
-    count = len(manifest.parameters)
-    weights = ukf.merwe_weights(count, settings.alpha, settings.beta, settings.kappa)
-    P = estimate.covariance[:count, :count]
-    thetas = ukf.sigma_points(estimate.theta[None], P[None], weights)[0]
-    nominal = np.array([[p.nominal for p in manifest.parameters]])
-    usable = usable_until_cutoff(np.concatenate([nominal, thetas]), health, model, manifest)
-    _, std = ukf.unscented_moments(usable[None, 1:, None] / usable[0], weights)
-    return StateOfHealth(float(usable[1] / usable[0]), float(std[0, 0]), float(usable[1]))
+    """Health at the estimate; None where the bundle lets none be read.
 
-
-def usable_until_cutoff(
-    thetas: FloatArray, health: Health, model: VoltageModel, manifest: Manifest
-) -> FloatArray:
-    """First value [T] of the swept feature at which each theta [T, P] predicts the cut-off.
-
-    Linear between grid points; the sweep's stop where the cut-off is never reached.
+    The interval holds the uncertainty of the parameters (the process noise of an extrapolation is
+    in the estimate's covariance) and the model's discrepancy: a voltage that is wrong by sigma_d
+    near the cut-off moves the crossing by about sigma_d / |dV/dx|, here exactly, since each sample
+    is swept with a discrepancy of its own. What a battery brings for one trip only is not its
+    health. The new battery is the yardstick and has no spread.
     """
-    grid = np.linspace(health.start, health.stop, SWEEP_POINTS)
-    reference = [health.reference.get(name, 0.0) for name in manifest.feature_names]
-    features = np.tile(reference, (SWEEP_POINTS, 1))
-    features[:, manifest.feature_names.index(health.swept_feature)] = grid
-    rows = np.tile(features, (len(thetas), 1))
-    voltages = model.predict(rows, np.repeat(thetas, SWEEP_POINTS, axis=0))
-    return np.array(
-        [_crossing(grid, v, manifest.cutoff_voltage_v) for v in voltages.reshape(len(thetas), -1)]
+    health = manifest.health
+    new = usable_when_new(model, manifest)
+    if health is None or new is None:
+        return None
+    drawn = drawn_batteries(estimate, manifest, rng, samples)
+    thetas = np.concatenate([estimate.theta[None], thetas_of(drawn, manifest)])
+    offsets = np.concatenate([[0.0], drawn.discrepancy_v])
+    usable = first_crossing(thetas, health, model, manifest, offsets)
+    unit = swept_unit(manifest)
+    return StateOfHealth(
+        ratio=interval_of(usable[0] / new, usable[1:] / new, "1"),
+        usable=interval_of(usable[0], usable[1:], unit or ""),
     )
 
 
-def _crossing(grid: FloatArray, voltage: FloatArray, cutoff: float) -> float:
-    below = voltage <= cutoff
-    if not below.any():
-        return float(grid[-1])
-    i = int(below.argmax())
-    if i == 0:
-        return float(grid[0])
-    share = (voltage[i - 1] - cutoff) / (voltage[i - 1] - voltage[i])
-    return float(grid[i - 1] + share * (grid[i] - grid[i - 1]))
+def usable_when_new(model: VoltageModel, manifest: Manifest) -> float | None:
+    """What the swept feature reaches at nominal parameters; None where health has no yardstick.
+
+    That is without a health section, and where the new battery is empty at once or never.
+    """
+    health = manifest.health
+    if health is None:
+        return None
+    nominal = np.array([[parameter.nominal for parameter in manifest.parameters]])
+    new = float(first_crossing(nominal, health, model, manifest)[0])
+    return new if np.isfinite(new) and new > max(health.start, 0.0) else None
+
+
+def swept_unit(manifest: Manifest) -> str | None:
+    """The unit of the swept feature; None without a health section."""
+    health = manifest.health
+    if health is None:
+        return None
+    return next(f.unit for f in manifest.features if f.name == health.swept_feature)

@@ -75,6 +75,19 @@ class VoltageModel:
         size = next(size for size in BATCH_SIZES if size >= rows)
         return self._runner(size).crossed(features, parameters)
 
+    def predict_grid(self, features: FloatArray, parameters: FloatArray) -> FloatArray:
+        """Voltage [k, m] of each of k parameter sets over the same m rows, however many there are.
+
+        features: [m, F]; parameters: [k, P]. In blocks that fill the largest interpreter, so that
+        a million rows need no memory of their own.
+        """
+        block = max(BATCH_SIZES[-1] // max(len(features), 1), 1)
+        parts = [
+            self.predict_crossed(features[None], parameters[None, start : start + block])[0]
+            for start in range(0, len(parameters), block)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, len(features)))
+
     def predict_one(self, features: Sequence[float], parameters: FloatArray) -> float:
         """Voltage of one row in volts: what a vehicle does for each sample, without a detour."""
         return self._runner(1).one(features, parameters)

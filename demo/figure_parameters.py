@@ -176,12 +176,13 @@ def draw_health(axes: Axes, rows: Sequence[TripRow], name: str, unit: str) -> No
     """One panel: estimate with band, and truth where it is known."""
     x = np.array([row.odometer for row in rows])
     health = PERCENT * _numbers([row.health for row in rows])
-    half = PERCENT * SIGMAS_95 * np.nan_to_num(_numbers([row.health_std for row in rows]))
+    low = PERCENT * _numbers([row.health_low for row in rows])
+    high = PERCENT * _numbers([row.health_high for row in rows])
     truth = PERCENT * _numbers([row.health_truth for row in rows])
     if np.isfinite(truth).any():
         axes.plot(x, truth, color=INK, linewidth=3.2, alpha=0.45, label="truth")
     label = "living twin, 95 % band"
-    axes.fill_between(x, health - half, health + half, color=LIVING, alpha=0.25, linewidth=0)
+    axes.fill_between(x, low, high, color=LIVING, alpha=0.25, linewidth=0)
     axes.plot(x, health, color=LIVING, linewidth=1.5, label=label)
     axes.set(xlabel=f"odometer ({unit})", ylabel="state of health (%)")
     axes.set_title(f"Vehicle {name}")

@@ -21,7 +21,7 @@ class TripRow:
     """One trip. `odometer` at its start in the manifest's odometer unit; errors in volts.
 
     `updated`: this trip's breach brought a revision that the vehicle applied. Health as a ratio to
-    new, None where unknown.
+    new with the ends of its 95 % interval, None where unknown or open.
     """
 
     vehicle_id: str
@@ -34,6 +34,8 @@ class TripRow:
     updated: bool
     health: float | None = None
     health_std: float | None = None
+    health_low: float | None = None
+    health_high: float | None = None
     health_truth: float | None = None
 
 

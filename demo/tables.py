@@ -16,7 +16,7 @@ import numpy as np
 from demo.results import RunResults, TripRow
 
 REPORT_SCHEMA = 1
-_HEALTH = ("health", "health_std", "health_truth")
+_HEALTH = ("health", "health_std", "health_low", "health_high", "health_truth")
 
 
 def write_trips_csv(path: Path, trips: Sequence[TripRow], *, odometer_unit: str = "km") -> None:

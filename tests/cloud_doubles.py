@@ -7,22 +7,28 @@ remembers; nothing here waits.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
+import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import event
 from sqlmodel import select
 
+from cloud.api.access import Context
+from cloud.api.app import create_app
 from cloud.bundles import Catalogue, load_catalogue
 from cloud.calibrations import Calibrations
 from cloud.ingest import Committed, Ingest
 from cloud.intake import Delivery
 from cloud.revising import Author
+from cloud.service import listen
 from cloud.store import revisions
 from cloud.store.database import Store
 from cloud.store.tables import Breach as BreachRow
@@ -320,3 +326,29 @@ class FailingCommits:
 
     def close(self) -> None:
         event.remove(self._engine, "commit", self._fail)
+
+
+@contextmanager
+def serving(context: Context) -> Iterator[httpx.Client]:
+    """A client of a real server on a port of its own."""
+    config = uvicorn.Config(create_app(context), log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    listener = listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, args=[[listener]])
+    thread.start()
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with httpx.Client(base_url=address, trust_env=False) as client:
+        yield client
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+def problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The body of an answer that must be a problem with this status."""
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert body["status"] == status
+    assert {"type", "title", "detail", "instance"} <= body.keys()
+    return body

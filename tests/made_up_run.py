@@ -153,6 +153,7 @@ class _Life:
                 _revision(self.identity, number, trip, odometer, self.known, error)
             )
         self.truths.append((truth, self.known))
+        health_std = 0.02 * math.exp(-len(self.revisions) / 6) + 0.004
         self.trips.append(
             TripRow(
                 vehicle_id=self.identity,
@@ -164,7 +165,9 @@ class _Life:
                 revision=len(self.revisions),
                 updated=updated,
                 health=1 - self.known + self.random.normal(0, 0.001),
-                health_std=0.02 * math.exp(-len(self.revisions) / 6) + 0.004,
+                health_std=health_std,
+                health_low=1 - self.known - 2 * health_std,
+                health_high=1 - self.known + 2 * health_std,
                 health_truth=1 - truth,
             )
         )

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 
-from cloud.api.app import create_app
-from cloud.api.routes import Context
+from cloud.api.access import Context
 from cloud.intake import Delivery
-from cloud.service import listen
 from common import calibration
 from common.calibration import Settings
 from common.model import VoltageModel
 from common.revision import decode_revision
-from tests.cloud_doubles import Insides, write_bundle
+from tests.cloud_doubles import Insides, problem, serving, write_bundle
 
 V1 = "/api/v1"
 ROWS = [{"distance_km": 100.0, "load_kg": 5000.0}, {"distance_km": 250.0, "load_kg": 5000.0}]
@@ -52,27 +48,8 @@ def checks() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def client(inside: Insides, checks: dict[str, Any]) -> Iterator[httpx.Client]:
     """Against a real server on a port of its own."""
-    context = Context(inside.store, inside.catalogue, lambda: inside.now, checks)
-    config = uvicorn.Config(create_app(context), log_config=None, lifespan="off")
-    server = uvicorn.Server(config)
-    listener = listen("127.0.0.1", 0)
-    thread = threading.Thread(target=server.run, args=[[listener]])
-    thread.start()
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with httpx.Client(base_url=address, trust_env=False) as client:
+    with serving(Context(inside.store, inside.catalogue, lambda: inside.now, checks)) as client:
         yield client
-    server.should_exit = True
-    thread.join()
-    listener.close()
-
-
-def problem(response: httpx.Response, status: int) -> dict[str, Any]:
-    assert response.status_code == status
-    assert response.headers["content-type"] == "application/problem+json"
-    body: dict[str, Any] = response.json()
-    assert body["status"] == status
-    assert {"type", "title", "detail", "instance"} <= body.keys()
-    return body
 
 
 def test_the_list_of_vehicles_shows_how_each_one_is(client: httpx.Client) -> None:
@@ -144,19 +121,6 @@ def test_a_revision_shows_its_lineage_and_parameters_with_their_uncertainty(
     assert offset["rate_std"] == 0.0
     assert detail["trace_error_after_v"] == 0.01
     assert first["number"] == 1
-
-
-def test_health_comes_with_its_band_and_state(client: httpx.Client) -> None:
-    health = client.get(f"{V1}/vehicles/a/health").json()
-    assert health["state"] == "known"
-    assert 0.79 < health["state_of_health"] < 0.85  # the gain is about 1.22: 1 / 1.22
-    half = health["band95_upper"] - health["state_of_health"]
-    assert half == pytest.approx(1.96 * health["state_of_health_std"], rel=1e-3)
-    assert (health["revision"], health["usable_unit"]) == (2, "km")
-    new = client.get(f"{V1}/vehicles/b/health").json()
-    assert (new["state"], new["state_of_health"], new["revision"]) == ("learning", 1.0, 0)
-    assert new["state_of_health_std"] > health["state_of_health_std"]
-    assert new["state_reason"].startswith("no calibration yet")
 
 
 def test_a_prediction_is_the_calibrated_band_of_the_newest_standing_revision(

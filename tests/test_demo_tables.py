@@ -53,11 +53,12 @@ def test_trips_csv_has_exactly_its_columns_and_reads_back_the_same(tmp_path: Pat
 
 
 def test_trips_csv_gains_health_when_any_trip_has_it(tmp_path: Path) -> None:
-    write_trips_csv(tmp_path / "trips.csv", [PLAIN, replace(PLAIN, health=0.9, health_std=0.01)])
+    healthy = replace(PLAIN, health=0.9, health_std=0.01, health_low=0.88)
+    write_trips_csv(tmp_path / "trips.csv", [PLAIN, healthy])
     head, first, second = read_back(tmp_path / "trips.csv")
-    assert head == [*COLUMNS, "health", "health_std", "health_truth"]
-    assert first[8:] == ["", "", ""]
-    assert second[8:] == ["0.9", "0.01", ""]
+    assert head == [*COLUMNS, "health", "health_std", "health_low", "health_high", "health_truth"]
+    assert first[8:] == [""] * 5
+    assert second[8:] == ["0.9", "0.01", "0.88", "", ""]
 
 
 def test_trips_csv_names_the_odometers_unit(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The routes under /api/v1: vehicles, trips, revisions, health, prediction, quarantine.
+"""The routes under /api/v1: vehicles, trips, revisions, prediction, quarantine.
 
 Must never write to the database.
 """
@@ -6,15 +6,15 @@ Must never write to the database.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from sqlmodel import Session
 
 from cloud.api import schemas, views
+from cloud.api.access import Context, Here, known_vehicle, required_standing
 from cloud.api.paging import (
     DEFAULT_LIMIT,
     Cursor,
@@ -26,33 +26,14 @@ from cloud.api.paging import (
     only,
 )
 from cloud.api.problems import MEANINGS, invalid, not_found, responses
-from cloud.bundles import Catalogue
 from cloud.store import pages, revisions
-from cloud.store.database import Store
 from cloud.store.tables import Vehicle
 from common.calibration import Settings, voltage_band, with_trip_spread
-from common.health import state_of_health
 from common.manifest import Manifest
 
 Z95: Final = 1.959963984540054
 
 
-@dataclass(frozen=True)
-class Context:
-    """What the routes read from. A check gives None, or what is wrong with what it checks."""
-
-    store: Store
-    catalogue: Catalogue
-    clock: Callable[[], float]
-    checks: Mapping[str, Callable[[], str | None]]
-
-
-def _context(request: Request) -> Context:
-    context: Context = request.app.state.context
-    return context
-
-
-Here = Annotated[Context, Depends(_context)]
 router = APIRouter(prefix="/api/v1")
 _PAGED = [only("limit", "cursor")]
 _BARE = [only()]
@@ -89,7 +70,7 @@ def list_vehicles(
 def get_vehicle(here: Here, vehicle_id: str) -> schemas.VehicleDetail:
     """One vehicle, and the features that a prediction for it needs."""
     with here.store.read() as db:
-        vehicle = _vehicle(db, vehicle_id)
+        vehicle = known_vehicle(db, vehicle_id)
         newest = pages.newest_numbers(db, [vehicle_id]).get(vehicle_id, 0)
         return views.vehicle_detail(vehicle, _standing(db, vehicle, here), newest)
 
@@ -107,7 +88,7 @@ def list_trips(
 ) -> Page[schemas.TripItem]:
     """Trips of a vehicle, the highest odometer first."""
     with here.store.read() as db:
-        _vehicle(db, vehicle_id)
+        known_vehicle(db, vehicle_id)
         after = decode_cursor(cursor, tuple[float, int])
         rows = pages.trips(db, vehicle_id, after, limit + 1)
     rows, following = cut(rows, limit, lambda row: (row.odometer_end, row.id))
@@ -131,7 +112,7 @@ def list_revisions(
 ) -> Page[schemas.RevisionItem]:
     """Revisions of a vehicle with their lineage, the newest first; refused ones, too."""
     with here.store.read() as db:
-        _vehicle(db, vehicle_id)
+        known_vehicle(db, vehicle_id)
         rows = pages.revisions(db, vehicle_id, decode_cursor(cursor, int), limit + 1)
     rows, following = cut(rows, limit, lambda row: row.number)
     link_next(request, response, following)
@@ -147,36 +128,12 @@ def list_revisions(
 def get_revision(here: Here, vehicle_id: str, number: int) -> schemas.RevisionDetail:
     """One revision: parameters with their standard deviations, cause, verdict, signature."""
     with here.store.read() as db:
-        _vehicle(db, vehicle_id)
+        known_vehicle(db, vehicle_id)
         in_range = 0 < number < 2**63
         row = revisions.by_number(db, vehicle_id, number) if in_range else None
     if row is None:
         raise not_found(f"revision {number} of vehicle {vehicle_id!r}")
     return views.revision_detail(row, here.catalogue)
-
-
-@router.get(
-    "/vehicles/{vehicle_id}/health", dependencies=_BARE, responses=responses(404), tags=["health"]
-)
-def get_health(here: Here, vehicle_id: str) -> schemas.Health:
-    """State of health with its 95 % band, at the vehicle's last odometer."""
-    with here.store.read() as db:
-        vehicle = _vehicle(db, vehicle_id)
-        known = _required_standing(db, vehicle, here)
-    model = here.catalogue.model(known.bundle)
-    soh = state_of_health(known.estimate, model, known.manifest, Settings())
-    when_new = soh.usable / soh.ratio if soh and soh.ratio else None
-    return schemas.Health(
-        **_estimate_fields(vehicle, known),
-        state_of_health=soh.ratio if soh else None,
-        state_of_health_std=soh.std if soh else None,
-        band95_lower=max(soh.ratio - Z95 * soh.std, 0.0) if soh else None,
-        band95_upper=soh.ratio + Z95 * soh.std if soh else None,
-        usable=soh.usable if soh else None,
-        usable_std=soh.std * when_new if soh and when_new else None,
-        usable_unit=_swept_unit(known.manifest),
-        last_trip_received_at=views.utc(vehicle.last_trip_received_at),
-    )
 
 
 @router.post(
@@ -188,8 +145,8 @@ def get_health(here: Here, vehicle_id: str) -> schemas.Health:
 def predict(here: Here, vehicle_id: str, wanted: schemas.PredictionRequest) -> schemas.Prediction:
     """The voltage that the vehicle's BMS would measure, with its 95 % band."""
     with here.store.read() as db:
-        vehicle = _vehicle(db, vehicle_id)
-        known = _required_standing(db, vehicle, here, wanted.odometer)
+        vehicle = known_vehicle(db, vehicle_id)
+        known = required_standing(db, vehicle, here, wanted.odometer)
     features = _feature_rows(wanted.rows, known.manifest)
     model = here.catalogue.model(known.bundle)
     of_trip = with_trip_spread(known.estimate, known.manifest)
@@ -198,7 +155,9 @@ def predict(here: Here, vehicle_id: str, wanted: schemas.PredictionRequest) -> s
         schemas.PredictedRow(voltage_v=v, band95_lower_v=v - Z95 * s, band95_upper_v=v + Z95 * s)
         for v, s in zip(voltage.tolist(), std.tolist(), strict=True)
     ]
-    return schemas.Prediction(**_estimate_fields(vehicle, known), bundle=known.bundle, rows=rows)
+    return schemas.Prediction(
+        **views.estimate_fields(vehicle, known), bundle=known.bundle, rows=rows
+    )
 
 
 @router.get("/quarantine", dependencies=_PAGED, responses=responses(), tags=["operation"])
@@ -225,42 +184,8 @@ def explain_problem(status: int) -> dict[str, str]:
     return {"status": str(status), "meaning": MEANINGS[status]}
 
 
-def _vehicle(db: Session, vehicle_id: str) -> Vehicle:
-    vehicle = db.get(Vehicle, vehicle_id)
-    if vehicle is None:
-        raise not_found(f"vehicle {vehicle_id!r}")
-    return vehicle
-
-
 def _standing(db: Session, vehicle: Vehicle, here: Context) -> views.Standing | None:
     return views.standing(db, vehicle, here.catalogue, here.clock())
-
-
-def _required_standing(
-    db: Session, vehicle: Vehicle, here: Context, odometer: float | None = None
-) -> views.Standing:
-    known = views.standing(db, vehicle, here.catalogue, here.clock(), odometer)
-    if known is None:
-        raise not_found(f"bundle of vehicle {vehicle.vehicle_id!r} among this service's")
-    return known
-
-
-def _estimate_fields(vehicle: Vehicle, known: views.Standing) -> dict[str, Any]:
-    return {
-        "vehicle_id": vehicle.vehicle_id,
-        "state": known.judgement.state,
-        "state_reason": known.judgement.reason,
-        "revision": known.revision,
-        "odometer": known.estimate.odometer,
-        "odometer_unit": known.manifest.odometer_unit,
-    }
-
-
-def _swept_unit(manifest: Manifest) -> str | None:
-    health = manifest.health
-    if health is None:
-        return None
-    return next(f.unit for f in manifest.features if f.name == health.swept_feature)
 
 
 def _feature_rows(

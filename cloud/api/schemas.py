@@ -145,25 +145,6 @@ class RevisionDetail(RevisionItem):
     trace_error_after_v: float | None
 
 
-class Health(BaseModel):
-    """State of health: 1 is as new. Null where the bundle declares no health section."""
-
-    vehicle_id: str
-    state: EstimateState
-    state_reason: str | None
-    state_of_health: float | None = Field(examples=[0.83])
-    state_of_health_std: float | None = Field(examples=[0.012])
-    band95_lower: float | None = Field(examples=[0.806])
-    band95_upper: float | None = Field(examples=[0.854])
-    usable: float | None = Field(description="Where the cut-off is reached, in `usable_unit`.")
-    usable_std: float | None
-    usable_unit: str | None = Field(examples=["km"])
-    revision: int = Field(description="The revision it is read off; 0: the bundle's prior.")
-    odometer: float
-    odometer_unit: str
-    last_trip_received_at: datetime | None
-
-
 class PredictionRequest(BaseModel):
     """Rows of features by name, in the manifest's units, at one odometer (default: the last)."""
 

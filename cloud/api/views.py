@@ -54,6 +54,18 @@ def standing(
     )
 
 
+def estimate_fields(vehicle: Vehicle, known: Standing) -> dict[str, Any]:
+    """What stands beside every estimate: whose, how far to trust it, and where it was read."""
+    return {
+        "vehicle_id": vehicle.vehicle_id,
+        "state": known.judgement.state,
+        "state_reason": known.judgement.reason,
+        "revision": known.revision,
+        "odometer": known.estimate.odometer,
+        "odometer_unit": known.manifest.odometer_unit,
+    }
+
+
 def vehicle_fields(
     vehicle: Vehicle, known: Standing | None, newest_revision: int
 ) -> dict[str, Any]:

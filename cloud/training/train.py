@@ -33,7 +33,7 @@ from cloud.training.table import TripTable, read_trips
 from cloud.training.tflite_writer import write_tflite
 from cloud.training.trip_scatter import with_trip_scatter
 from common.bundle import Bundle, load_bundle
-from common.health import usable_until_cutoff
+from common.cutoff import usable_until_cutoff
 from common.manifest import Manifest, Sensitivity
 from common.model import VoltageModel
 
