@@ -43,7 +43,7 @@ class Settings:
     beta: float = 2.0
     kappa: float = 0.0
     passes: int = 6
-    huber: float = 0.5
+    huber: float = 1.0
 
 
 @dataclass(frozen=True)

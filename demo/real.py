@@ -87,6 +87,8 @@ CAR_SETTINGS = TrainingSettings(
     overrides=Overrides(
         prior_std={RESISTANCE: 0.3, "offset:output": 5.0},
         process_noise={RESISTANCE: 1e-3, "offset:output": 2.5e-2},
+        # The weather of a day, and the state of charge that the car counts.
+        trip_std={RESISTANCE: 0.2, "offset:output": 3.0},
         bounds={RESISTANCE: (0.1, 10.0)},
     ),
 )

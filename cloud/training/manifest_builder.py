@@ -104,7 +104,7 @@ def build_manifest(
 ) -> Manifest:
     """Everything but model, parameters and sensitivity, which are not known yet."""
     noise = settings.noise_std_v
-    beyond_noise = max(fit.held_out.rmse_v**2 - noise**2, 0.0) ** 0.5
+    beyond_noise = max(fit.unmended_v**2 - noise**2, 0.0) ** 0.5
     cutoff = settings.cutoff_voltage_v
     return Manifest(
         schema=MANIFEST_SCHEMA,

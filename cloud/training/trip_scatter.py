@@ -56,7 +56,8 @@ def with_trip_scatter(
 ) -> Manifest:
     """The manifest with what the trips show; parameters named in `given` keep their `trip_std`.
 
-    Unchanged where the trips are fewer than MIN_TRIPS or cannot be fitted.
+    The network knows these trips, so its discrepancy is at least the manifest's, which comes from
+    trips that were held out. Unchanged where the trips are fewer than MIN_TRIPS or do not fit.
     """
     if len(trips) < MIN_TRIPS:
         return manifest
@@ -68,7 +69,8 @@ def with_trip_scatter(
             return manifest
         learned = _with_noise(learned, fitted)
         learned = _with_trip_std(learned, fitted, np.asarray(vehicle_of_trip), given)
-    return learned
+    discrepancy_v = max(learned.model_discrepancy_std_v, manifest.model_discrepancy_std_v)
+    return msgspec.structs.replace(learned, model_discrepancy_std_v=discrepancy_v)
 
 
 def _fit_all(manifest: Manifest, model: VoltageModel, trips: Sequence[TraceArrays]) -> _Fitted:
