@@ -115,3 +115,14 @@ class NoHealthError(TwinError):
     def __init__(self, problem: str) -> None:
         self.problem = problem
         super().__init__(f"The bundle lets no state of health be read: {problem}. Train it anew.")
+
+
+class TooFewVehiclesError(TwinError):
+    """A fleet is too small, or too young, for a prior of its own."""
+
+    def __init__(self, vehicles: int, needed: int) -> None:
+        self.vehicles, self.needed = vehicles, needed
+        super().__init__(
+            f"The fleet has no prior of its own yet: {vehicles} vehicles have revisions over a "
+            f"common mileage, {needed} are needed. Until then the bundle's own prior serves."
+        )

@@ -54,6 +54,11 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     error_after_v: NonNegative = 0.0
 
 
+def starts_a_battery(cause: Cause) -> bool:
+    """Whether the revision begins anew with a battery, instead of going on from a breach."""
+    return cause.kind != "breach"
+
+
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
     """theta [P] and rate [P] (per odometer unit) at `odometer`, with their joint covariance.
 
