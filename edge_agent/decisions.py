@@ -14,7 +14,7 @@ from common.errors import ContractError, SignatureError, UnknownSchemaError
 from common.manifest import Manifest
 from common.messages import RefusalReason, RevisionNumber, SignedRevision
 from common.model import VoltageModel
-from common.revision import Revision, decode_revision, revision_hash
+from common.revision import Revision, decode_revision, revision_hash, starts_a_battery
 from common.signing import TrustedKeys, verify
 from common.trace import TraceArrays
 
@@ -108,7 +108,8 @@ def judge(
 ) -> Verdict:
     """Apply what is newer than any judged before and no worse on the kept trace than `current`.
 
-    Without a kept trace (a replaced disk) there is nothing to compare on, and the rest decides.
+    Without a kept trace (a replaced disk) there is nothing to compare on, and the rest decides. So
+    it is where the revision starts a battery that came after the kept trace.
     """
     revision = authentic.revision
     if not authentic.applied or revision is None:
@@ -116,7 +117,7 @@ def judge(
     if revision.number <= judged_number:
         detail = f"revision {revision.number} comes after {judged_number} was judged"
         return replace(authentic, reason="not_newer", detail=detail)
-    if kept is None:
+    if kept is None or (starts_a_battery(revision.cause) and kept.odometer < revision.odometer):
         return authentic
     before = _error_on(kept, current, model, manifest)
     after = _error_on(kept, calibration.estimate_of(revision), model, manifest)

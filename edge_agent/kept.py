@@ -62,6 +62,11 @@ def settle(db: sqlite3.Connection, message_id: str) -> None:
     )
 
 
+def forget_before(db: sqlite3.Connection, odometer: float) -> None:
+    """Drop the settled traces of a battery that was replaced at this odometer."""
+    db.execute("DELETE FROM kept_trace WHERE settled AND odometer < ?", (odometer,))
+
+
 def trace_for(db: sqlite3.Connection, message_id: str, manifest: Manifest) -> KeptTrace | None:
     """The kept trace of that breach, else the newest kept one, else None."""
     row = db.execute(

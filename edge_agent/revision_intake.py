@@ -12,6 +12,7 @@ from common.calibration import Settings
 from common.errors import TwinError
 from common.messages import SignedRevision, decode, encode
 from common.model import VoltageModel
+from common.revision import starts_a_battery
 from edge_agent import kept, outbox
 from edge_agent.decisions import Identity, KeptTrace, Verdict, authenticate, judge
 from edge_agent.errors import StorageError
@@ -84,6 +85,8 @@ def record(verdict: Verdict, payload: bytes, state: State, who: Identity, now: f
             kept.settle(db, revision.cause.message_id)
         if verdict.applied:
             kept.write_parameters(db, "current", payload)
+            if revision is not None and starts_a_battery(revision.cause):
+                kept.forget_before(db, revision.odometer)
 
 
 def _trace_for(cause: str, state: State, who: Identity) -> KeptTrace | None:

@@ -27,7 +27,7 @@ from common.messages import (
     encode,
     message_id,
 )
-from common.revision import encode_revision, revision_hash
+from common.revision import Cause, encode_revision, revision_hash
 from common.signing import sign
 from edge_agent import kept, outbox
 from edge_agent.link import Accepted, Connected, Disconnected, Received
@@ -310,6 +310,31 @@ def test_a_revision_that_worsens_the_trace_is_refused_and_that_is_its_outcome(ri
     assert rig.agent.twin.revision == 0
     assert rig.agent.is_settled()
     assert rig.agent.status().refused_messages == 1
+
+
+def test_a_replaced_battery_is_believed_and_the_old_ones_trace_is_forgotten(rig: Rig) -> None:
+    rig.connect()
+    rig.drive()
+    rig.tell(Received(PARAMETERS, signed(revision_for(rig.bundle))))
+    cause = Cause(kind="replacement", message_id="0" * 32)
+    anew = revision_for(rig.bundle, number=2, theta=[0.9, 0.0], odometer=1e5, cause=cause)
+    rig.tell(Received(PARAMETERS, signed(anew)))
+    assert rig.agent.twin.revision == 2
+    later = revision_for(rig.bundle, number=3, theta=[0.8, 0.0], odometer=1e5 + 1)
+    rig.tell(Received(PARAMETERS, signed(later)))  # its own trace is lost, the old one says nothing
+    assert rig.agent.twin.revision == 3
+    rig.reopen()
+    assert rig.agent.twin.revision == 3
+
+
+def test_a_breach_that_waits_for_its_outcome_waits_on_after_a_replacement(rig: Rig) -> None:
+    rig.connect()
+    rig.drive()
+    cause = Cause(kind="replacement", message_id="0" * 32)
+    anew = revision_for(rig.bundle, theta=[0.9, 0.0], odometer=1e5, cause=cause)
+    rig.tell(Received(PARAMETERS, signed(anew)))
+    assert rig.agent.twin.revision == 1
+    assert not rig.agent.is_settled()
 
 
 @pytest.mark.parametrize("theta", [[1.1, 0.0], [0.9, 0.0]], ids=["applied", "worse"])

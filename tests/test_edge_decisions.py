@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -14,7 +15,7 @@ from common import calibration
 from common.bundle import Bundle
 from common.messages import SignedRevision, decode
 from common.model import VoltageModel
-from common.revision import encode_revision
+from common.revision import Cause, encode_revision
 from common.signing import key_id, sign
 from common.trace import TraceArrays
 from edge_agent.decisions import (
@@ -175,6 +176,26 @@ def test_the_comparison_is_made_at_the_odometer_of_the_trace(bundle: Bundle) -> 
     aging = signed(revision_for(bundle, theta=[1.0, 0.0], rate=[1e-6, 0.0]))
     there = verdict_on(aging, bundle, kept=kept_trace(bundle, odometer=100_000.0))
     assert there.error_after_v == pytest.approx(0.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["fleet_prior", "replacement"])
+@pytest.mark.parametrize(
+    ("driven_at", "reason"), [(99.0, ""), (100.0, "worse_on_trace"), (101.0, "worse_on_trace")]
+)
+def test_a_trace_from_before_a_battery_says_nothing_about_it(
+    bundle: Bundle, kind: Literal["fleet_prior", "replacement"], driven_at: float, reason: str
+) -> None:
+    cause = Cause(kind=kind, message_id="0" * 32)
+    new = signed(revision_for(bundle, theta=[0.9, 0.0], odometer=100.0, cause=cause))
+    verdict = verdict_on(new, bundle, kept=kept_trace(bundle, odometer=driven_at))
+    assert verdict.reason == reason
+    assert (verdict.error_before_v is None) is (reason == "")
+
+
+def test_after_a_breach_every_kept_trace_is_compared(bundle: Bundle) -> None:
+    worse = signed(revision_for(bundle, theta=[0.9, 0.0], odometer=100.0))
+    verdict = verdict_on(worse, bundle, kept=kept_trace(bundle, odometer=99.0))
+    assert verdict.reason == "worse_on_trace"
 
 
 @pytest.mark.parametrize(
