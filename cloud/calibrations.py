@@ -12,9 +12,11 @@ from typing import Final
 
 from sqlmodel import Session
 
+from cloud.battery_starts import BatteryStarts
 from cloud.bundles import Catalogue
 from cloud.calibrator import Case, Decision, Decline, MakeRevision, decide
 from cloud.errors import StoreUnavailableError
+from cloud.fleet_priors import FleetPriors
 from cloud.revising import Author, case_of, make_row
 from cloud.store import evidence, revisions
 from cloud.store.database import Store
@@ -22,6 +24,7 @@ from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow, Vehicle
 from common.calibration import Settings
 from common.estimate_state import judge
+from common.fleet_prior import FleetPrior
 from common.revision import decode_revision
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ class Item:
 
     breach: Breach
     history: History
+    prior: FleetPrior | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,12 @@ class Calibrations:
     ) -> None:
         self._store, self._catalogue, self._author = store, catalogue, author
         self._clock = clock
+        self._priors = FleetPriors(store, catalogue, clock)
+        self._starts = BatteryStarts(store, catalogue, author, self._priors, clock)
+
+    def starts(self) -> list[RevisionRow]:
+        """Start new vehicles and replaced batteries. Raises StoreUnavailableError."""
+        return self._starts.round()
 
     def round(self) -> list[Outcome]:
         """Settle the next breach of up to VEHICLES_AT_ONCE vehicles; empty: none is pending.
@@ -62,16 +72,19 @@ class Calibrations:
         with self._store.read() as db:
             breaches = revisions.next_breaches(db, self._catalogue.hashes, VEHICLES_AT_ONCE)
             histories = revisions.histories(db, breaches)
-        items = [Item(b, history) for b, history in zip(breaches, histories, strict=True)]
+            bundles = dict.fromkeys(breach.bundle for breach in breaches)
+            priors = {bundle: self._priors.newest(db, bundle) for bundle in bundles}
+        items = [Item(b, h, priors[b.bundle]) for b, h in zip(breaches, histories, strict=True)]
         outcomes: list[Outcome] = []
-        for bundle in dict.fromkeys(breach.bundle for breach in breaches):
+        for bundle in bundles:
             same = [item for item in items if item.breach.bundle == bundle]
             outcomes += self._commit(same, self._decide(bundle, same))
+        self._priors.grow(outcome.row for outcome in outcomes if outcome.row is not None)
         return outcomes
 
     def _decide(self, bundle: str, items: Sequence[Item]) -> list[Decision]:
         manifest, model = self._catalogue.manifest(bundle), self._catalogue.model(bundle)
-        prepared = [case_of(item.breach, item.history, manifest) for item in items]
+        prepared = [case_of(item.breach, item.history, manifest, item.prior) for item in items]
         cases = [case for case in prepared if isinstance(case, Case)]
         made = iter(decide(cases, model, manifest, Settings()))
         return [known if isinstance(known, Decline) else next(made) for known in prepared]
@@ -104,7 +117,7 @@ class Calibrations:
     def _row(self, item: Item, decision: Decision, now: float) -> RevisionRow | None:
         if isinstance(decision, Decline):
             return None
-        return make_row(item.breach, item.history, decision, self._author, now)
+        return make_row(item.breach, item.history, decision, self._author, now, item.prior)
 
     def _judge_estimates(
         self,
@@ -142,5 +155,6 @@ class Calibrations:
 def _count(vehicle: Vehicle, item: Item, decision: Decision) -> None:
     if isinstance(decision, MakeRevision):
         vehicle.calibrations = vehicle.calibrations + 1 if item.history.base else 1
+        vehicle.started = True
     else:
         vehicle.failures += decision.blames_estimate

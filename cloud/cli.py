@@ -11,11 +11,10 @@ from typing import Annotated, Final
 
 import typer
 
-from cloud import derived_cli
-from cloud.errors import StoreError
+from cloud import derived_cli, fleet_cli
+from cloud.command import DONE, FAILED, NOT_FOUND, REFUSED, Database, Json, end, require
 from common.errors import KeyFileError, QuestionError, TwinError
 
-DONE, FAILED, USAGE, NOT_FOUND, REFUSED, UNREACHABLE = range(6)
 EPILOG: Final = """\b
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 unreachable.
 \b
@@ -23,6 +22,7 @@ Examples:
   twin-cloud keys create --out keys
   twin-cloud serve --config twin-cloud.toml
 """
+FLEET: Final = ("fleet-prior", "battery-replaced")
 DERIVED: Final = ("health", "forecast", "range", "planned-trip")
 TRAINING: Final = ("train", "sensitivity", "import-model")
 
@@ -36,9 +36,7 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="Make and show signing keys.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys, name="keys")
-
-Database = Annotated[Path, typer.Option("--database", help="The service's SQLite file.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")]
+app.add_typer(fleet_cli.fleet_prior, name="fleet-prior")
 
 
 def main() -> int:
@@ -96,7 +94,7 @@ def show_key(
     from common.signing import key_id, load_private_key, load_public_key  # noqa: PLC0415
 
     if not path.exists():
-        _end(f"There is no key file {path}.", NOT_FOUND)
+        end(f"There is no key file {path}.", NOT_FOUND)
     try:
         public = load_public_key(path)
     except KeyFileError:
@@ -123,7 +121,7 @@ def verify(
     """Walk every vehicle's chain and signatures; name each first broken link (exit code 1)."""
     from cloud import reports  # noqa: PLC0415
 
-    _require(database)
+    require(database)
     if not reports.verify(database, public_key or [], as_json=as_json):
         sys.exit(FAILED)
 
@@ -133,9 +131,9 @@ def history(vehicle: str, database: Database, *, as_json: Json = False) -> None:
     """List a vehicle's revisions: cause, errors, verdict; the newest first."""
     from cloud import reports  # noqa: PLC0415
 
-    _require(database)
+    require(database)
     if not reports.history(database, vehicle, as_json=as_json):
-        _end(f"There is no vehicle {vehicle!r} in {database}.", NOT_FOUND)
+        end(f"There is no vehicle {vehicle!r} in {database}.", NOT_FOUND)
 
 
 @app.command()
@@ -143,27 +141,23 @@ def quarantine(database: Database, *, as_json: Json = False) -> None:
     """List the refused messages with their reasons; the latest first."""
     from cloud import reports  # noqa: PLC0415
 
-    _require(database)
+    require(database)
     reports.quarantine(database, as_json=as_json)
 
 
 derived_cli.register(app)
-
-
-def _require(database: Path) -> None:
-    if not database.exists():
-        error = StoreError(database, "there is no such file", "Give the service's [store] path.")
-        _end(str(error), NOT_FOUND)
-
-
-def _end(sentence: str, code: int) -> None:
-    typer.echo(f"twin-cloud: {sentence}", err=True)
-    sys.exit(code)
+app.command(
+    "battery-replaced",
+    epilog="""\b
+Example:
+  twin-cloud battery-replaced car-7 --by workshop --database twin.db
+""",
+)(fleet_cli.battery_replaced)
 
 
 def _add_training(arguments: list[str]) -> None:
     """Training needs heavy libraries: load it only where it is asked for, or listed."""
-    own = {"serve", "keys", "verify", "history", "quarantine", *DERIVED}
+    own = {"serve", "keys", "verify", "history", "quarantine", *DERIVED, *FLEET}
     if arguments and arguments[0] in own:
         return
     try:
@@ -182,7 +176,7 @@ def _add_missing(name: str, cause: ImportError) -> None:
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     )
     def missing() -> None:
-        _end(f"{name}: {_missing_extra(cause)}", FAILED)
+        end(f"{name}: {_missing_extra(cause)}", FAILED)
 
 
 def _missing_extra(cause: ImportError) -> str:

@@ -52,6 +52,27 @@ class StoreUnavailableError(TransientError):
         super().__init__(f"The database does not answer ({cause}): free its disk or its lock.")
 
 
+class FleetPriorError(TwinError):
+    """A stored fleet prior cannot be used."""
+
+    def __init__(self, bundle: str, version: int, problem: str) -> None:
+        self.bundle, self.version, self.problem = bundle, version, problem
+        super().__init__(
+            f"Version {version} of the fleet prior of bundle {bundle[:12]}… cannot be used: "
+            f"{problem}. Restore the database from a backup, or make a new version."
+        )
+
+
+class BatteryOrderError(TwinError):
+    """A battery cannot be taken as replaced."""
+
+    def __init__(self, vehicle_id: str, problem: str) -> None:
+        self.vehicle_id, self.problem = vehicle_id, problem
+        super().__init__(
+            f"The battery of vehicle {vehicle_id} cannot be taken as replaced: {problem}."
+        )
+
+
 class ForeignVehicleError(ContractError):
     """The payload names another vehicle than its topic."""
 

@@ -34,10 +34,14 @@ LONGEST_RETRY_S: Final = 5.0
 
 @dataclass(frozen=True)
 class Committed:
-    """News for the worker: there are new breaches; these vehicles need their revision again."""
+    """News for the worker.
+
+    There are new breaches, and first trips of vehicles; these vehicles need their revision again.
+    """
 
     new_breaches: int
     republish: Collection[str]
+    newcomers: int = 0
 
 
 class Ingest:
@@ -69,7 +73,8 @@ class Ingest:
         effects = self._commit_patiently(batch, stop)
         if effects is None:
             return  # nothing is acknowledged: the broker has it all
-        self._committed(Committed(effects.new_breaches, frozenset(effects.republish)))
+        republish = frozenset(effects.republish)
+        self._committed(Committed(effects.new_breaches, republish, effects.newcomers))
         self._answer(batch, effects)
 
     def _commit_patiently(self, batch: Sequence[Delivery], stop: threading.Event) -> Effects | None:

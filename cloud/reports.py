@@ -46,7 +46,8 @@ def history(database: Path, vehicle_id: str, *, as_json: bool) -> bool:
     nothing = Catalogue([])
     items = [views.revision_item(row, nothing).model_dump(mode="json") for row in rows]
     flat = [{**item, **item["cause"]} for item in items]
-    columns = ["number", "created_at", "odometer", "base", "error_before_v", "error_after_v"]
+    columns = ["number", "created_at", "odometer", "kind", "base", "prior_version"]
+    columns += ["error_before_v", "error_after_v"]
     if is_known:
         show(items if as_json else flat, [*columns, "verdict", "verdict_reason"], as_json=as_json)
     return is_known

@@ -5,7 +5,7 @@ Pure. Must never look at a clock or sign with anything but the key it is given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,8 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cloud.calibrator import Case, Decline, MakeRevision
 from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow
-from common import calibration
+from common import calibration, fleet_prior
+from common.calibration import Estimate
 from common.errors import ContractError
+from common.fleet_prior import FleetPrior
 from common.manifest import Manifest
 from common.messages import SignedRevision, Trace
 from common.revision import (
@@ -37,8 +39,13 @@ class Author:
     code_version: str
 
 
-def case_of(breach: Breach, history: History, manifest: Manifest) -> Case | Decline:
-    """What the calibration needs, or why this breach must not be calibrated."""
+def case_of(
+    breach: Breach, history: History, manifest: Manifest, prior: FleetPrior | None = None
+) -> Case | Decline:
+    """What the calibration needs, or why this breach must not be calibrated.
+
+    A vehicle without a base starts from the fleet's `prior` where there is one.
+    """
     reason = _lateness(breach, history.standing)
     if reason is not None:
         return Decline(reason, blames_estimate=False)
@@ -47,38 +54,69 @@ def case_of(breach: Breach, history: History, manifest: Manifest) -> Case | Decl
         return Decline(reason)
     try:
         trace = from_wire(msgspec.json.decode(breach.trace, type=Trace), manifest)
-        base = _estimate(history.base, manifest)
         is_lost = breach.revision > 0 and history.running is None
-        running = base if is_lost else _estimate(history.running, manifest)
+        running = _estimate(history.running, manifest)
+        if history.base is None:
+            base, _ = started(prior, manifest, breach.odometer, history.battery_from)
+        else:
+            base = _estimate(history.base, manifest)
     except (msgspec.MsgspecError, ContractError) as error:
         return Decline(f"what is stored of it cannot be read: {error}"[:256])
     return Case(
         trace=trace,
         odometer=breach.odometer,
         base=base,
-        running=running,
+        running=base if is_lost else running,
         failures=history.failures,
     )
 
 
+def started(
+    prior: FleetPrior | None, manifest: Manifest, odometer: float, battery_from: float
+) -> tuple[Estimate, int]:
+    """The estimate of a battery of which nothing is known, and the version of the prior it is from.
+
+    The fleet's where it reaches down to the battery's mileage, else the manifest's (version 0).
+    """
+    mileage = max(odometer - battery_from, 0.0)
+    version = _version_for(prior, mileage)
+    if prior is None or version == 0:
+        return calibration.prior(manifest, battery_from), 0
+    return replace(fleet_prior.start(prior, manifest, mileage), odometer=odometer), version
+
+
+def _version_for(prior: FleetPrior | None, mileage: float) -> int:
+    return prior.version if prior is not None and fleet_prior.reaches(prior, mileage) else 0
+
+
 def make_row(
-    breach: Breach, history: History, decision: MakeRevision, author: Author, now: float
+    breach: Breach,
+    history: History,
+    decision: MakeRevision,
+    author: Author,
+    now: float,
+    prior: FleetPrior | None = None,
 ) -> RevisionRow:
     """The next revision of the breach's vehicle, hashed and signed."""
-    revision = _revision(breach, history, decision, author, now)
+    return signed_row(_revision(breach, history, decision, author, now, prior), author)
+
+
+def signed_row(revision: Revision, author: Author) -> RevisionRow:
+    """A revision as it is stored: hashed and signed."""
     content = encode_revision(revision)
     signed = sign(content, author.key)
     return RevisionRow(
-        vehicle_id=breach.vehicle_id,
+        vehicle_id=revision.vehicle_id,
         number=revision.number,
         bundle=revision.bundle,
         odometer=revision.odometer,
-        cause_message_id=breach.message_id,
+        cause_message_id=revision.cause.message_id,
         content=content,
         hash=revision_hash(content),
         key_id=signed.key_id,
         signature=signed.signature,
-        created_at=now,
+        created_at=revision.created_at,
+        kind=revision.cause.kind,
     )
 
 
@@ -90,6 +128,8 @@ def signed_message(row: RevisionRow) -> SignedRevision:
 def _lateness(breach: Breach, standing: RevisionRow | None) -> str | None:
     if standing is None or breach.odometer > standing.odometer:
         return None
+    if standing.kind != "breach" and breach.odometer == standing.odometer:
+        return None  # the first trip of a battery that has only been started
     return (
         f"arrived after a newer revision: its odometer is {breach.odometer:.6g}, "
         f"that of revision {standing.number} is {standing.odometer:.6g}"
@@ -102,35 +142,35 @@ def _obstacle(breach: Breach, running: RevisionRow | None) -> str | None:
     return None
 
 
-def _estimate(row: RevisionRow | None, manifest: Manifest) -> calibration.Estimate:
+def _estimate(row: RevisionRow | None, manifest: Manifest) -> Estimate:
     if row is None:
         return calibration.prior(manifest)
     return calibration.estimate_of(decode_revision(row.content))
 
 
 def _revision(
-    breach: Breach, history: History, decision: MakeRevision, author: Author, now: float
+    breach: Breach,
+    history: History,
+    decision: MakeRevision,
+    author: Author,
+    now: float,
+    prior: FleetPrior | None,
 ) -> Revision:
     found = decision.calibrated
-    estimate, learned = found.estimate, found.estimate.discrepancy
-    newest = history.newest
-    before = newest.number if newest else 0
-    # The vehicle ran what this database has lost: only a higher number will be newer to it.
-    resumes_after = breach.revision if breach.revision > before else 0
-    return Revision(
-        vehicle_id=breach.vehicle_id,
-        number=max(before, resumes_after) + 1,
-        resumes_after=resumes_after,
-        parent_hash=newest.hash if newest else GENESIS,
+    mileage = max(breach.odometer - history.battery_from, 0.0)
+    estimate = found.estimate
+    if prior is not None:  # the newest of the fleet knows best how ageing speeds up from here
+        estimate = replace(estimate, growth=fleet_prior.growth_at(prior, mileage))
+    if history.base is None:
+        prior_version = _version_for(prior, mileage)
+    else:
+        prior_version = decode_revision(history.base.content).prior_version
+    place = Place(breach.vehicle_id, breach.bundle, history.newest, breach.revision)
+    return revision_at(
+        place,
+        estimate,
         base=history.base.number if history.base else 0,
-        bundle=breach.bundle,
-        odometer=found.estimate.odometer,
-        theta=found.estimate.theta.tolist(),
-        rate=found.estimate.rate.tolist(),
-        covariance=calibration.upper_triangle(found.estimate.covariance),
-        rate_growth=[] if estimate.growth is None else estimate.growth.tolist(),
-        discrepancy_std_v=None if learned is None else learned.std_v,
-        discrepancy_trips=0.0 if learned is None else learned.trips,
+        prior_version=prior_version,
         cause=Cause(
             kind="breach",
             finding="changed_battery" if found.finding == "changed_battery" else "drift",
@@ -141,6 +181,54 @@ def _revision(
             error_before_v=decision.error_before_v,
             error_after_v=found.error_after_v,
         ),
+        author=author,
+        now=now,
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a revision comes in its vehicle's chain; `running` is the number that it says it runs.
+
+    If the vehicle runs what this database has lost, only a higher number will be newer to it.
+    """
+
+    vehicle_id: str
+    bundle: str
+    newest: RevisionRow | None
+    running: int
+
+
+def revision_at(
+    place: Place,
+    estimate: Estimate,
+    *,
+    base: int,
+    prior_version: int,
+    cause: Cause,
+    author: Author,
+    now: float,
+) -> Revision:
+    """The revision that comes next in a vehicle's chain."""
+    before = place.newest.number if place.newest else 0
+    resumes_after = place.running if place.running > before else 0
+    learned = estimate.discrepancy
+    return Revision(
+        vehicle_id=place.vehicle_id,
+        number=max(before, resumes_after) + 1,
+        resumes_after=resumes_after,
+        parent_hash=place.newest.hash if place.newest else GENESIS,
+        base=base,
+        prior_version=prior_version,
+        bundle=place.bundle,
+        odometer=estimate.odometer,
+        theta=estimate.theta.tolist(),
+        rate=estimate.rate.tolist(),
+        covariance=calibration.upper_triangle(estimate.covariance),
+        rate_growth=[] if estimate.growth is None else estimate.growth.tolist(),
+        discrepancy_std_v=None if learned is None else learned.std_v,
+        discrepancy_trips=0.0 if learned is None else learned.trips,
+        cause=cause,
         created_at=now,
         code_version=author.code_version,
     )

@@ -98,7 +98,7 @@ class Service:
     def _committed(self, news: Committed) -> None:
         if news.republish:
             self.worker.republish(news.republish)
-        elif news.new_breaches:
+        elif news.new_breaches or news.newcomers:
             self.worker.wake()
 
     def _database(self) -> str | None:
@@ -160,7 +160,8 @@ def _remember(store: Store, author: Author) -> None:
 
 
 def _server(service: Service, started: Callable[[], None]) -> uvicorn.Server:
-    context = Context(service.store, service.catalogue, time.time, service.checks())
+    checks, wake = service.checks(), service.worker.wake
+    context = Context(service.store, service.catalogue, time.time, checks, wake)
     config = uvicorn.Config(
         create_app(context),
         log_config=None,

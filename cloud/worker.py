@@ -1,7 +1,7 @@
 """Keep vehicles up to date: calibrate what is pending, publish what comes of it, and again.
 
-Sleeps until it is woken. Must never publish what is not committed, and never an older revision than
-the newest that stands.
+Sleeps until it is woken, or for LOOK_S. Must never publish what is not committed, and never an
+older revision than the newest that stands.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from cloud.store.database import Store
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 0.5
+LOOK_S: Final = 10.0
+"""How often to look without being woken: another process may have ordered something."""
 
 
 class Worker:
@@ -62,7 +64,7 @@ class Worker:
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set and `wake()` called."""
         while True:
-            self._awake.wait()
+            self._awake.wait(LOOK_S)
             self._awake.clear()
             if stop.is_set():
                 return
@@ -81,10 +83,16 @@ class Worker:
             self.wake()
 
     def turn(self) -> None:
-        """Note what the broker took, publish again what was asked, calibrate one round."""
+        """Note what the broker took, publish what was asked, start batteries, calibrate a round."""
         self._note_confirmed()
         self._publish_again()
+        started = self._calibrations.starts()
+        for row in started:
+            self._announcer.revision(row)
+            log.info("battery_started vehicle=%s revision=%d", row.vehicle_id, row.number)
         outcomes = self._calibrations.round()
+        if started:
+            self.wake()
         if outcomes:
             self._announce(outcomes)
             self.wake()

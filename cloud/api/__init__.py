@@ -1,1 +1,1 @@
-"""The operator API. Must never change what the vehicles and the worker do: it only reads."""
+"""The operator API. It reads; only `orders` writes, and what it writes the worker carries out."""

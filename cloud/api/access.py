@@ -21,12 +21,16 @@ from cloud.store.tables import Vehicle
 
 @dataclass(frozen=True)
 class Context:
-    """What the routes read from. A check gives None, or what is wrong with what it checks."""
+    """What the routes work on.
+
+    A check gives None, or what is wrong with what it checks; `wake` tells the worker of an order.
+    """
 
     store: Store
     catalogue: Catalogue
     clock: Callable[[], float]
     checks: Mapping[str, Callable[[], str | None]]
+    wake: Callable[[], None] = lambda: None
 
 
 def _context(request: Request) -> Context:

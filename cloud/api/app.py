@@ -8,14 +8,15 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI, Request
 
 import cloud
-from cloud.api import derived_routes, problems, routes, schemas
+from cloud.api import derived_routes, orders, problems, routes, schemas
 from cloud.api.access import Context
 from cloud.api.paging import only
 from cloud.api.problems import ProblemError, Violation
 
 DESCRIPTION = """What the fleet's twins know: vehicles, trips, revisions with their lineage,
 predictions with their 95 % band; state of health, range, forecast and
-planned trips with their 95 % interval.
+planned trips with their 95 % interval. One thing can be ordered: to begin anew with a replaced
+battery.
 
 Lists are pages: `limit` and `cursor`; `next` (and the `Link` header) lead on. Units stand in the
 field names; odometers are in `odometer_unit`. Times are RFC 3339 in UTC. `null` means unknown.
@@ -37,6 +38,7 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     app.include_router(routes.router)
     app.include_router(derived_routes.router)
+    app.include_router(orders.router)
     app.include_router(_operation)
     problems.install(app)
     return app

@@ -1,4 +1,4 @@
-"""The routes under /api/v1: vehicles, trips, revisions, prediction, quarantine.
+"""The routes under /api/v1 that read: vehicles, trips, revisions, prediction, quarantine.
 
 Must never write to the database.
 """

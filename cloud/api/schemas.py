@@ -91,11 +91,14 @@ class TripItem(BaseModel):
 
 
 class CauseItem(BaseModel):
-    """Why a revision was made: the breach, and what the calibration saw on its trace."""
+    """Why a revision was made; of a breach, what the calibration saw on its trace."""
 
-    kind: str
-    message_id: str
-    trip_id: str
+    kind: Literal["breach", "fleet_prior", "replacement"]
+    finding: Literal["drift", "changed_battery"] = Field(
+        description="What the trace says: it drifted as expected, or it changed at once."
+    )
+    message_id: str = Field(description="The message or order that brought the revision.")
+    trip_id: str | None = Field(description="Null where no breach brought it.")
     points: int
     nis: float = Field(description="Normalised innovation squared; about `points` is expected.")
     error_before_v: float
@@ -108,7 +111,10 @@ class RevisionItem(BaseModel):
     number: int
     hash: str = Field(examples=[_HASH])
     parent_hash: str = Field(description="Hash of the revision numbered just below.")
-    base: int = Field(description="The revision whose posterior was the prior; 0: the bundle's.")
+    base: int = Field(description="The revision whose posterior was the prior; 0: none.")
+    prior_version: int = Field(
+        description="The version of the fleet's prior that the battery began with; 0: the bundle's."
+    )
     bundle: str
     odometer: float
     odometer_unit: str | None
@@ -180,6 +186,38 @@ class Prediction(BaseModel):
     odometer: float
     odometer_unit: str
     rows: list[PredictedRow]
+
+
+class BatteryReplaced(BaseModel):
+    """A battery was replaced: who says so, where, and why."""
+
+    model_config = {
+        "extra": "forbid",
+        "json_schema_extra": {
+            "examples": [{"by": "workshop", "odometer": 32186.9, "why": "two dead cells"}]
+        },
+    }
+
+    by: str = Field(min_length=1, max_length=128)
+    odometer: float | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_ODOMETER,
+        allow_inf_nan=False,
+        description="Where it was replaced; default: the vehicle's last.",
+    )
+    why: str = Field(default="", max_length=256)
+
+
+class BatteryOrderItem(BaseModel):
+    """An order that the worker settles with a revision of kind `replacement`."""
+
+    vehicle_id: str
+    odometer: float
+    ordered_by: str
+    ordered_at: datetime
+    why: str
+    revision: int | None = Field(description="The revision that it brought; null: not yet.")
 
 
 class QuarantineItem(BaseModel):

@@ -16,7 +16,7 @@ from sqlmodel import Session
 from cloud.api import schemas
 from cloud.bundles import Catalogue
 from cloud.store import evidence, revisions
-from cloud.store.tables import Quarantine, RevisionRow, Trip, Vehicle
+from cloud.store.tables import BatteryOrder, Quarantine, RevisionRow, Trip, Vehicle
 from common.calibration import Estimate, estimate_of
 from common.estimate_state import Judgement, judge
 from common.manifest import Manifest
@@ -122,6 +122,7 @@ def revision_fields(row: RevisionRow, revision: Revision, catalogue: Catalogue) 
         **row.model_dump(include={"number", "hash", "bundle", "odometer"}),
         "parent_hash": revision.parent_hash,
         "base": revision.base,
+        "prior_version": revision.prior_version,
         "odometer_unit": manifest.odometer_unit if manifest else None,
         "cause": msgspec.to_builtins(revision.cause),
         "created_at": utc(row.created_at),
@@ -168,6 +169,14 @@ def _parameters(revision: Revision, manifest: Manifest | None) -> list[schemas.P
         )
         for i, known in enumerate(declared)
     ]
+
+
+def battery_order_item(order: BatteryOrder) -> schemas.BatteryOrderItem:
+    """An order."""
+    return schemas.BatteryOrderItem(
+        **order.model_dump(include={"vehicle_id", "odometer", "ordered_by", "why", "revision"}),
+        ordered_at=some_utc(order.ordered_at),
+    )
 
 
 def quarantine_item(row: Quarantine) -> schemas.QuarantineItem:

@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import Session, SQLModel
 
 from cloud.errors import StoreError, StoreUnavailableError
+from cloud.store import migrations
 from cloud.store.tables import SCHEMA_VERSION, TRIGGERS
 
 _MAGIC = b"SQLite format 3\0"
@@ -29,7 +30,7 @@ class Store:
     """Sessions on one database. One writer at a time; readers see the last commit meanwhile."""
 
     def __init__(self, path: Path) -> None:
-        """Open `path`, creating the tables in a new file. Raises StoreError."""
+        """Open `path`: a new file gets its tables, an older one new ones. Raises StoreError."""
         self.path = path
         _check_file(path)
         self._lock = threading.Lock()
@@ -71,7 +72,9 @@ class Reader:
         self._engine = _reading_engine(path)
         with _opening(path, self.close), self._engine.begin() as connection:
             tables = connection.scalars(text("SELECT name FROM sqlite_master"))
-            _check_version(connection, set(tables), path)
+            found = _version(connection, set(tables), path)
+            if found < SCHEMA_VERSION:
+                raise _other_version(path, found, "Start the service on it once.")
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -168,7 +171,9 @@ def _prepare(engine: Engine, path: Path) -> None:
     with engine.begin() as connection:
         tables = set(connection.scalars(text("SELECT name FROM sqlite_master WHERE type='table'")))
         if tables:
-            _check_version(connection, tables, path)
+            found = _version(connection, tables, path)
+            if found < SCHEMA_VERSION:
+                migrations.upgrade(connection, found)
         else:
             SQLModel.metadata.create_all(connection)
             for trigger in TRIGGERS:
@@ -179,16 +184,19 @@ def _prepare(engine: Engine, path: Path) -> None:
     _use_wal(engine, path)
 
 
-def _check_version(connection: Connection, tables: set[str], path: Path) -> None:
+def _version(connection: Connection, tables: set[str], path: Path) -> int:
+    """One that this software reads, or can bring up to date. Raises StoreError."""
     if "schema_version" not in tables:
         raise StoreError(path, "it is another program's", "Give another path.")
     found = connection.scalar(text("SELECT version FROM schema_version"))
-    if found != SCHEMA_VERSION:
-        raise StoreError(
-            path,
-            f"its tables have version {found}, this software knows {SCHEMA_VERSION}",
-            "Use the software that wrote it, or a new path.",
-        )
+    if not isinstance(found, int) or not migrations.OLDEST <= found <= SCHEMA_VERSION:
+        raise _other_version(path, found, "Use the software that wrote it, or a new path.")
+    return found
+
+
+def _other_version(path: Path, found: object, remedy: str) -> StoreError:
+    problem = f"its tables have version {found}, this software knows {SCHEMA_VERSION}"
+    return StoreError(path, problem, remedy)
 
 
 def _use_wal(engine: Engine, path: Path) -> None:

@@ -25,7 +25,7 @@ def gather(vehicle: Vehicle, standing: Revision | None, manifest: Manifest, now:
     """The evidence behind `standing`, the newest revision that stands, at `now`."""
     estimate = estimate_at(standing, manifest, vehicle.odometer)
     prior_stds = np.array([parameter.prior_std for parameter in manifest.parameters])
-    cause = standing.cause if standing else None
+    cause = standing.cause if standing and standing.cause.kind == "breach" else None
     return Evidence(
         trips=vehicle.trips,
         calibrations=vehicle.calibrations if standing else 0,

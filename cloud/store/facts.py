@@ -40,6 +40,7 @@ class Effects:
     declined: dict[str, list[Declined]] = field(default_factory=dict)
     republish: set[str] = field(default_factory=set)
     new_breaches: int = 0
+    newcomers: int = 0
     quarantined: int = 0
 
     def receipt_for(self, vehicle_id: str, message_id: str) -> None:
@@ -64,6 +65,7 @@ class Effects:
                 self.decline(vehicle_id, declined)
         self.republish |= other.republish
         self.new_breaches += other.new_breaches
+        self.newcomers += other.newcomers
         self.quarantined += other.quarantined
 
 
@@ -114,6 +116,7 @@ class Recorder:
         fields["feature_means"] = msgspec.json.encode(trip.feature_means)
         self._db.add(Trip(**fields, received_at=self._now))
         vehicle.trips += 1
+        self.effects.newcomers += vehicle.trips == 1
         vehicle.bundle = vehicle.bundle or trip.bundle
         vehicle.last_trip_received_at = self._now
         if vehicle.odometer is None or trip.odometer_end >= vehicle.odometer:
@@ -191,12 +194,13 @@ class Recorder:
         """What runs is not unsaid: after `applied`, a refusal of the same revision is stale."""
         if row.verdict in {"applied", ack.verdict}:
             return
+        counts = row.kind == "breach"
         if ack.verdict == "applied":
-            vehicle.calibrations += row.verdict == "refused"
+            vehicle.calibrations += counts and row.verdict == "refused"
             vehicle.failures = 0
         else:
-            vehicle.calibrations = max(vehicle.calibrations - 1, 0)
-            vehicle.failures += 1
+            vehicle.calibrations = max(vehicle.calibrations - counts, 0)
+            vehicle.failures += counts
         row.verdict, row.verdict_at = ack.verdict, self._now
         row.verdict_reason, row.verdict_detail = ack.reason or None, ack.detail or None
         row.trace_error_before_v = ack.error_before_v

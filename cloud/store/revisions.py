@@ -66,6 +66,11 @@ _UNANSWERED = select(RevisionRow).where(
     ),
 )
 _VEHICLES = select(Vehicle).where(_among(Vehicle.vehicle_id, "vehicles"))
+_REPLACED = (
+    select(RevisionRow.vehicle_id, RevisionRow.number, RevisionRow.odometer)
+    .where(_among(RevisionRow.vehicle_id, "vehicles"), RevisionRow.kind == "replacement")
+    .order_by(col(RevisionRow.number))
+)
 _SETTLE = (
     update(Breach)
     .where(col(Breach.id) == bindparam("row"))
@@ -78,7 +83,8 @@ class History:
     """What a breach is judged against.
 
     `newest` revision of all, the newest that stands, the newest that stands for the breach's bundle
-    (`base`), and the one that the vehicle ran; `failures` breaches in a row brought none.
+    (`base`), and the one that the vehicle ran; `failures` breaches in a row brought none. The
+    present battery came at the odometer `battery_from`: what stood before says nothing of it.
     """
 
     newest: RevisionRow | None = None
@@ -86,6 +92,15 @@ class History:
     base: RevisionRow | None = None
     running: RevisionRow | None = None
     failures: int = 0
+    battery_from: float = 0.0
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """The revision with which a vehicle's present battery began."""
+
+    number: int
+    odometer: float
 
 
 def next_breaches(db: Session, bundles: Sequence[str], limit: int) -> list[Breach]:
@@ -96,14 +111,30 @@ def next_breaches(db: Session, bundles: Sequence[str], limit: int) -> list[Breac
 def histories(db: Session, breaches: Sequence[Breach]) -> list[History]:
     """The revisions that matter for each breach."""
     ids = {breach.vehicle_id for breach in breaches}
-    newest, failures = _newest_of(db, ids), _failures_of(db, ids)
+    newest, failures, replaced = newest_of(db, ids), _failures_of(db, ids), replacements(db, ids)
     return [
         replace(
-            _history(db, breach, newest.get(breach.vehicle_id)),
+            _of_battery(
+                _history(db, breach, newest.get(breach.vehicle_id)), replaced.get(breach.vehicle_id)
+            ),
             failures=failures.get(breach.vehicle_id, 0),
         )
         for breach in breaches
     ]
+
+
+def replacements(db: Session, vehicle_ids: Collection[str]) -> dict[str, Replacement]:
+    """Of each of these vehicles whose battery was replaced, the last time."""
+    rows = db.connection().execute(_REPLACED, {"vehicles": list(vehicle_ids)})
+    return {vehicle_id: Replacement(number, odometer) for vehicle_id, number, odometer in rows}
+
+
+def _of_battery(history: History, replaced: Replacement | None) -> History:
+    if replaced is None:
+        return history
+    is_older = history.base is not None and history.base.number < replaced.number
+    base = None if is_older else history.base
+    return replace(history, base=base, battery_from=replaced.odometer)
 
 
 def _history(db: Session, breach: Breach, newest: RevisionRow | None) -> History:
@@ -121,7 +152,8 @@ def _history(db: Session, breach: Breach, newest: RevisionRow | None) -> History
     return History(newest, standing, base, running)
 
 
-def _newest_of(db: Session, vehicle_ids: Collection[str]) -> dict[str, RevisionRow]:
+def newest_of(db: Session, vehicle_ids: Collection[str]) -> dict[str, RevisionRow]:
+    """The newest revision of each of these vehicles that has one."""
     rows = db.exec(_NEWEST_OF, params={"vehicles": list(vehicle_ids)})
     return {row.vehicle_id: row for row in rows}
 

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import Index, LargeBinary, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 
 class SchemaVersion(SQLModel, table=True):
@@ -24,6 +24,10 @@ class SchemaVersion(SQLModel, table=True):
 
 class Vehicle(SQLModel, table=True):
     """What is known of a vehicle now: its last status, its totals, the state of its estimate."""
+
+    __table_args__ = (
+        Index("vehicle_not_started", "bundle", "vehicle_id", sqlite_where=text("NOT started")),
+    )
 
     vehicle_id: str = Field(primary_key=True)
     first_seen_at: float
@@ -45,6 +49,7 @@ class Vehicle(SQLModel, table=True):
     calibrations: int = 0  # revisions of its present bundle that stand
     failures: int = 0  # breaches in a row, since a revision was applied, that brought none
     estimate_state: str = "learning"
+    started: bool = False  # it has a revision
 
 
 class Trip(SQLModel, table=True):
@@ -121,6 +126,12 @@ class RevisionRow(SQLModel, table=True):
             "number",
             sqlite_where=text("verdict IS NULL"),
         ),
+        Index(
+            "revision_replacement",
+            "vehicle_id",
+            "number",
+            sqlite_where=text("kind = 'replacement'"),
+        ),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -141,6 +152,42 @@ class RevisionRow(SQLModel, table=True):
     verdict_at: float | None = None
     trace_error_before_v: float | None = None  # as the vehicle measured it
     trace_error_after_v: float | None = None
+    # Last, where an older file gets it: the kind of its cause.
+    kind: str = Field(default="breach", sa_column_kwargs={"server_default": "breach"})
+
+
+class FleetPriorRow(SQLModel, table=True):
+    """A version of a bundle's fleet prior, and the size of the fleet when it was made."""
+
+    __tablename__ = "fleet_prior"
+    __table_args__ = (UniqueConstraint("bundle", "version"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    bundle: str
+    version: int
+    content: bytes = Field(sa_type=LargeBinary)
+    hash: str  # SHA-256 of the content
+    made_at: float
+    fleet_vehicles: int
+    fleet_revisions: int
+
+
+class BatteryOrder(SQLModel, table=True):
+    """Somebody's word that a battery was replaced; `revision` is what it brought."""
+
+    __tablename__ = "battery_order"
+    __table_args__ = (
+        UniqueConstraint("vehicle_id", "odometer"),
+        Index("battery_order_pending", "id", sqlite_where=text("revision IS NULL")),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    vehicle_id: str
+    odometer: float
+    ordered_by: str
+    why: str
+    ordered_at: float
+    revision: int | None = None
 
 
 class SigningKey(SQLModel, table=True):
@@ -170,9 +217,9 @@ class Quarantine(SQLModel, table=True):
 # number must rise, which also stops INSERT OR REPLACE.
 IMMUTABLE: Final = (
     "id, vehicle_id, number, bundle, odometer, cause_message_id, content, hash, key_id, signature, "
-    "created_at"
+    "created_at, kind"
 )
-TRIGGERS: Final = (
+REVISION_TRIGGERS: Final = (
     f"""CREATE TRIGGER revision_is_not_updated BEFORE UPDATE OF {IMMUTABLE} ON revision
     BEGIN SELECT RAISE(ABORT, 'revisions are append-only: an update was refused'); END""",
     """CREATE TRIGGER revision_is_not_deleted BEFORE DELETE ON revision
@@ -182,3 +229,15 @@ TRIGGERS: Final = (
         (SELECT max(number) FROM revision WHERE vehicle_id = NEW.vehicle_id), 0)
     BEGIN SELECT RAISE(ABORT, 'revisions are append-only: a number does not follow'); END""",
 )
+# A prior that revisions have started from stays what it was.
+PRIOR_TRIGGERS: Final = (
+    """CREATE TRIGGER fleet_prior_is_not_updated BEFORE UPDATE ON fleet_prior
+    BEGIN SELECT RAISE(ABORT, 'fleet priors are append-only: an update was refused'); END""",
+    """CREATE TRIGGER fleet_prior_is_not_deleted BEFORE DELETE ON fleet_prior
+    BEGIN SELECT RAISE(ABORT, 'fleet priors are append-only: a deletion was refused'); END""",
+    """CREATE TRIGGER fleet_prior_follows BEFORE INSERT ON fleet_prior
+    WHEN NEW.version IS NULL OR NEW.version <= coalesce(
+        (SELECT max(version) FROM fleet_prior WHERE bundle = NEW.bundle), 0)
+    BEGIN SELECT RAISE(ABORT, 'fleet priors are append-only: a version does not follow'); END""",
+)
+TRIGGERS: Final = REVISION_TRIGGERS + PRIOR_TRIGGERS

@@ -70,13 +70,14 @@ def _as_bytes(content: object) -> bytes:
 
 def _check_row(row: RevisionRow, trusted: TrustedKeys) -> None:
     revision = decode_revision(_as_bytes(row.content))
-    found = (row.number, row.bundle, row.odometer, row.cause_message_id, row.created_at)
+    found = (row.number, row.bundle, row.odometer, row.cause_message_id, row.created_at, row.kind)
     told = (
         revision.number,
         revision.bundle,
         revision.odometer,
         revision.cause.message_id,
         revision.created_at,
+        revision.cause.kind,
     )
     if found != told:
         raise ChainError(row.vehicle_id, revision.number, "its columns differ from its content")

@@ -1,0 +1,48 @@
+"""What an operator may order: so far, to take a battery as replaced.
+
+The only routes that write. Must never make a revision: that is for the worker alone.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from cloud.api import schemas, views
+from cloud.api.access import Here, known_vehicle
+from cloud.api.paging import only
+from cloud.api.problems import ProblemError, responses
+from cloud.errors import BatteryOrderError
+from cloud.store import battery_orders
+from cloud.store.tables import BatteryOrder
+
+router = APIRouter(prefix="/api/v1")
+
+
+@router.post(
+    "/vehicles/{vehicle_id}/battery-replaced",
+    status_code=202,
+    dependencies=[only()],
+    responses=responses(404, 409),
+    tags=["vehicles"],
+)
+def battery_replaced(
+    here: Here, vehicle_id: str, told: schemas.BatteryReplaced
+) -> schemas.BatteryOrderItem:
+    """Begin anew with a new battery; the same vehicle and odometer again is the same order."""
+    with here.store.write() as db:
+        vehicle = known_vehicle(db, vehicle_id)
+        try:
+            order = battery_orders.place(
+                db,
+                BatteryOrder(
+                    vehicle_id=vehicle_id,
+                    odometer=(vehicle.odometer or 0.0) if told.odometer is None else told.odometer,
+                    ordered_by=told.by,
+                    why=told.why,
+                    ordered_at=here.clock(),
+                ),
+            )
+        except BatteryOrderError as error:
+            raise ProblemError(409, str(error)) from error
+    here.wake()
+    return views.battery_order_item(order)

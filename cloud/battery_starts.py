@@ -1,0 +1,124 @@
+"""Revisions without a breach: for a vehicle that is new to the fleet, and for a replaced battery.
+
+Must never tell anybody: what is committed comes back as rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from sqlmodel import Session
+
+from cloud.bundles import Catalogue
+from cloud.errors import StoreUnavailableError
+from cloud.fleet_priors import FleetPriors
+from cloud.revising import Author, Place, revision_at, signed_row, started
+from cloud.store import battery_orders, fleet_priors, revisions
+from cloud.store.database import Store
+from cloud.store.tables import BatteryOrder, RevisionRow, Vehicle
+from common.fleet_prior import reaches
+from common.messages import message_id
+from common.revision import Cause
+
+log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 64
+
+
+class BatteryStarts:
+    """Starts batteries in a store; one thread only."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalogue: Catalogue,
+        author: Author,
+        priors: FleetPriors,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store, self._catalogue, self._author = store, catalogue, author
+        self._priors, self._clock = priors, clock
+        self._passed_over: set[str] = set()  # vehicles that nothing can be said of, or that failed
+
+    def round(self) -> list[RevisionRow]:
+        """Settle what is ordered, then start newcomers. Raises StoreUnavailableError."""
+        with self._store.read() as db:
+            orders = battery_orders.pending(db, AT_ONCE)
+            newcomers = battery_orders.newcomers(db, AT_ONCE + len(self._passed_over))
+        made = [self._guarded(o.vehicle_id, partial(self._replace, o)) for o in orders]
+        made += [
+            self._guarded(vehicle.vehicle_id, partial(self._begin, vehicle.vehicle_id))
+            for vehicle in newcomers
+            if vehicle.vehicle_id not in self._passed_over
+        ]
+        return [row for row in made if row is not None]
+
+    def _guarded(
+        self, vehicle_id: str, make: Callable[[Session], RevisionRow | None]
+    ) -> RevisionRow | None:
+        """One transaction a vehicle: what fails for one must not keep others waiting."""
+        try:
+            with self._store.write() as db:
+                row = make(db)
+        except StoreUnavailableError:
+            raise
+        except Exception:
+            log.exception("battery_not_started vehicle=%s", vehicle_id)
+            row = None
+        if row is None:
+            self._passed_over.add(vehicle_id)
+        return row
+
+    def _replace(self, order: BatteryOrder, db: Session) -> RevisionRow | None:
+        """Age 0 at the order's odometer; where it is told, the vehicle's history goes on."""
+        vehicle = db.get(Vehicle, order.vehicle_id)
+        if vehicle is None or self._catalogue.find(vehicle.bundle) is None:
+            return None  # it waits for its bundle
+        standing = revisions.newest_standing(db, order.vehicle_id)
+        odometer = max(order.odometer, standing.odometer if standing else 0.0)
+        message = message_id(order.vehicle_id, repr(order.odometer), "battery-replaced")
+        cause = Cause(kind="replacement", message_id=message)
+        row = self._add(db, vehicle, cause, odometer, battery_from=odometer)
+        db.merge(order).revision = row.number
+        vehicle.calibrations = vehicle.failures = 0
+        vehicle.estimate_state = "learning"
+        return row
+
+    def _begin(self, vehicle_id: str, db: Session) -> RevisionRow | None:
+        """From where its first trip began, so that no breach of it comes too late."""
+        vehicle = db.get(Vehicle, vehicle_id)
+        first = fleet_priors.first_trip(db, vehicle_id)
+        if vehicle is None or vehicle.bundle is None or first is None:
+            return None
+        if vehicle.revision or first.revision:
+            return None  # it runs a history that was lost here: its next breach goes on from that
+        prior = self._priors.newest(db, vehicle.bundle)
+        if prior is None or not reaches(prior, first.odometer_start):
+            return None
+        cause = Cause(kind="fleet_prior", message_id=first.message_id)
+        return self._add(db, vehicle, cause, first.odometer_start, battery_from=0.0)
+
+    def _add(
+        self, db: Session, vehicle: Vehicle, cause: Cause, odometer: float, battery_from: float
+    ) -> RevisionRow:
+        bundle = vehicle.bundle or ""
+        manifest = self._catalogue.manifest(bundle)
+        prior = self._priors.newest(db, bundle)
+        estimate, version = started(prior, manifest, odometer, battery_from)
+        newest = revisions.newest_of(db, [vehicle.vehicle_id]).get(vehicle.vehicle_id)
+        revision = revision_at(
+            Place(vehicle.vehicle_id, bundle, newest, vehicle.revision or 0),
+            estimate,
+            base=0,
+            prior_version=version,
+            cause=cause,
+            author=self._author,
+            now=self._clock(),
+        )
+        row = signed_row(revision, self._author)
+        db.add(row)
+        vehicle.started = True
+        return row

@@ -1,0 +1,43 @@
+"""Bring the tables of an older file up to date, inside the transaction that opens it.
+
+Must never touch what a revision says. A file that was brought up to date has the tables of a new
+one, column for column (a test).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, text
+from sqlmodel import SQLModel
+
+from cloud.store.tables import PRIOR_TRIGGERS, REVISION_TRIGGERS, SCHEMA_VERSION
+
+OLDEST: Final = 1
+
+# What leads from a version to the next. Tables that are missing are made afterwards.
+_STEPS: Final = {
+    1: (
+        "ALTER TABLE vehicle ADD COLUMN started BOOLEAN NOT NULL DEFAULT 0",
+        "UPDATE vehicle SET started = 1 WHERE vehicle_id IN (SELECT vehicle_id FROM revision)",
+        "CREATE INDEX vehicle_not_started ON vehicle (bundle, vehicle_id) WHERE NOT started",
+        "ALTER TABLE revision ADD COLUMN kind VARCHAR DEFAULT 'breach' NOT NULL",
+        """CREATE INDEX revision_replacement ON revision (vehicle_id, number)
+        WHERE kind = 'replacement'""",
+        "DROP TRIGGER revision_is_not_updated",
+        REVISION_TRIGGERS[0],
+    ),
+}
+_TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS}
+
+
+def upgrade(connection: Connection, found: int) -> None:
+    """From version `found` (OLDEST or later) to this software's own."""
+    for version in range(found, SCHEMA_VERSION):
+        for statement in _STEPS[version]:
+            connection.exec_driver_sql(statement)
+    SQLModel.metadata.create_all(connection)
+    for version in range(found, SCHEMA_VERSION):
+        for trigger in _TRIGGERS_OF_NEW_TABLES[version]:
+            connection.exec_driver_sql(trigger)
+    connection.execute(text("UPDATE schema_version SET version = :now"), {"now": SCHEMA_VERSION})
