@@ -25,6 +25,8 @@ from cloud.calibrator import Case, MakeRevision, decide
 from cloud.training.selection import Choice
 from cloud.training.train import train_bundle
 from common.calibration import Settings, align, extrapolate, prior
+from common.estimate import Estimate
+from common.fleet_prior import FleetPrior, growth_at, start
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.thinning import thin
@@ -57,6 +59,14 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Driven:
+    """Errors of all trips in volts, and the estimates of those that brought an update."""
+
+    errors_v: FloatArray
+    updates: list[Estimate]
+
+
+@dataclass(frozen=True)
 class Row:
     """Mean error over all trips and over the last ones of each vehicle, and updates per 1,000."""
 
@@ -78,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps([vars(row) for row in rows]))
     else:
-        _print(rows)
+        show(rows)
     return 0
 
 
@@ -128,27 +138,35 @@ def _rows(
 ) -> Iterator[Row]:
     console = Console(stderr=True)
     for variant in track(variants, data, console=console, disable=not console.is_terminal):
-        driven = [_drive(vehicle, model, variant) for vehicle in vehicles]
-        errors = [errors for errors, _ in driven]
-        yield Row(
-            data,
-            variant.name,
-            float(np.mean(np.concatenate(errors))),
-            float(np.mean([e[-LAST_TRIPS:].mean() for e in errors])),
-            1000 * sum(updates for _, updates in driven) / sum(len(e) for e in errors),
-        )
+        yield row_of(data, variant.name, [drive(vehicle, model, variant) for vehicle in vehicles])
 
 
-def _drive(vehicle: VehicleData, model: VoltageModel, variant: Variant) -> tuple[FloatArray, int]:
-    """Errors of all trips in volts, and how many of them brought an update."""
+def row_of(data: str, name: str, driven: Sequence[Driven]) -> Row:
+    """What vehicles came to together."""
+    errors = [found.errors_v for found in driven]
+    return Row(
+        data,
+        name,
+        float(np.mean(np.concatenate(errors))),
+        float(np.mean([e[-LAST_TRIPS:].mean() for e in errors])),
+        1000 * sum(len(found.updates) for found in driven) / sum(len(e) for e in errors),
+    )
+
+
+def drive(
+    vehicle: VehicleData, model: VoltageModel, variant: Variant, fleet: FleetPrior | None = None
+) -> Driven:
+    """A vehicle's whole life; with a fleet's prior it starts and speeds up as the fleet did."""
     manifest = variant.manifest
-    estimate, errors, updates = prior(manifest), [], 0
+    estimate = start(fleet, manifest, 0.0) if fleet else prior(manifest)
+    errors: list[float] = []
+    updates: list[Estimate] = []
     for trip in vehicle.trips:
         rows = _rows_of(trip, manifest)
         odometer = float(trip.odometer[0])
         there = extrapolate(estimate, manifest, odometer)
-        start = rows.features[0], float(rows.voltage_v[0])
-        theta = align(there, *start, model, manifest).theta
+        first = rows.features[0], float(rows.voltage_v[0])
+        theta = align(there, *first, model, manifest).theta
         predicted = model.predict(rows.features, theta)
         errors.append(float(np.abs(predicted - rows.voltage_v).mean()))
         if is_breach(errors[-1], manifest.error_threshold_v):
@@ -156,8 +174,11 @@ def _drive(vehicle: VehicleData, model: VoltageModel, variant: Variant) -> tuple
             case = Case(trace, odometer, estimate, estimate)
             (made,) = decide([case], model, variant.calibrating, variant.settings)
             if isinstance(made, MakeRevision):
-                estimate, updates = made.calibrated.estimate, updates + 1
-    return np.array(errors), updates
+                estimate = made.calibrated.estimate
+                if fleet:
+                    estimate = replace(estimate, growth=growth_at(fleet, odometer))
+                updates.append(estimate)
+    return Driven(np.array(errors), updates)
 
 
 def _rows_of(trip: TripData, manifest: Manifest) -> TraceArrays:
@@ -168,7 +189,8 @@ def _rows_of(trip: TripData, manifest: Manifest) -> TraceArrays:
     return TraceArrays(times[later] - times[0], found.features[later], voltage_v[later])
 
 
-def _print(rows: Sequence[Row]) -> None:
+def show(rows: Sequence[Row]) -> None:
+    """Print the rows for people."""
     table = Table(title="What each choice is worth (threshold 0.05 V)")
     for heading in ("data", "calibration", "error V", f"last {LAST_TRIPS}", "updates / 1,000"):
         table.add_column(heading, justify="left" if heading in {"data", "calibration"} else "right")

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from cloud import derived_cli, fleet_cli
-from cloud.command import DONE, FAILED, NOT_FOUND, REFUSED, Database, Json, end, require
+from cloud.command import DONE, FAILED, NOT_FOUND, REFUSED, USAGE, Database, Json, end, require
 from common.errors import KeyFileError, QuestionError, TwinError
 
 EPILOG: Final = """\b

@@ -40,7 +40,7 @@ def make(bundle: BundleFolder, database: Database) -> None:
 
 @fleet_prior.command()
 def show(bundle: BundleFolder, database: Database, *, as_json: Json = False) -> None:
-    """Print the newest version of a bundle's prior: what to expect of a battery by mileage."""
+    """Print the newest version of a bundle's prior: what to expect of a battery by age."""
     from cloud import fleet_reports  # noqa: PLC0415
 
     require(database)

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 GROWN: Final = 2
 """A fleet that is so many times as large teaches anew."""
 NEW_SHARE: Final = 0.05
-"""A battery first seen before this share of its known mileage was seen from new."""
+"""A battery first seen before this share of its known age was seen from new."""
 
 
 def make(db: Session, bundle: str, manifest: Manifest, now: float) -> FleetPriorRow:

@@ -76,17 +76,17 @@ def started(
 ) -> tuple[Estimate, int]:
     """The estimate of a battery of which nothing is known, and the version of the prior it is from.
 
-    The fleet's where it reaches down to the battery's mileage, else the manifest's (version 0).
+    The fleet's where it reaches down to the battery's age, else the manifest's (version 0).
     """
-    mileage = max(odometer - battery_from, 0.0)
-    version = _version_for(prior, mileage)
+    age = max(odometer - battery_from, 0.0)
+    version = _version_for(prior, age)
     if prior is None or version == 0:
         return calibration.prior(manifest, battery_from), 0
-    return replace(fleet_prior.start(prior, manifest, mileage), odometer=odometer), version
+    return replace(fleet_prior.start(prior, manifest, age), odometer=odometer), version
 
 
-def _version_for(prior: FleetPrior | None, mileage: float) -> int:
-    return prior.version if prior is not None and fleet_prior.reaches(prior, mileage) else 0
+def _version_for(prior: FleetPrior | None, age: float) -> int:
+    return prior.version if prior is not None and fleet_prior.reaches(prior, age) else 0
 
 
 def make_row(
@@ -157,12 +157,12 @@ def _revision(
     prior: FleetPrior | None,
 ) -> Revision:
     found = decision.calibrated
-    mileage = max(breach.odometer - history.battery_from, 0.0)
+    age = max(breach.odometer - history.battery_from, 0.0)
     estimate = found.estimate
     if prior is not None:  # the newest of the fleet knows best how ageing speeds up from here
-        estimate = replace(estimate, growth=fleet_prior.growth_at(prior, mileage))
+        estimate = replace(estimate, growth=fleet_prior.growth_at(prior, age))
     if history.base is None:
-        prior_version = _version_for(prior, mileage)
+        prior_version = _version_for(prior, age)
     else:
         prior_version = decode_revision(history.base.content).prior_version
     place = Place(breach.vehicle_id, breach.bundle, history.newest, breach.revision)

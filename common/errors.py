@@ -124,5 +124,5 @@ class TooFewVehiclesError(TwinError):
         self.vehicles, self.needed = vehicles, needed
         super().__init__(
             f"The fleet has no prior of its own yet: {vehicles} vehicles have revisions over a "
-            f"common mileage, {needed} are needed. Until then the bundle's own prior serves."
+            f"common age, {needed} are needed. Until then the bundle's own prior serves."
         )

@@ -1,4 +1,4 @@
-"""How fast the fleet's mean ageing rate grows along the mileage.
+"""How fast the fleet's mean ageing rate grows with the battery's age.
 
 Pure. Must never call growth what may be chance.
 """
@@ -17,29 +17,29 @@ SURE: Final = 2.0  # standard deviations from zero of a rate whose logarithm is 
 LEAST_ROOM: Final = 3  # nodes: two give a line without a doubt
 
 
-def growth_of(mileages: FloatArray, rate: FloatArray, std: FloatArray) -> FloatArray:
-    """d log|rate| / d mileage at each node, [K, P], from mean rates and their errors [K, P]."""
+def growth_of(ages: FloatArray, rate: FloatArray, std: FloatArray) -> FloatArray:
+    """d log|rate| / d age at each node, [K, P], from mean rates and their errors [K, P]."""
     columns = [
-        [_local(mileages, rate[:, p], std[:, p], node) for node in range(len(mileages))]
+        [_local(ages, rate[:, p], std[:, p], node) for node in range(len(ages))]
         for p in range(rate.shape[1])
     ]
     return np.array(columns).T
 
 
-def _local(mileages: FloatArray, rate: FloatArray, std: FloatArray, node: int) -> float:
+def _local(ages: FloatArray, rate: FloatArray, std: FloatArray, node: int) -> float:
     """The slope of a weighted line through log|rate| of the nearest nodes; never below 0.
 
     Local lines: Cleveland, "Robust locally weighted regression", J. Am. Stat. Assoc. 74, 1979.
     Shrunk by its own uncertainty: the positive part of James and Stein, "Estimation with quadratic
     loss", 1961.
     """
-    near = np.argsort(np.abs(mileages - mileages[node]), kind="stable")[:NEAREST]
+    near = np.argsort(np.abs(ages - ages[node]), kind="stable")[:NEAREST]
     sure = near[(np.abs(rate[near]) > SURE * std[near]) & (rate[near] * rate[node] > 0)]
     if node not in sure or len(sure) < LEAST_ROOM:
         return 0.0
     relative = np.maximum(std[sure] / np.abs(rate[sure]), 1e-3)
     weight = 1.0 / np.square(relative)
-    s = mileages[sure] - weight @ mileages[sure] / weight.sum()
+    s = ages[sure] - weight @ ages[sure] / weight.sum()
     spread = float(weight @ np.square(s))
     slope = float(weight @ (s * np.log(np.abs(rate[sure]))) / spread)
     return slope * max(0.0, 1.0 - 1.0 / (spread * slope**2)) if slope > 0 else 0.0

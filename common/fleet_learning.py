@@ -1,6 +1,6 @@
 """Learn the fleet's prior from its vehicles: empirical Bayes by the method of moments.
 
-Each vehicle's path of theta between its revisions gives theta and its slope at common mileages.
+Each vehicle's path of theta between its revisions gives theta and its slope at common ages.
 Their covariance over the vehicles, less what the measurement alone brings, is how vehicles differ
 (DerSimonian and Laird, "Meta-analysis in clinical trials", Controlled Clinical Trials 7, 1986, and
 its multivariate form: Jackson, White and Thompson, Statistics in Medicine 29, 2010).
@@ -26,7 +26,7 @@ from common.manifest import Manifest
 FloatArray = npt.NDArray[np.float64]
 
 MIN_VEHICLES: Final = 3
-# A few that outlived the others are another sample: a mileage counts that so many have reached.
+# A few that outlived the others are another sample: an age counts that so many have reached.
 ENOUGH_SHARE: Final = 0.2
 # Robust standard deviations from the median beyond which a vehicle counts less (Huber's weights:
 # P. J. Huber, "Robust Statistics", 1981). With four states a normal vehicle is outside once in 90.
@@ -49,16 +49,16 @@ class History:
 
 @dataclass(frozen=True)
 class _Path:
-    """theta [n, P] at mileages [n], with the variance of its measurement [n, P, P]."""
+    """theta [n, P] at ages [n], with the variance of its measurement [n, P, P]."""
 
-    mileages: FloatArray
+    ages: FloatArray
     theta: FloatArray
     covariance: FloatArray
 
 
 @dataclass(frozen=True)
 class _Node:
-    """What `vehicles` of the fleet show at one mileage: states (theta, rate) [2P].
+    """What `vehicles` of the fleet show at one age: states (theta, rate) [2P].
 
     `noise` is what the measurement brings to `scatter`; `midpoint` where the slopes were taken.
     """
@@ -106,7 +106,7 @@ def _paths(histories: Sequence[History], manifest: Manifest) -> list[_Path]:
     """In an order of their own, so that the vehicles' order does not show in the last digit."""
     found = [_path(history, manifest) for history in histories]
     usable = [path for path in found if path is not None]
-    return sorted(usable, key=lambda path: (path.mileages.tolist(), path.theta.tolist()))
+    return sorted(usable, key=lambda path: (path.ages.tolist(), path.theta.tolist()))
 
 
 def _path(history: History, manifest: Manifest) -> _Path | None:
@@ -120,20 +120,20 @@ def _path(history: History, manifest: Manifest) -> _Path | None:
     later = [row for i, row in enumerate(rows) if i == 0 or row[0] > rows[i - 1][0]]
     if len(later) < 2:  # noqa: PLR2004 - a slope needs two points
         return None
-    mileages, theta, covariance = (np.array(column) for column in zip(*later, strict=True))
-    if not all(np.isfinite(values).all() for values in (mileages, theta, covariance)):
+    ages, theta, covariance = (np.array(column) for column in zip(*later, strict=True))
+    if not all(np.isfinite(values).all() for values in (ages, theta, covariance)):
         return None
-    return _Path(mileages, theta, covariance)
+    return _Path(ages, theta, covariance)
 
 
 def _grid(paths: Sequence[_Path]) -> FloatArray:
     """Mileages that enough of the vehicles have reached, no finer than their revisions are."""
     enough = max(MIN_VEHICLES, int(np.ceil(ENOUGH_SHARE * len(paths))))
-    first = np.sort([path.mileages[0] for path in paths])[enough - 1]
-    last = np.sort([path.mileages[-1] for path in paths])[-enough]
+    first = np.sort([path.ages[0] for path in paths])[enough - 1]
+    last = np.sort([path.ages[-1] for path in paths])[-enough]
     if last <= first:
         raise TooFewVehiclesError(0, MIN_VEHICLES)
-    revisions = float(np.median([len(path.mileages) for path in paths]))
+    revisions = float(np.median([len(path.ages) for path in paths]))
     grid: FloatArray = np.linspace(first, last, int(np.clip(revisions, 2, MOST_NODES)))
     return grid
 
@@ -145,8 +145,8 @@ def _floor(manifest: Manifest) -> FloatArray:
     return FLOOR_SHARE * np.array(theta + rate)
 
 
-def _node(paths: Sequence[_Path], mileage: float, step: float, floor: FloatArray) -> _Node:
-    seen = [found for path in paths if (found := _state(path, mileage, step)) is not None]
+def _node(paths: Sequence[_Path], age: float, step: float, floor: FloatArray) -> _Node:
+    seen = [found for path in paths if (found := _state(path, age, step)) is not None]
     y = np.stack([state for state, _, _ in seen])
     R = np.stack([noise for _, noise, _ in seen])
     w = _weights(y, floor)
@@ -160,13 +160,13 @@ def _node(paths: Sequence[_Path], mileage: float, step: float, floor: FloatArray
     return _Node(len(seen), mean, scatter, noise, float(midpoint))
 
 
-def _state(path: _Path, mileage: float, step: float) -> tuple[FloatArray, FloatArray, float] | None:
-    """(theta, slope) [2P] of a path at a mileage, its noise [2P, 2P], the middle of the slope."""
-    first, last = path.mileages[0], path.mileages[-1]
-    begin, end = max(mileage - step / 2, first), min(mileage + step / 2, last)
-    if not first <= mileage <= last or end - begin < step / 4:
+def _state(path: _Path, age: float, step: float) -> tuple[FloatArray, FloatArray, float] | None:
+    """(theta, slope) [2P] of a path at an age, its noise [2P, 2P], the middle of the slope."""
+    first, last = path.ages[0], path.ages[-1]
+    begin, end = max(age - step / 2, first), min(age + step / 2, last)
+    if not first <= age <= last or end - begin < step / 4:
         return None
-    (theta, P), (before, P_before), (after, P_after) = (_at(path, s) for s in (mileage, begin, end))
+    (theta, P), (before, P_before), (after, P_after) = (_at(path, s) for s in (age, begin, end))
     count = len(theta)
     noise = np.zeros((2 * count, 2 * count))
     noise[:count, :count] = P
@@ -174,11 +174,11 @@ def _state(path: _Path, mileage: float, step: float) -> tuple[FloatArray, FloatA
     return np.concatenate([theta, (after - before) / (end - begin)]), noise, (begin + end) / 2
 
 
-def _at(path: _Path, mileage: float) -> tuple[FloatArray, FloatArray]:
+def _at(path: _Path, age: float) -> tuple[FloatArray, FloatArray]:
     """theta and its covariance, linear between revisions."""
-    i = int(np.clip(np.searchsorted(path.mileages, mileage), 1, len(path.mileages) - 1))
-    s0, s1 = path.mileages[i - 1], path.mileages[i]
-    share = (mileage - s0) / (s1 - s0)
+    i = int(np.clip(np.searchsorted(path.ages, age), 1, len(path.ages) - 1))
+    s0, s1 = path.ages[i - 1], path.ages[i]
+    share = (age - s0) / (s1 - s0)
     theta, P = path.theta, path.covariance
     return (
         (1.0 - share) * theta[i - 1] + share * theta[i],

@@ -1,7 +1,7 @@
-"""The fleet's prior: how batteries of one bundle age, and how much they differ, along the mileage.
+"""The fleet's prior: how batteries of one bundle age, and how much they differ.
 
 A vehicle starts from it instead of from the manifest, and takes the growth of its ageing rates from
-it. Mileage is the battery's own: it begins at 0 again with a replaced battery. Pure. Must never
+it. An age is in odometer units since the battery was new, whatever car it is in. Pure. Must never
 hold anything of a single vehicle.
 """
 
@@ -28,7 +28,7 @@ Version = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
 
 class FleetPrior(msgspec.Struct, frozen=True, kw_only=True):
-    """What a battery is expected to be at each of K mileages (`odometers`), before it is known.
+    """What a battery is expected to be at each of K ages (`odometers`), before it is known.
 
     `theta` [K][P] and `rate` [K][P] are means over the vehicles, `covariance` [K] the upper
     triangle over (theta, rate) of what a further vehicle may differ by, `growth` [K][P] that of the
@@ -75,18 +75,18 @@ def prior_hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def reaches(prior: FleetPrior, mileage: float) -> bool:
+def reaches(prior: FleetPrior, age: float) -> bool:
     """Whether the fleet says anything of a battery so young; an older one is extrapolated."""
-    return mileage >= prior.odometers[0]
+    return age >= prior.odometers[0]
 
 
-def start(prior: FleetPrior, manifest: Manifest, mileage: float) -> Estimate:
-    """The estimate of a battery of that mileage of which nothing else is known; `reaches` holds.
+def start(prior: FleetPrior, manifest: Manifest, age: float) -> Estimate:
+    """The estimate of a battery of that age of which nothing else is known; `reaches` holds.
 
     Beyond the last node the ageing law carries it on (common.estimate). A rate that the manifest
     leaves out of the state stays out.
     """
-    at = min(mileage, prior.odometers[-1])
+    at = min(age, prior.odometers[-1])
     std_v = prior.discrepancy_std_v
     rated = np.array([parameter.rate_prior_std > 0 for parameter in manifest.parameters])
     in_state = np.concatenate([np.ones(len(rated)), rated])
@@ -98,12 +98,12 @@ def start(prior: FleetPrior, manifest: Manifest, mileage: float) -> Estimate:
         growth=growth_at(prior, at),
         discrepancy=None if std_v is None else Discrepancy(std_v, 0.0),
     )
-    return extrapolate(known, manifest, mileage)
+    return extrapolate(known, manifest, age)
 
 
-def growth_at(prior: FleetPrior, mileage: float) -> FloatArray:
-    """The growth [P] of the ageing rates, per odometer unit, of a battery of that mileage."""
-    return _interpolated(prior, prior.growth, mileage)
+def growth_at(prior: FleetPrior, age: float) -> FloatArray:
+    """The growth [P] of the ageing rates, per odometer unit, of a battery of that age."""
+    return _interpolated(prior, prior.growth, age)
 
 
 def standard_deviations(prior: FleetPrior) -> FloatArray:
@@ -119,16 +119,16 @@ def _inside(theta: FloatArray, manifest: Manifest) -> FloatArray:
     return np.clip(theta, lower, upper)
 
 
-def _interpolated(prior: FleetPrior, rows: list[list[float]], mileage: float) -> FloatArray:
+def _interpolated(prior: FleetPrior, rows: list[list[float]], age: float) -> FloatArray:
     columns = np.array(rows).T
-    return np.array([np.interp(mileage, prior.odometers, column) for column in columns])
+    return np.array([np.interp(age, prior.odometers, column) for column in columns])
 
 
-def _covariance(prior: FleetPrior, mileage: float) -> FloatArray:
+def _covariance(prior: FleetPrior, age: float) -> FloatArray:
     """A mixture of two positive definite matrices is one, too."""
     states = 2 * len(prior.parameters)
     P = np.zeros((states, states))
-    P[np.triu_indices(states)] = _interpolated(prior, prior.covariance, mileage)
+    P[np.triu_indices(states)] = _interpolated(prior, prior.covariance, age)
     return P + np.triu(P, 1).T
 
 

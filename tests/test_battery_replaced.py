@@ -105,7 +105,7 @@ def test_without_a_fleet_it_begins_from_the_bundle(inside: Insides) -> None:
     assert revision.covariance == calibration.upper_triangle(as_new.covariance)
 
 
-def test_the_batterys_own_mileage_counts_from_then_on(inside: Insides) -> None:
+def test_the_batterys_own_age_counts_from_then_on(inside: Insides) -> None:
     young_fleet(inside)
     replaced(inside, "a", 20_000.0)
     car = inside.car("a")

@@ -200,7 +200,7 @@ def test_a_fleet_that_was_bought_used_says_nothing_of_a_new_battery() -> None:
     assert reaches(prior, 130_000.0)
 
 
-def test_a_start_is_what_the_prior_says_at_that_mileage() -> None:
+def test_a_start_is_what_the_prior_says_at_that_age() -> None:
     prior = learned(fleet(20, growth=3e-5))
     at = prior.odometers[3]
     begun = start(prior, manifest(), at)
