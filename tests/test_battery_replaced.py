@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 import uvicorn
 
@@ -16,14 +17,14 @@ from cloud.api.app import create_app
 from cloud.errors import BatteryOrderError
 from cloud.fleet_priors import make, read
 from cloud.service import listen
-from cloud.store import battery_orders, fleet_priors, verification
+from cloud.store import battery_orders, evidence, fleet_priors, verification
 from cloud.store.tables import BatteryOrder, Breach, Vehicle
 from cloud.store.verification import Verified
 from common import calibration
 from common.fleet_prior import growth_at, start
 from common.revision import Revision, decode_revision
 from tests.cloud_doubles import NOW, Insides, write_bundle
-from tests.test_cloud_fleet_prior import drive, priors, young_fleet
+from tests.test_cloud_fleet_prior import add_prior, drive, priors, young_fleet
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +108,16 @@ def test_without_a_fleet_it_begins_from_the_bundle(inside: Insides) -> None:
 
 def test_the_batterys_own_age_counts_from_then_on(inside: Insides) -> None:
     young_fleet(inside)
+    speeding = [[1e-6 * k, 2e-6 * k] for k in range(1, len(priors(inside)[0].odometers) + 1)]
+    add_prior(inside, msgspec.structs.replace(priors(inside)[0], version=2, growth=speeding))
     replaced(inside, "a", 20_000.0)
     car = inside.car("a")
     inside.take(car.breach(24, revision=4, trace=car.breach(9).trace))
     inside.work()
     newest = revisions(inside, "a")[-1]
-    assert (newest.base, newest.prior_version, newest.odometer) == (4, 1, 24_000.0)
-    assert newest.rate_growth == growth_at(priors(inside)[0], 4000.0).tolist()
+    assert (newest.base, newest.prior_version, newest.odometer) == (4, 2, 24_000.0)
+    assert newest.rate_growth == growth_at(priors(inside)[1], 4000.0).tolist()
+    assert newest.rate_growth != growth_at(priors(inside)[1], 24_000.0).tolist()
 
 
 def test_what_a_refused_replacement_leaves_is_not_the_old_battery(inside: Insides) -> None:
@@ -135,6 +139,15 @@ def test_the_estimate_is_learned_anew(inside: Insides) -> None:
     assert vehicle.estimate_state == "learning"
 
 
+def test_a_start_has_left_no_error(inside: Insides) -> None:
+    """It explained no trip, neither well nor badly."""
+    young_fleet(inside)
+    revision = replaced(inside, "a", 20_000.0)
+    [vehicle] = [v for v in inside.table(Vehicle) if v.vehicle_id == "a"]
+    found = evidence.gather(vehicle, revision, inside.bundle.manifest, NOW)
+    assert found.error_left is None
+
+
 def test_a_breach_of_the_old_battery_comes_too_late(inside: Insides) -> None:
     young_fleet(inside)
     replaced(inside, "a", 20_000.0)
@@ -146,19 +159,23 @@ def test_a_breach_of_the_old_battery_comes_too_late(inside: Insides) -> None:
 
 def test_both_batteries_teach_the_fleet_each_from_its_own_beginning(inside: Insides) -> None:
     young_fleet(inside)
-    replaced(inside, "a", 100_000.0)
-    car = inside.car("a")
-    for i in (1, 2, 3):
-        as_new = car.breach(4 * i).trace
-        running = len(inside.rows("a"))
-        inside.take(car.breach(100 + 4 * i, revision=running, trace=as_new))
-        inside.work()
-        inside.take(car.acknowledgement(inside.rows("a")[-1], "applied"))
+    for name in ("a", "b", "c"):
+        replaced(inside, name, 100_000.0)
+        car = inside.car(name)
+        for i in (1, 2, 3):
+            as_new = car.breach(4 * i).trace
+            running = len(inside.rows(name))
+            inside.take(car.breach(100 + 4 * i, revision=running, trace=as_new))
+            inside.work()
+            inside.take(car.acknowledgement(inside.rows(name)[-1], "applied"))
     with inside.store.write() as db:
         row = make(db, inside.bundle.sha256, inside.bundle.manifest, NOW)
         assert fleet_priors.fleet(db, inside.bundle.sha256).vehicles == 3
-    assert read(row).vehicles == 4
-    assert read(row).odometers[-1] <= 12_000.0
+    made = read(row)
+    learned_from = [r for name in "abc" for r in revisions(inside, name)]
+    assert made.vehicles == 6
+    assert made.revisions == sum(r.cause.kind == "breach" for r in learned_from)
+    assert made.odometers[-1] <= 12_000.0
 
 
 def test_the_same_order_again_is_the_same_order(inside: Insides) -> None:

@@ -258,6 +258,16 @@ def test_a_start_teaches_the_fleet_nothing(inside: Insides) -> None:
     assert len(priors(inside)) == 1
 
 
+def test_more_newcomers_than_a_round_takes_all_get_their_start(
+    inside: Insides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud.battery_starts.AT_ONCE", 2)
+    young_fleet(inside)
+    inside.take(*(inside.car(f"new{i}").trip(0) for i in range(5)))
+    inside.work()
+    assert [len(inside.rows(f"new{i}")) for i in range(5)] == [1] * 5
+
+
 def test_after_a_restart_the_newest_version_is_used(inside: Insides) -> None:
     young_fleet(inside)
     inside.start()

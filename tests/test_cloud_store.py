@@ -125,6 +125,7 @@ EDITS: dict[str, tuple[str, int]] = {
     "a number for content": edit(2, "content = 7"),
     "garbage": edit(5, "content = x'FF'"),
     "an index column": edit(5, "odometer = 1"),
+    "its kind": edit(4, "kind = 'replacement'"),
     "a middle row gone": ("DELETE FROM revision WHERE vehicle_id='a' AND number=3", 3),
     "the first row gone": ("DELETE FROM revision WHERE vehicle_id='a' AND number=1", 1),
     "the last row gone": ("DELETE FROM revision WHERE vehicle_id='a' AND number=5", 5),

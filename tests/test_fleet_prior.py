@@ -123,16 +123,31 @@ def test_what_the_measurement_brings_is_no_difference_between_vehicles() -> None
 
 
 def test_alike_vehicles_still_leave_room_for_another() -> None:
-    alike = [history(MEAN_RATE, 7) for _ in range(10)]
-    std = standard_deviations(learned(alike))
-    assert np.all(std[:, :2] >= FLOOR_SHARE * 0.1)
-    assert np.all(std[:, 2:] >= FLOOR_SHARE * 1e-5)
+    """The floor, and what ten vehicles leave open of their mean."""
+    std = standard_deviations(learned([history(MEAN_RATE, 7) for _ in range(10)]))
+    floor = FLOOR_SHARE * np.array([0.1, 0.1, 1e-5, 1e-5])
+    assert std == pytest.approx(np.tile(floor * np.sqrt(1.0 + 1.0 / 10), (len(std), 1)))
 
 
 def test_few_vehicles_leave_a_wider_prior_than_many_that_are_as_different() -> None:
     few = [history(MEAN_RATE * f, 7) for f in (0.7, 1.0, 1.3)]
     many = few * 20
     assert np.all(standard_deviations(learned(few))[-1] > standard_deviations(learned(many))[-1])
+
+
+def test_few_vehicles_that_meet_by_chance_are_not_taken_for_alike() -> None:
+    """At the last age all four agree; how they differed on the way there still counts."""
+    found = []
+    for share in (-0.3, -0.1, 0.1, 0.3):
+        s = np.linspace(0.1, 1.0, 10) * LIFE_KM
+        apart = share * MEAN_RATE[0] * np.minimum(s, LIFE_KM - s)
+        estimates = [
+            Estimate(1.0 + MEAN_RATE * at + [off, 0.0], MEAN_RATE, 1e-8 * np.eye(4), float(at))
+            for at, off in zip(s, apart, strict=True)
+        ]
+        found.append(History(estimates, is_from_new=True))
+    std = standard_deviations(learned(found))
+    assert std[-1, 0] > 3 * FLOOR_SHARE * 0.1
 
 
 @settings(max_examples=10, deadline=None)
@@ -167,14 +182,16 @@ def test_growth_is_found_where_ageing_speeds_up() -> None:
 
 def test_no_growth_is_seen_in_a_fleet_that_ages_steadily() -> None:
     found = [np.array(learned(fleet(20, seed=seed, noise=2e-3)).growth) for seed in range(1, 6)]
-    assert np.median(found) == 0.0
-    assert np.mean(found) < 3e-6
+    assert np.mean(np.array(found) == 0.0) > 0.9
+    assert np.mean(found) < 3e-7
 
 
 def test_rates_from_a_growing_fleet_stand_at_the_nodes() -> None:
-    prior = learned(fleet(20, growth=3e-5))
+    """The slope at the first node is taken 1,100 km further on, where it is 3 % larger."""
+    prior = learned(fleet(20, growth=3e-5, revisions=40, noise=1e-6))
     truth = rates(20, 1).mean(axis=0) * np.exp(3e-5 * np.array(prior.odometers))[:, None]
-    assert np.array(prior.rate) == pytest.approx(truth, rel=0.12)
+    assert np.array(prior.rate) == pytest.approx(truth, rel=0.06)
+    assert np.array(prior.rate[0]) == pytest.approx(truth[0], rel=0.04)
 
 
 @pytest.mark.parametrize("vehicles", [0, 1, 2])
