@@ -263,7 +263,9 @@ def test_more_newcomers_than_a_round_takes_all_get_their_start(
 ) -> None:
     monkeypatch.setattr("cloud.battery_starts.AT_ONCE", 2)
     young_fleet(inside)
+    inside.publisher.connected = False  # nobody else wakes the worker
     inside.take(*(inside.car(f"new{i}").trip(0) for i in range(5)))
+    inside.worker.wake()
     inside.work()
     assert [len(inside.rows(f"new{i}")) for i in range(5)] == [1] * 5
 
