@@ -45,7 +45,7 @@ fix: setup ## let ruff mend and format what it can
 docs: setup ## write docs/reference.md from the code
 	@$(RUN) tools/write_reference.py
 
-bench: setup ## measure what the docs promise, some six minutes (ARGS="--quick": one)
+bench: setup ## measure what the docs promise, some seven minutes (ARGS="--quick": one)
 	@$(RUN) -m bench $(ARGS)
 
 lock: setup ## resolve the lock files again (ARGS="--upgrade" for newer versions)

@@ -65,17 +65,16 @@ class FleetPriors:
 
     def __init__(self, store: Store, catalogue: Catalogue, clock: Callable[[], float]) -> None:
         self._store, self._catalogue, self._clock = store, catalogue, clock
-        self._known: dict[str, FleetPrior] = {}
+        self._known: dict[str, tuple[int, FleetPrior | None]] = {}  # as of a version
         self._missing: dict[str, int] = {}  # revisions until a fleet can have grown enough
 
     def newest(self, db: Session, bundle: str) -> FleetPrior | None:
-        """The newest prior of a bundle; also one that another process has made."""
+        """The newest prior of a bundle that can be read; also one that another process has made."""
         version = fleet_priors.newest_version(db, bundle)
-        known = self._known.get(bundle)
-        if version and (known is None or known.version != version):
-            row = fleet_priors.by_version(db, bundle, version)
-            if row is not None:
-                known = self._known[bundle] = read(row)
+        known_version, known = self._known.get(bundle, (0, None))
+        if version != known_version:
+            known = _readable(db, bundle, version)
+            self._known[bundle] = version, known
         return known
 
     def grow(self, made: Iterable[RevisionRow]) -> None:
@@ -119,6 +118,18 @@ class FleetPriors:
             log.exception("fleet_prior_failed bundle=%s", bundle)
         else:
             log.info("fleet_prior_made bundle=%s version=%d", bundle[:12], row.version)
+
+
+def _readable(db: Session, bundle: str, version: int) -> FleetPrior | None:
+    """That version, or the one before it: what somebody edited must not stop the calibrations."""
+    for candidate in range(version, 0, -1):
+        row = fleet_priors.by_version(db, bundle, candidate)
+        try:
+            if row is not None:
+                return read(row)
+        except FleetPriorError as error:
+            log.error("fleet_prior_unreadable reason=%r", str(error))  # noqa: TRY400
+    return None
 
 
 def _histories(db: Session, bundle: str) -> list[History]:

@@ -302,7 +302,18 @@ def test_an_edited_version_is_not_used(inside: Insides) -> None:
         read(row)
 
 
-def add_prior(inside: Insides, prior: FleetPrior) -> None:
+def test_an_edited_version_gives_way_to_the_one_before_and_stops_nobody(inside: Insides) -> None:
+    young_fleet(inside)
+    edited = msgspec.structs.replace(priors(inside)[0], version=2)
+    add_prior(inside, edited, digest="0" * 64)
+    inside.take(inside.car("new").trip(0))
+    inside.work()
+    assert revisions(inside, "new")[0].prior_version == 1
+    drive(inside, inside.car("a"), 1, first=4)
+    assert len(inside.rows("a")) == 4
+
+
+def add_prior(inside: Insides, prior: FleetPrior, digest: str = "") -> None:
     content = encode_prior(prior)
     with inside.store.write() as db:
         db.add(
@@ -310,7 +321,7 @@ def add_prior(inside: Insides, prior: FleetPrior) -> None:
                 bundle=prior.bundle,
                 version=prior.version,
                 content=content,
-                hash=prior_hash(content),
+                hash=digest or prior_hash(content),
                 made_at=prior.made_at,
                 fleet_vehicles=100,
                 fleet_revisions=1000,
