@@ -19,8 +19,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from firmware_sim import battery
+from firmware_sim.dataset_folder import FileFormat, require_free
 from firmware_sim.errors import FirmwareSimError, SettingsError
-from firmware_sim.fleet_files import FileFormat, require_free, write_fleet
+from firmware_sim.fleet_files import write_fleet
 from firmware_sim.published_fleet import FleetData, FleetSettings, simulate_fleet
 
 FAILED: Final = 1
