@@ -59,7 +59,7 @@ class Wear:
 
 @dataclass(frozen=True)
 class Constitution:
-    """What makes a cell its own: severity (1 is average), where its knee is, resistance per loss."""
+    """What makes a cell its own: severity (average 1), where its knee is, resistance per loss."""
 
     severity: float
     knee_loss: float
@@ -68,7 +68,7 @@ class Constitution:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A stretch of a life: how long, how much charge in and out, how warm and how full meanwhile."""
+    """A stretch of a life: how long, charge in and out, how warm and how full meanwhile."""
 
     seconds: float
     throughput_ah: float

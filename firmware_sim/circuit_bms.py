@@ -1,4 +1,4 @@
-"""What a BMS makes of a trip: means of ten seconds with noise, and charge counted by its sensor.
+"""What a BMS makes of a trip: means of half a minute with noise, and charge counted by its sensor.
 
 Pure and seeded. At the trip's start the battery has rested and the BMS reads its state of charge
 off the voltage, with an error; from there it counts ampere-hours by a current sensor that has an
@@ -16,7 +16,7 @@ import numpy as np
 from firmware_sim.circuit_cell import NEW_CAPACITY_AH, S_PER_HOUR, FloatArray
 from firmware_sim.circuit_trip import Trace
 
-LOG_INTERVAL_S: Final = 10
+LOG_INTERVAL_S: Final = 30
 VOLTAGE_NOISE_V: Final = 0.002
 CURRENT_NOISE_A: Final = 0.01
 CURRENT_OFFSET_A: Final = 0.005
