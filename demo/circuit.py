@@ -105,6 +105,8 @@ def training_settings(threshold_v: float) -> TrainingSettings:
         overrides=Overrides(
             prior_std=dict(zip(PARAMETERS, (0.3, 0.1, 0.02), strict=True)),
             process_noise=dict(zip(PARAMETERS, (4e-7, 2e-8, 2e-9), strict=True)),
+            # The offset is the model's own error; it does not age.
+            rate_prior_std={RESISTANCE: 3e-6, CAPACITY: 1.5e-6},
         ),
     )
 

@@ -39,9 +39,7 @@ MILDEST_C: Final = 25.0
 COLD_PER_K: Final = 0.03
 HEAT_PER_K: Final = 0.025
 KNEE_GAIN: Final = 6.0
-RESISTANCE_PER_LOSS: Final = (
-    2.5  # growth of R0 per capacity lost, times each cell's own
-)
+RESISTANCE_PER_LOSS: Final = 2.5  # growth of R0 per capacity lost, times each cell's own
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
     DISCHARGE_CURVES: {
         "vehicle_id": "name of the vehicle",
         "trip_id": "name of the recorded trip, counted per vehicle",
-        "time_s": "s, since the start of the trip; the end of the half minute that a row is about",
+        "time_s": "s, since the start of the trip; the end of the row's half minute",
         "unix_time_s": "s, Unix time",
         "odometer_km": "km",
         "distance_km": "km, since the start of the trip",
