@@ -27,8 +27,9 @@ from firmware_sim.dataset_folder import (
 )
 
 SOURCE: Final = (
-    "equivalent-circuit cells (open-circuit voltage: Chen et al. 2020, doi 10.1149/1945-7111/ab9050;"
-    " all else own figures) in a compact car on NEDC, UDDS, HWFET, US06 and WLTC"
+    "equivalent-circuit cells (open-circuit voltage: Chen et al. 2020, doi "
+    "10.1149/1945-7111/ab9050; all else own figures) in a compact car on NEDC, UDDS, HWFET, US06 "
+    "and WLTC"
 )
 OWN_ROWS: Final = (
     *("time_s", "distance_km", "speed_m_s", "current_a", "discharged_ah"),

@@ -25,7 +25,7 @@ DAY_S: Final = 86_400.0
 # Enough of the shortest cycle for the longest trip.
 SEGMENTS: Final = 40
 
-SEVERITY_SIGMA: Final = 0.2
+SEVERITY_LOG: Final = 0.35  # from exp(-0.35) to exp(0.35) times the average
 KNEE_LOSS: Final = (0.16, 0.40)
 RESISTANCE_SIGMA: Final = 0.25
 MEAN_AMBIENT_C: Final = (11.0, 4.0)
@@ -88,7 +88,7 @@ def draw_vehicle(seed: int, index: int, trips: int) -> tuple[Habits, TripPlans]:
 def _habits(stream: np.random.SeedSequence) -> Habits:
     rng = _generator(stream)
     constitution = Constitution(
-        severity=float(np.exp(rng.normal(0.0, SEVERITY_SIGMA))),
+        severity=float(np.exp(rng.uniform(-SEVERITY_LOG, SEVERITY_LOG))),
         knee_loss=float(rng.uniform(*KNEE_LOSS)),
         resistance_share=float(np.exp(rng.normal(0.0, RESISTANCE_SIGMA))),
     )
