@@ -30,7 +30,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "trip_id": "name of the cycle, counted per cell",
         "time_s": "s, since the start of the discharge",
         "unix_time_s": "s, Unix time",
-        "odometer_ah": "Ah, given since new",
+        "odometer_ah": "Ah, given since formation",
         "discharged_ah": "Ah, since the start of the discharge",
         "current_a": "A, positive when the cell discharges",
         "voltage_v": "V, as a BMS measures it",
@@ -40,7 +40,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "trip_id": "name of the cycle, counted per cell",
         "capacity_ah": "Ah between 2.5 and 4.2 V at rest, at the end of the cycle",
         "state_of_health": "capacity over that after the first cycle",
-        "lithium_lost": "share of the cyclable lithium, at the end of the cycle",
+        "lithium_lost": "share of the cyclable lithium, formation included, at the cycle's end",
     },
 }
 
