@@ -60,7 +60,7 @@ COMMANDS: Final = (
             "planned-trip",
         ),
     ),
-    ("firmware-sim", "firmware_sim", ("", "fleet")),
+    ("firmware-sim", "firmware_sim", ("", "fleet", "pybamm")),
 )
 ERROR_MODULES: Final = (
     common.errors,
