@@ -31,7 +31,7 @@ from firmware_sim.dataset_folder import FileFormat
 
 CURRENTS = ("current_a", "current_60s_a", "current_300s_a")
 FEATURES = ("start_soc_percent", "discharged_ah", *CURRENTS, "temperature_c")
-# New cars that only teach: one trip each, so that all seasons and ways to drive are among them.
+# One trip each of so many new cars, so that all seasons and ways to drive are among them.
 TRAINING_VEHICLES = 60
 # A margin above the empty battery, 3.0 V: below it the model has seen little.
 CUT_OFF_V = 3.2
@@ -65,7 +65,7 @@ def true_health(cell: Aged) -> float:
 
 
 def train(threshold_v: float, out: Path, seed: int) -> TrainingReport:
-    """Train `out`/bundle on the first trips of new cars of this seed's kind."""
+    """Train `out`/bundle on first trips; with a fleet's own seed, its own and further cars'."""
     first_trips = simulate_circuit_fleet(CircuitFleetSettings(TRAINING_VEHICLES, 1, seed))
     write_circuit_fleet(first_trips, out / "first-trips", FileFormat.PARQUET)
     table = out / "first-trips" / "discharge_curves.parquet"

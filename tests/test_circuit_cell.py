@@ -223,6 +223,7 @@ def test_cycles_take_in_proportion_to_the_charge_put_through() -> None:
 def test_heat_and_full_charge_age_by_the_calendar_heat_and_cold_by_cycles() -> None:
     assert worn(NEW, year(35.0), 1.0).calendar_squared > worn(NEW, year(15.0), 1.0).calendar_squared
     assert worn(NEW, year(soc=0.9), 1.0).calendar_squared > worn(NEW, year(), 1.0).calendar_squared
+    assert worn(NEW, year(5.0), 1.0).cycles > worn(NEW, year(25.0), 1.0).cycles
     assert cycle_factor(298.15) == 1.0
     assert cycle_factor(278.15) > 1.0 < cycle_factor(318.15)
 
