@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from cloud.calibrator import Case, MakeRevision, decide
-from cloud.training.sensitivity import SobolSettings
+from cloud.training.sobol import SobolSettings
 from cloud.training.train import train_bundle
 from common.bundle import Bundle
-from common.calibration import Estimate, Settings, extrapolate, mean_absolute_error, prior
+from common.calibration import Estimate, Settings, align, extrapolate, prior
 from common.health import state_of_health
 from common.model import VoltageModel
+from common.thinning import thin
 from common.trace import TraceArrays, from_wire, to_wire
 from demo.circuit import (
     CAPACITY,
@@ -31,8 +32,7 @@ from demo.circuit import (
 )
 from demo.history import read_history
 from demo.loop import run_loop, stage
-from demo.vehicles import TripData, VehicleData, feature_rows
-from edge_agent.thinning import thin
+from demo.vehicles import FloatArray, TripData, VehicleData, feature_rows
 from firmware_sim.circuit_cell import Aged
 from firmware_sim.circuit_files import write_circuit_fleet
 from firmware_sim.circuit_fleet import CircuitFleetSettings, simulate_circuit_fleet
@@ -80,6 +80,10 @@ def trace_of(trip: TripData, bundle: Bundle) -> TraceArrays:
     return TraceArrays(trip.time_s - trip.time_s[0], rows.features, trip.voltage_v)
 
 
+def error_v(theta: FloatArray, trip: TraceArrays, model: VoltageModel) -> float:
+    return float(np.abs(model.predict(trip.features, theta) - trip.voltage_v).mean())
+
+
 def driven(vehicle: VehicleData, bundle: Bundle) -> Driven:
     """The loop without the wire: the agent's thinning, and the cloud's decision on each breach."""
     model, manifest = VoltageModel(bundle), bundle.manifest
@@ -88,8 +92,9 @@ def driven(vehicle: VehicleData, bundle: Bundle) -> Driven:
     for trip in vehicle.trips:
         whole, odometer = trace_of(trip, bundle), float(trip.odometer[0])
         there = extrapolate(estimate, manifest, odometer)
-        living_v.append(mean_absolute_error(there.theta, whole, model))
-        frozen_v.append(mean_absolute_error(new.theta, whole, model))
+        start = whole.features[0], float(whole.voltage_v[0])
+        living_v.append(error_v(align(there, *start, model, manifest).theta, whole, model))
+        frozen_v.append(error_v(new.theta, whole, model))
         if living_v[-1] > manifest.error_threshold_v:
             trace = from_wire(to_wire(thin(whole, TRACE_POINTS)), manifest)
             (made,) = decide(

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from cloud.training.candidates import Overrides
 from cloud.training.selection import Choice
-from cloud.training.sensitivity import SobolSettings
 from cloud.training.settings import TrainingSettings
+from cloud.training.sobol import SobolSettings
 from cloud.training.table import TripChoice
 from cloud.training.train import train_bundle
 from firmware_sim.cli import app
