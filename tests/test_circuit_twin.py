@@ -141,7 +141,7 @@ def test_health_is_read_within_five_points_of_the_truth_although_no_parameter_is
     model = VoltageModel(bundle)
     for vehicle in vehicles:
         estimate = driven(vehicle, bundle).estimate
-        health = state_of_health(estimate, model, bundle.manifest, Settings())
+        health = state_of_health(estimate, model, bundle.manifest, np.random.default_rng(0))
         assert health is not None
         truth = vehicle.health_truth[vehicle.trips[-1].trip_id]
         assert truth < 0.87
