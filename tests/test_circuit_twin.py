@@ -145,7 +145,7 @@ def test_health_is_read_within_five_points_of_the_truth_although_no_parameter_is
         assert health is not None
         truth = vehicle.health_truth[vehicle.trips[-1].trip_id]
         assert truth < 0.87
-        assert health.ratio == pytest.approx(truth, abs=0.05)
+        assert health.ratio.value == pytest.approx(truth, abs=0.05)
 
 
 def test_true_health_is_one_for_a_new_cell_and_knows_resistance_from_capacity() -> None:
