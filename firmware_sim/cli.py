@@ -1,4 +1,4 @@
-"""`firmware-sim`: write a synthetic fleet to files.
+"""`firmware-sim`: write synthetic fleets and cells to files.
 
 Must never simulate anything itself: it parses, shows the progress on stderr and the result on
 stdout, and turns errors into one sentence and an exit code.
@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from firmware_sim import battery
+from firmware_sim.circuit_files import circuit_dataset
+from firmware_sim.circuit_fleet import (
+    KM_BETWEEN_TRIPS,
+    CircuitFleetSettings,
+    simulate_circuit_fleet,
+)
+from firmware_sim.dataset_folder import Dataset, FileFormat, require_free, write_dataset
 from firmware_sim.errors import FirmwareSimError, SettingsError
-from firmware_sim.fleet_files import FileFormat, require_free, write_fleet
-from firmware_sim.published_fleet import FleetData, FleetSettings, simulate_fleet
+from firmware_sim.fleet_files import dataset_of
+from firmware_sim.published_fleet import FleetSettings, simulate_fleet
+from firmware_sim.pybamm_cells import CellSettings, simulate_cells
+from firmware_sim.pybamm_files import cells_dataset
+from firmware_sim.summaries import summary_of_cells, summary_of_circuit, summary_of_published
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -30,15 +41,38 @@ EPILOG: Final = """\b
 Examples:
   firmware-sim fleet --vehicles 100 --trips 100 --seed 1 --out runs/fleet
   firmware-sim fleet --vehicles 5 --trips 40 --out runs/small --format csv --json
+  firmware-sim fleet --cell equivalent-circuit --vehicles 20 --seed 1 --out runs/circuit
+  firmware-sim pybamm --cells 2 --cycles 150 --out runs/pybamm
 
 \b
 Exit codes:
   0  done
-  1  failed: the folder is occupied, a battery is worn out, the disk refuses
+  1  failed: the folder is occupied, a battery is worn out, PyBaMM is missing, the disk refuses
   2  usage: an option is missing or makes no sense
 """
 
+Progressing = Callable[[int], None]
+Out = Annotated[Path, typer.Option(help="Folder to write; absent, empty or an earlier fleet.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")]
+Format = Annotated[FileFormat, typer.Option("--format", help="Format of the tables.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+class Cell(StrEnum):
+    """What kind of battery the fleet has."""
+
+    PUBLISHED = "published"
+    EQUIVALENT_CIRCUIT = "equivalent-circuit"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a simulation gave: its tables, and what is worth telling of it."""
+
+    dataset: Dataset
+    summary: dict[str, Any]
 
 
 @app.callback(epilog=EPILOG)
@@ -47,62 +81,99 @@ def _program() -> None:
 
 
 @app.command(epilog=EPILOG)
-def fleet(
-    out: Annotated[Path, typer.Option(help="Folder to write; absent, empty or an earlier fleet.")],
+def fleet(  # noqa: PLR0913 - each option is one argument
+    out: Out,
     vehicles: Annotated[int, typer.Option(min=1, help="Number of vehicles.")] = 100,
-    trips: Annotated[int, typer.Option(min=1, help="Trips of each vehicle, one a day.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = 1,
-    file_format: Annotated[
-        FileFormat, typer.Option("--format", help="Format of the tables.")
-    ] = FileFormat.PARQUET,
+    trips: Annotated[int, typer.Option(min=1, help="Recorded trips of each vehicle.")] = 100,
+    seed: Seed = 1,
+    file_format: Format = FileFormat.PARQUET,
+    cell: Annotated[Cell, typer.Option(help="Kind of battery.")] = Cell.PUBLISHED,
+    km_between_trips: Annotated[
+        float | None,
+        typer.Option(
+            help=(
+                f"Odometer between recorded trips of equivalent circuits, {KM_BETWEEN_TRIPS[0]:g} "
+                f"to {KM_BETWEEN_TRIPS[1]:g} [default: 2000]"
+            )
+        ),
+    ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write the published fleet: trips, discharge curves and, apart from them, the truth.
+    """Write a fleet: trips, discharge curves and, apart from them, the truth.
 
-    The truth (degradation, capacity, range) goes to OUT/truth, which no twin ever reads.
+    The published fleet drives one trip a day. Cars with equivalent-circuit cells live through
+    seasons, standard drive cycles and years; some of their trips are recorded. The truth (capacity,
+    health, range) goes to OUT/truth, which no twin ever reads.
     """
+
+    def make(progress: Progressing) -> Made:
+        if cell is Cell.EQUIVALENT_CIRCUIT:
+            apart = {} if km_between_trips is None else {"km_between_trips": km_between_trips}
+            circuit = simulate_circuit_fleet(
+                CircuitFleetSettings(vehicles, trips, seed, **apart), progress
+            )
+            return Made(circuit_dataset(circuit), summary_of_circuit(circuit))
+        if km_between_trips is not None:
+            remedy = "leave it out, or ask for --cell equivalent-circuit"
+            raise SettingsError("km_between_trips", km_between_trips, remedy)
+        published = simulate_fleet(FleetSettings(vehicles, trips, seed), progress)
+        return Made(dataset_of(published), summary_of_published(published))
+
+    with _told():
+        _show(_make(make, vehicles, out, file_format), as_json=as_json)
+
+
+@app.command(epilog=EPILOG)
+def pybamm(
+    out: Out,
+    cells: Annotated[int, typer.Option(min=1, help="Number of cells.")] = 2,
+    cycles: Annotated[int, typer.Option(min=1, help="Full cycles of each cell.")] = 150,
+    seed: Seed = 1,
+    file_format: Format = FileFormat.PARQUET,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Write cells that PyBaMM cycles and ages (SPM with SEI growth, accelerated): the same tables.
+
+    A cycle is a trip, the odometer is the throughput in ampere-hours. Needs the extra `science`.
+    """
+
+    def make(progress: Progressing) -> Made:
+        found = simulate_cells(CellSettings(cells, cycles, seed), progress)
+        return Made(cells_dataset(found), summary_of_cells(found))
+
+    with _told():
+        _show(_make(make, cells, out, file_format), as_json=as_json)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """An error becomes one sentence and an exit code."""
     try:
-        settings = FleetSettings(vehicles=vehicles, trips=trips, seed=seed)
-        summary = _make(settings, out, file_format)
+        yield
     except FirmwareSimError as error:
         typer.echo(f"firmware-sim: {error}", err=True)
         raise typer.Exit(USAGE if isinstance(error, SettingsError) else FAILED) from error
-    _show(summary, as_json=as_json)
 
 
-def _make(settings: FleetSettings, out: Path, file_format: FileFormat) -> dict[str, Any]:
+def _make(
+    make: Callable[[Progressing], Made], vehicles: int, out: Path, file_format: FileFormat
+) -> dict[str, Any]:
     """Simulate and write with a progress bar; the occupied folder is refused before the work."""
     require_free(out)
     started = time.perf_counter()
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-        data = simulate_fleet(settings, _bar(bars, "simulating", settings.vehicles))
-        files = write_fleet(data, out, file_format, _bar(bars, "writing", settings.vehicles))
-    return _summary(data, files, time.perf_counter() - started)
+        made = make(_bar(bars, "simulating", vehicles))
+        files = write_dataset(made.dataset, out, file_format, _bar(bars, "writing", vehicles))
+    seconds = round(time.perf_counter() - started, 2)
+    return {**made.summary, "seconds": seconds, "files": [str(file) for file in files]}
 
 
 def _bar(bars: Progress, label: str, vehicles: int) -> Callable[[int], None]:
     task = bars.add_task(label, total=vehicles)
     return lambda done: bars.update(task, completed=done)
-
-
-def _summary(data: FleetData, files: tuple[Path, ...], seconds: float) -> dict[str, Any]:
-    settings = data.settings
-    degradation = data.degradation_at_end()
-    health = battery.usable_energy_wh(degradation) / battery.usable_energy_wh(0.0)
-    return {
-        "vehicles": settings.vehicles,
-        "trips": settings.vehicles * settings.trips,
-        "samples": data.samples.voltage_v.size,
-        "seed": settings.seed,
-        "mean_odometer_km": round(float(data.trips.distance_km.sum(axis=1).mean()), 1),
-        "mean_degradation_at_end": round(float(degradation.mean()), 4),
-        "mean_state_of_health_at_end": round(float(health.mean()), 4),
-        "lowest_state_of_health_at_end": round(float(np.min(health)), 4),
-        "seconds": round(seconds, 2),
-        "files": [str(file) for file in files],
-    }
 
 
 def _show(summary: dict[str, Any], *, as_json: bool) -> None:

@@ -51,3 +51,26 @@ class WriteFailedError(FirmwareSimError):
             f"The fleet could not be written to {folder} ({cause.strerror or cause}): "
             "check the free space and the permissions; what was there before is unchanged."
         )
+
+
+class ExtraMissingError(FirmwareSimError):
+    """A library that only some commands need is not installed, or does not load."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        self.library, self.extra = library, extra
+        super().__init__(
+            f"{library} does not load: install the extra with `pip install 'living-twin[{extra}]'` "
+            "(in a checkout: `.venv/bin/uv pip install --python .venv/bin/python "
+            f"-e '.[{extra}]'`)."
+        )
+
+
+class SimulationFailedError(FirmwareSimError):
+    """PyBaMM's solver gave up before the last cycle."""
+
+    def __init__(self, cell_id: str, cycles_done: int, cycles_asked: int) -> None:
+        self.cell_id, self.cycles_done, self.cycles_asked = cell_id, cycles_done, cycles_asked
+        super().__init__(
+            f"PyBaMM could not cycle {cell_id} beyond {cycles_done} of {cycles_asked} cycles: "
+            "ask for fewer cycles."
+        )

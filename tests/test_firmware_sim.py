@@ -16,16 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from firmware_sim import battery, cli, fleet_files, trip_plans
+from firmware_sim import battery, cli, dataset_folder, fleet_files, trip_plans
 from firmware_sim.battery import KG_PER_LB, KM_PER_MILE, M_S_PER_MPH, S_PER_HOUR
 from firmware_sim.cli import app
+from firmware_sim.dataset_folder import DISCHARGE_CURVES, TRIPS, FileFormat
 from firmware_sim.errors import (
     BatteryWornOutError,
     FolderOccupiedError,
     SettingsError,
     WriteFailedError,
 )
-from firmware_sim.fleet_files import COLUMNS, DISCHARGE_CURVES, TRIPS, FileFormat, write_fleet
+from firmware_sim.fleet_files import COLUMNS, write_fleet
 from firmware_sim.published_fleet import (
     FleetData,
     FleetSettings,
@@ -330,7 +331,7 @@ def read_table(folder: Path, table: str, file_format: FileFormat) -> pd.DataFram
 def test_the_tables_hold_what_was_simulated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: FleetData, file_format: FileFormat
 ) -> None:
-    monkeypatch.setattr(fleet_files, "VEHICLES_PER_BLOCK", 2)
+    monkeypatch.setattr(dataset_folder, "VEHICLES_PER_BLOCK", 2)
     write_fleet(small, tmp_path / "out", file_format)
     trips = read_table(tmp_path / "out", TRIPS, file_format)
     curves = read_table(tmp_path / "out", DISCHARGE_CURVES, file_format)
@@ -430,10 +431,8 @@ def test_a_failure_while_writing_leaves_what_was_there(
     if earlier:
         write_fleet(simulate_fleet(FleetSettings(1, 1, 1)), tmp_path / "out")
     before = bytes_of(tmp_path)
-    if statement == "_truth":
-        monkeypatch.setitem(fleet_files.TABLES, fleet_files.TRUTH, disk_full)
-    else:
-        monkeypatch.setattr(fleet_files, statement, disk_full)
+    owner = fleet_files if statement == "_truth" else dataset_folder
+    monkeypatch.setattr(owner, statement, disk_full)
     with pytest.raises(WriteFailedError, match="No space left on device"):
         write_fleet(small, tmp_path / "out")
     assert bytes_of(tmp_path) == before

@@ -65,7 +65,7 @@ COMMANDS: Final = (
             "battery-replaced",
         ),
     ),
-    ("firmware-sim", "firmware_sim", ("", "fleet")),
+    ("firmware-sim", "firmware_sim", ("", "fleet", "pybamm")),
 )
 ERROR_MODULES: Final = (
     common.errors,
