@@ -21,25 +21,21 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from cloud.calibrator import Case, MakeRevision, decide
+from bench.offline_loop import drive, ours, trips_of
 from cloud.training.selection import Choice
 from cloud.training.train import train_bundle
-from common.calibration import Settings, align, extrapolate, prior
+from common.calibration import Settings
 from common.manifest import Manifest
 from common.model import VoltageModel
-from common.trace import TraceArrays, from_wire, to_wire
 from demo.measured import read_cells, write_table
 from demo.real import CELL_SETTINGS
 from demo.simulated import train, training_settings, vehicles_of
-from demo.vehicles import FloatArray, TripData, VehicleData, feature_rows
-from edge_agent.decisions import is_breach
-from common.thinning import thin
+from demo.vehicles import VehicleData
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 
 SEED = 1
 THRESHOLD_V = 0.05
 VEHICLES, TRIPS = 8, 100
-TRACE_POINTS = 50
 LAST_TRIPS = 20
 CELLS = Path(__file__).resolve().parent.parent / "demo" / "data" / "calce_cs2"
 SHIPPED = Settings()
@@ -127,45 +123,18 @@ def _rows(
     data: str, vehicles: Sequence[VehicleData], model: VoltageModel, variants: Sequence[Variant]
 ) -> Iterator[Row]:
     console = Console(stderr=True)
+    trips = [trips_of(vehicle, variants[0].manifest) for vehicle in vehicles]
     for variant in track(variants, data, console=console, disable=not console.is_terminal):
-        driven = [_drive(vehicle, model, variant) for vehicle in vehicles]
-        errors = [errors for errors, _ in driven]
+        method = ours(variant.name, model, variant.manifest, variant.settings, variant.calibrating)
+        driven = drive(trips, model, method)
+        errors = [life.error_v for life in driven]
         yield Row(
             data,
             variant.name,
             float(np.mean(np.concatenate(errors))),
             float(np.mean([e[-LAST_TRIPS:].mean() for e in errors])),
-            1000 * sum(updates for _, updates in driven) / sum(len(e) for e in errors),
+            1000 * sum(life.updated.sum() for life in driven) / sum(len(e) for e in errors),
         )
-
-
-def _drive(vehicle: VehicleData, model: VoltageModel, variant: Variant) -> tuple[FloatArray, int]:
-    """Errors of all trips in volts, and how many of them brought an update."""
-    manifest = variant.manifest
-    estimate, errors, updates = prior(manifest), [], 0
-    for trip in vehicle.trips:
-        rows = _rows_of(trip, manifest)
-        odometer = float(trip.odometer[0])
-        there = extrapolate(estimate, manifest, odometer)
-        start = rows.features[0], float(rows.voltage_v[0])
-        theta = align(there, *start, model, manifest).theta
-        predicted = model.predict(rows.features, theta)
-        errors.append(float(np.abs(predicted - rows.voltage_v).mean()))
-        if is_breach(errors[-1], manifest.error_threshold_v):
-            trace = from_wire(to_wire(thin(rows, TRACE_POINTS)), manifest)
-            case = Case(trace, odometer, estimate, estimate)
-            (made,) = decide([case], model, variant.calibrating, variant.settings)
-            if isinstance(made, MakeRevision):
-                estimate, updates = made.calibrated.estimate, updates + 1
-    return np.array(errors), updates
-
-
-def _rows_of(trip: TripData, manifest: Manifest) -> TraceArrays:
-    found = feature_rows(trip, manifest)
-    times = trip.time_s[found.rows]
-    later = np.concatenate([[True], np.diff(times) > 0])
-    voltage_v = trip.voltage_v[found.rows]
-    return TraceArrays(times[later] - times[0], found.features[later], voltage_v[later])
 
 
 def _print(rows: Sequence[Row]) -> None:
