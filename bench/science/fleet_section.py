@@ -1,0 +1,132 @@
+"""The simulated fleet of one seed: every method at every threshold, and what our estimates claim.
+
+Must never choose anything: the tuned values come from other seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from bench.offline_loop import Driven, drive
+from bench.science.fleet import END_OF_LIFE, THRESHOLD_V, Fleet, make_fleet
+from bench.science.forecast import extrapolating_forecast
+from bench.science.insight import Claims, claim_figures, claims_of, forecast_figures
+from bench.science.merit import loop_figures
+from bench.science.methods.catalogue import FLEET_PRIOR, OURS, tuned_methods
+from bench.science.methods.common_ground import with_threshold
+from bench.science.plan import Plan
+from bench.science.pooled_prior import pooled_prior
+from bench.science.posterior import pick_cases, posterior_figures
+from bench.science.spread import Figures, spread, under
+from bench.science.tuning import Trials, try_grids
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """Figures of one seed, those of each posterior case, and curves over the trips for drawing."""
+
+    figures: Figures
+    posterior: list[Figures]
+    curves: dict[str, list[float]]
+
+
+def tune_on(seed: int, plan: Plan) -> Trials:
+    """Every grid on the fleet of a tuning seed."""
+    with threadpool_limits(1):
+        fleet = make_fleet(seed, plan.vehicles, 0, plan.trips)
+        return try_grids(fleet.vehicles, fleet.model, fleet.manifest, plan.values_each)
+
+
+def report_on(seed: int, plan: Plan, chosen: Mapping[str, str]) -> SeedResult:
+    """Everything about the fleet of a reporting seed."""
+    with threadpool_limits(1):
+        fleet = make_fleet(seed, plan.vehicles, plan.others, plan.trips)
+        driven = {
+            threshold_v: _drive_all(fleet, threshold_v, chosen) for threshold_v in plan.thresholds_v
+        }
+        figures: Figures = {}
+        for threshold_v, methods in driven.items():
+            for name, lives in methods.items():
+                found = loop_figures(lives, threshold_v)
+                figures.update(under(f"fleet/{threshold_v:g} V/{name}", found))
+        at = driven[THRESHOLD_V]
+        saved = 1.0 - _updates(at[FLEET_PRIOR]) / _updates(at[OURS])
+        figures["fleet_prior/updates_saved_percent"] = 100.0 * saved
+        for name in (OURS, FLEET_PRIOR):
+            figures.update(under(f"claims/{name}", _claims(fleet, at[name])[0]))
+        claims = _claims(fleet, at[OURS])[1]
+        figures.update(_forecasts(fleet, at[OURS]))
+        return SeedResult(
+            figures, _posterior(fleet, at[OURS], plan, seed), _curves(fleet, at, claims)
+        )
+
+
+def _drive_all(
+    fleet: Fleet, threshold_v: float, chosen: Mapping[str, str]
+) -> dict[str, list[Driven]]:
+    manifest = with_threshold(fleet.manifest, threshold_v)
+    made = {name: make(fleet.model, manifest) for name, make in tuned_methods(chosen).items()}
+    found = {name: drive(fleet.vehicles, fleet.model, method) for name, method in made.items()}
+    others = drive(fleet.others, fleet.model, made[OURS])
+    prior_at = pooled_prior(others, manifest)
+    found[FLEET_PRIOR] = drive(fleet.vehicles, fleet.model, made[OURS], prior_at)
+    return found
+
+
+def _updates(lives: Sequence[Driven]) -> float:
+    return float(sum(life.updated.sum() for life in lives))
+
+
+def _claims(fleet: Fleet, lives: Sequence[Driven]) -> tuple[Figures, list[Claims]]:
+    claims = [
+        claims_of(life, trips, fleet.model, fleet.manifest)
+        for life, trips in zip(lives, fleet.vehicles, strict=True)
+    ]
+    return claim_figures(claims, lives, fleet.truths), claims
+
+
+def _forecasts(fleet: Fleet, lives: Sequence[Driven]) -> Figures:
+    forecast = extrapolating_forecast(fleet.model, END_OF_LIFE)
+    found = [
+        forecast_figures(
+            life,
+            np.array([trip.odometer for trip in trips]),
+            truth.end_of_life,
+            forecast,
+            fleet.manifest,
+        )
+        for life, trips, truth in zip(lives, fleet.vehicles, fleet.truths, strict=True)
+    ]
+    return under("forecast", {name: value.mean for name, value in spread(found).items()})
+
+
+def _posterior(fleet: Fleet, lives: Sequence[Driven], plan: Plan, seed: int) -> list[Figures]:
+    """Cases of the first vehicle: its first update, its last, and between."""
+    cases = pick_cases(lives[0], fleet.vehicles[0], fleet.manifest, plan.posterior_cases)
+    return posterior_figures(cases, fleet.model, fleet.manifest, plan.chain_steps, seed)
+
+
+def _curves(
+    fleet: Fleet, at: Mapping[str, Sequence[Driven]], claims: Sequence[Claims]
+) -> dict[str, list[float]]:
+    """Means over the vehicles, trip by trip."""
+    errors = {
+        f"error_v/{name}": np.mean([life.error_v for life in lives], axis=0).tolist()
+        for name, lives in at.items()
+    }
+    pairs = list(zip(claims, fleet.truths, strict=True))
+    health = np.mean([100 * np.abs(c.health - t.health) for c, t in pairs], axis=0)
+    range_km = np.mean([100 * np.abs(c.range_km / t.range_km - 1) for c, t in pairs], axis=0)
+    inside = np.mean([c.measured_inside[0.95] for c in claims], axis=0)
+    true = np.mean([c.true_inside[0.95] for c in claims], axis=0)
+    return {
+        **errors,
+        "health_points": health.tolist(),
+        "range_percent": range_km.tolist(),
+        "inside_95": inside.tolist(),
+        "true_inside_95": true.tolist(),
+    }
