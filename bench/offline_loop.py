@@ -203,9 +203,7 @@ def _predict(
     return breaching
 
 
-def _calibrate(
-    number: int, breaching: Sequence[tuple[Trip, _Life[S]]], method: Method[S]
-) -> None:
+def _calibrate(number: int, breaching: Sequence[tuple[Trip, _Life[S]]], method: Method[S]) -> None:
     if not breaching:
         return
     breaches = [Breach(trip.trace, trip.odometer, life.state) for trip, life in breaching]

@@ -25,7 +25,7 @@ from bench.science.merit import (
     loop_figures,
     mean_error_v,
 )
-from bench.science.methods.catalogue import OURS, WITHOUT_RATE, scaled_noise, tuned_methods
+from bench.science.methods.catalogue import OURS, scaled_noise, tuned_methods
 from bench.science.plan import Plan
 from bench.science.spread import Figures, under
 from bench.science.tuning import Trials, best_of, try_grids
@@ -46,7 +46,6 @@ MEDIAN_OVER = 9  # cycles: a capacity is measured with outliers
 SHIPPED = "ours as shipped"
 TUNED = "ours, process noise tuned"
 WITH_RATE = OURS
-RULED_OUT = (OURS, WITHOUT_RATE)  # named here by what the cells' manifest has
 HALF = 0.5
 
 
@@ -95,7 +94,8 @@ def _report(
         name: make(model, rated) for name, make in tuned_methods(chosen).items()
     }
     shipped = ours(SHIPPED, model, manifest, Settings())
-    tuned = ours(TUNED, model, scaled_noise(manifest, factor), Settings())
+    scaled = scaled_noise(manifest, factor)
+    tuned = ours(TUNED, model, scaled, Settings())
     driven = {name: drive([trips], model, method)[0] for name, method in methods.items()}
     driven |= {method.name: drive([trips], model, method)[0] for method in (shipped, tuned)}
     figures: Figures = {}
@@ -103,10 +103,10 @@ def _report(
         loop = loop_figures([life], manifest.error_threshold_v)
         del loop["unseen_per_1000"]  # a measured cell has no voltage without noise
         figures.update(under(name, loop))
-    figures.update(_claims(driven[SHIPPED], trips, cell, model, manifest))
+    figures.update(_claims(driven[TUNED], trips, cell, model, scaled))
     figures.update(_forecast(driven[WITH_RATE], trips, cell, model, rated))
     labels = {**chosen, TUNED: f"process noise × {factor:g}"}
-    curves = _curves(driven, trips, cell, model, manifest)
+    curves = _curves(driven, trips, cell, model, scaled)
     return CellResult(cell.vehicle_id, under("cells", figures), trials, labels, curves)
 
 
@@ -139,7 +139,7 @@ def _claims(
     """Health against the measured capacity, and the share of voltages inside the band."""
     health, std = _health(life, trips, model, manifest)
     truth = _capacity(trips, cell)
-    inside = {level: [] for level in LEVELS}  # type: dict[float, list[float]]
+    inside: dict[float, list[float]] = {level: [] for level in LEVELS}
     for estimate, trip in zip(life.estimates, trips, strict=True):
         at = extrapolate(estimate, manifest, trip.odometer)
         mean, band = voltage_band(at, trip.whole.features, model, manifest, Settings())
@@ -216,11 +216,11 @@ def _curves(
     model: VoltageModel,
     manifest: Manifest,
 ) -> dict[str, list[float]]:
-    health, std = _health(driven[SHIPPED], trips, model, manifest)
+    health, std = _health(driven[TUNED], trips, model, manifest)
     return {
         "health": health.tolist(),
         "health_std": std.tolist(),
         "capacity": _capacity(trips, cell).tolist(),
-        "error_v": driven[SHIPPED].error_v.tolist(),
+        "error_v": driven[TUNED].error_v.tolist(),
         "error_frozen_v": driven["frozen"].error_v.tolist(),
     }

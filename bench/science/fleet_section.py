@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from bench.offline_loop import Driven, drive
@@ -22,6 +23,7 @@ from bench.science.plan import Plan
 from bench.science.pooled_prior import pooled_prior
 from bench.science.posterior import pick_cases, posterior_figures
 from bench.science.spread import Figures, spread, under
+from bench.science.truth import true_thetas
 from bench.science.tuning import Trials, try_grids
 
 
@@ -56,12 +58,14 @@ def report_on(seed: int, plan: Plan, chosen: Mapping[str, str]) -> SeedResult:
         at = driven[THRESHOLD_V]
         saved = 1.0 - _updates(at[FLEET_PRIOR]) / _updates(at[OURS])
         figures["fleet_prior/updates_saved_percent"] = 100.0 * saved
-        for name in (OURS, FLEET_PRIOR):
-            figures.update(under(f"claims/{name}", _claims(fleet, at[name])[0]))
-        claims = _claims(fleet, at[OURS])[1]
+        thetas = [true_thetas(trips, fleet.model, fleet.manifest) for trips in fleet.vehicles]
+        claims = {name: _claims(fleet, at[name], thetas) for name in (OURS, FLEET_PRIOR)}
+        for name, claimed in claims.items():
+            found = claim_figures(claimed, at[name], fleet.truths)
+            figures.update(under(f"claims/{name}", found))
         figures.update(_forecasts(fleet, at[OURS]))
         return SeedResult(
-            figures, _posterior(fleet, at[OURS], plan, seed), _curves(fleet, at, claims)
+            figures, _posterior(fleet, at[OURS], plan, seed), _curves(fleet, at, claims[OURS])
         )
 
 
@@ -81,12 +85,13 @@ def _updates(lives: Sequence[Driven]) -> float:
     return float(sum(life.updated.sum() for life in lives))
 
 
-def _claims(fleet: Fleet, lives: Sequence[Driven]) -> tuple[Figures, list[Claims]]:
-    claims = [
-        claims_of(life, trips, fleet.model, fleet.manifest)
-        for life, trips in zip(lives, fleet.vehicles, strict=True)
+def _claims(
+    fleet: Fleet, lives: Sequence[Driven], thetas: Sequence[npt.NDArray[np.float64]]
+) -> list[Claims]:
+    return [
+        claims_of(life, trips, theta, fleet.model, fleet.manifest)
+        for life, trips, theta in zip(lives, fleet.vehicles, thetas, strict=True)
     ]
-    return claim_figures(claims, lives, fleet.truths), claims
 
 
 def _forecasts(fleet: Fleet, lives: Sequence[Driven]) -> Figures:

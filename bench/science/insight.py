@@ -23,7 +23,6 @@ from bench.science.merit import (
     nees,
 )
 from bench.science.spread import Figures, under
-from bench.science.truth import true_thetas
 from common.calibration import Estimate, Settings, calibrate, extrapolate, voltage_band
 from common.manifest import Manifest
 from common.model import VoltageModel
@@ -50,9 +49,13 @@ class Claims:
 
 
 def claims_of(
-    life: Driven, trips: Sequence[Trip], model: VoltageModel, manifest: Manifest
+    life: Driven,
+    trips: Sequence[Trip],
+    true_theta: FloatArray,
+    model: VoltageModel,
+    manifest: Manifest,
 ) -> Claims:
-    """What the estimates in force claimed about each of the vehicle's trips."""
+    """What the estimates in force claimed about each trip; `true_theta` [T, P] for the NEES."""
     there = [
         extrapolate(estimate, manifest, trip.odometer)
         for estimate, trip in zip(life.estimates, trips, strict=True)
@@ -62,11 +65,10 @@ def claims_of(
     surprise = np.array(
         [_surprise(at, trip, model, manifest) for at, trip in zip(there, trips, strict=True)]
     )
-    truth = true_thetas(trips, model, manifest)
-    count = truth.shape[1]
+    count = true_theta.shape[1]
     distances = [
         nees(at.theta, at.covariance[:count, :count], theta)
-        for at, theta in zip(there, truth, strict=True)
+        for at, theta in zip(there, true_theta, strict=True)
     ]
     return Claims(
         {level: np.array([band[0][level] for band in bands]) for level in LEVELS},
@@ -102,9 +104,7 @@ def _surprise(
     at: Estimate, trip: Trip, model: VoltageModel, manifest: Manifest
 ) -> tuple[float, float]:
     """NIS and degrees of freedom of the trip's trace, breach or not."""
-    (found,) = calibrate(
-        [at], [trip.trace], [trip.odometer], model, manifest, Settings(passes=1)
-    )
+    (found,) = calibrate([at], [trip.trace], [trip.odometer], model, manifest, Settings(passes=1))
     return found.nis, float(found.points)
 
 

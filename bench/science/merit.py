@@ -7,6 +7,7 @@ Navigation", 2001, section 5.4. Must never see a method: arrays in, numbers out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +53,9 @@ def unseen_per_1000(lives: Sequence[Driven], threshold_v: float) -> float:
     return 1000.0 * float(np.mean(np.concatenate(unseen)))
 
 
-def chi_square_interval(degrees: npt.ArrayLike, level: float = 0.95) -> tuple[FloatArray, FloatArray]:
+def chi_square_interval(
+    degrees: npt.ArrayLike, level: float = 0.95
+) -> tuple[FloatArray, FloatArray]:
     """The central interval that holds `level` of a chi-square variable."""
     tail = (1.0 - level) / 2.0
     return np.asarray(chi2.ppf(tail, degrees)), np.asarray(chi2.ppf(1.0 - tail, degrees))
@@ -80,12 +83,15 @@ def nees(mean: FloatArray, covariance: FloatArray, truth: FloatArray) -> float:
     return float(error @ np.linalg.solve(covariance, error))
 
 
-def inside_band(
-    truth: FloatArray, mean: FloatArray, std: FloatArray, level: float
-) -> BoolArray:
+@cache
+def half_width(level: float) -> float:
+    """Of the central normal band of `level`, in standard deviations."""
+    return float(norm.ppf(0.5 + level / 2.0))
+
+
+def inside_band(truth: FloatArray, mean: FloatArray, std: FloatArray, level: float) -> BoolArray:
     """Which of the truths lie inside the central normal band of `level`."""
-    half = float(norm.ppf(0.5 + level / 2.0))
-    inside: BoolArray = np.abs(truth - mean) <= half * std
+    inside: BoolArray = np.abs(truth - mean) <= half_width(level) * std
     return inside
 
 

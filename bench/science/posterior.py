@@ -125,9 +125,7 @@ def log_posterior(
 def _filtered(
     case: PosteriorCase, model: VoltageModel, manifest: Manifest, settings: Settings
 ) -> list[Estimate]:
-    found = calibrate(
-        [case.prior], [case.trace], [case.prior.odometer], model, manifest, settings
-    )
+    found = calibrate([case.prior], [case.trace], [case.prior.odometer], model, manifest, settings)
     return [calibrated.estimate for calibrated in found]
 
 
