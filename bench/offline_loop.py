@@ -138,7 +138,7 @@ def drive(
     method: Method[S],
     prior_at: PriorAt | None = None,
 ) -> list[Driven]:
-    """Every vehicle trip by trip, side by side; `prior_at` gives what is known before the first trip.
+    """Every vehicle trip by trip, side by side; `prior_at` says what is known before the first.
 
     Without it, the manifest's prior of a battery at odometer 0, as the vehicle has it.
     """

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from bench.offline_loop import drive, ours, trips_of
 from bench.science.cells_section import DATA
 from bench.science.fleet import TRAINED_ON
 from bench.science.methods.catalogue import FROZEN, UNTUNED
+from bench.science.one_thread import one_thread
 from bench.science.plan import Plan
 from bench.science.spread import Figures
 from cloud.training.train import train_bundle
@@ -25,7 +25,7 @@ from demo.vehicles import VehicleData
 
 def winter(seed: int, plan: Plan) -> Figures:
     """Winter errors a cell in millivolts, and by how much living is lower than frozen."""
-    with threadpool_limits(1):
+    with one_thread():
         car, ambient_c = read_car(DATA / CAR)
         settings = replace(CAR_SETTINGS, seed=seed)
         with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,7 @@
-"""The measured cells, new to dead, leaving one out: nothing is learned or tuned on the cell reported.
+"""The measured cells, new to dead, leaving one out.
 
-The bundle is trained on the first cycles of the other two cells and every grid is tried on them.
+Nothing is learned or tuned on the cell that is reported: the bundle is trained on the first cycles
+of the other two cells, and every grid is tried on them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from bench.offline_loop import Driven, Method, Trip, drive, ours, trips_of
 from bench.science.fleet import END_OF_LIFE, TRAINED_ON, crossing
@@ -26,6 +26,7 @@ from bench.science.merit import (
     mean_error_v,
 )
 from bench.science.methods.catalogue import OURS, scaled_noise, tuned_methods
+from bench.science.one_thread import one_thread
 from bench.science.plan import Plan
 from bench.science.spread import Figures, under
 from bench.science.tuning import Trials, best_of, try_grids
@@ -62,7 +63,7 @@ class CellResult:
 
 def leave_out(number: int, plan: Plan) -> CellResult:
     """Train and tune on the other cells, report this one."""
-    with threadpool_limits(1):
+    with one_thread():
         cells = read_cells(DATA / CELLS)
         left_out, others = cells[number], cells[:number] + cells[number + 1 :]
         model, manifest = _train(others)

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from bench.science.cells_section import SHIPPED, TUNED
+from bench.science.content_base import Row, Section, Table, method_rows, number
+from bench.science.content_measured import car, cells, timing
 from bench.science.goals import interval_text, judged
 from bench.science.merit import QUARTILES
 from bench.science.methods.catalogue import FLEET_PRIOR, OURS
 from bench.science.results import Results
-from bench.science.spread import Spread
-
-Row = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """The first column is text, the others are numbers."""
-
-    headings: Row
-    rows: list[Row]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading, a paragraph that says what was counted, tables, and the keys of its drawings."""
-
-    title: str
-    text: str
-    tables: list[Table]
-    drawings: tuple[str, ...] = ()
 
 
 def sections(results: Results) -> list[Section]:
@@ -42,18 +21,10 @@ def sections(results: Results) -> list[Section]:
         _consistency(results),
         _posterior(results),
         _health(results),
-        _timing(results),
-        _cells(results),
-        _car(results),
+        timing(results),
+        cells(results),
+        car(results),
     ]
-
-
-def number(spread: Spread | None, digits: int = 3, scale: float = 1.0) -> str:
-    """Mean ± standard deviation, or a dash; the deviation only where there are several."""
-    if spread is None or spread.count == 0:
-        return "–"
-    mean = f"{scale * spread.mean:,.{digits}f}"
-    return mean if spread.count < 2 else f"{mean} ± {scale * spread.std:,.{digits}f}"  # noqa: PLR2004
 
 
 def _digits(unit: str) -> int:
@@ -86,35 +57,18 @@ def _methods(results: Results) -> Section:
     tables = [
         Table(
             (f"threshold {threshold_v:g} V", "error (V)", "updates", "unseen"),
-            list(_method_rows(results.figures, f"fleet/{threshold_v:g} V")),
+            list(method_rows(results.figures, f"fleet/{threshold_v:g} V")),
         )
         for threshold_v in results.plan.thresholds_v
     ]
     text = (
-        "The same trips and the same thinned traces for all, and the same vehicle that refuses what "
-        "does not lower the error on its own trace. Error: mean over trips 11–100. Updates: of "
-        "1,000 trips, all counted. Unseen: of 1,000 trips, those whose error against the voltage "
-        "without noise exceeded the threshold while no update followed: noise hid the breach from "
-        "the vehicle, or what the method proposed was refused."
+        "The same trips and the same thinned traces for all, and the same vehicle that refuses "
+        "what does not lower the error on its own trace. Error: mean over trips 11–100. Updates: "
+        "of 1,000 trips, all counted. Unseen: of 1,000 trips, those whose error against the "
+        "voltage without noise exceeded the threshold while no update followed: noise hid the "
+        "breach from the vehicle, or what the method proposed was refused."
     )
     return Section("Methods on the simulated fleet", text, tables, ("methods", "errors"))
-
-
-def _method_rows(figures: Mapping[str, Spread], prefix: str) -> Iterator[Row]:
-    for name in _names_below(figures, prefix):
-        path = f"{prefix}/{name}"
-        yield (
-            name,
-            number(figures.get(f"{path}/error_v"), 4),
-            number(figures.get(f"{path}/updates_per_1000"), 0),
-            number(figures.get(f"{path}/unseen_per_1000"), 1),
-        )
-
-
-def _names_below(figures: Mapping[str, Spread], prefix: str) -> list[str]:
-    ending = "/error_v"
-    found = [n for n in figures if n.startswith(f"{prefix}/") and n.endswith(ending)]
-    return [name[len(prefix) + 1 : -len(ending)] for name in found]
 
 
 def _tuning(results: Results) -> Section:
@@ -225,9 +179,9 @@ def _health(results: Results) -> Section:
         )
     ]
     text = (
-        "Against the simulator's truth at all ages, claimed before each trip. Range is from full to "
-        "the cut-off at the bundle's reference speed and load. Life ends where health falls to 80 %; "
-        "a forecast beyond 4 times the odometer counts as just that."
+        "Against the simulator's truth at all ages, claimed before each trip. Range is from full "
+        "to the cut-off at the bundle's reference speed and load. Life ends where health falls to "
+        "80 %; a forecast beyond 4 times the odometer counts as just that."
     )
     return Section(
         "Health, range and end of life",
@@ -240,78 +194,3 @@ def _health(results: Results) -> Section:
         ],
         ("health",),
     )
-
-
-def _timing(results: Results) -> Section:
-    figures = results.figures
-    names = [n.split("/")[1] for n in figures if n.startswith("timing/") and n.endswith("/ms")]
-    rows = [
-        (
-            name,
-            number(figures.get(f"timing/{name}/ms"), 3),
-            number(figures.get(f"timing/{name}/per_s"), 0),
-        )
-        for name in names
-    ]
-    text = (
-        "One thread, the same .tflite behind all, in turns in one run, the median; the published "
-        "settings take "
-        f"{number(figures.get('timing/published_over_ours'), 0)} times as long as ours in batches "
-        "of 256."
-    )
-    headings = ("recalibration of a vehicle", "ms", "a second and core")
-    return Section("Time of a recalibration", text, [Table(headings, rows)], ("timing",))
-
-
-def _cells(results: Results) -> Section:
-    figures = results.figures
-    rows = [(name, error, updates) for name, error, updates, _ in _method_rows(figures, "cells")]
-    more: list[Row] = [
-        ("health, mean error (points)", number(figures.get("cells/health/mean_points"), 2)),
-        ("health, p95 (points)", number(figures.get("cells/health/p95_points"), 2)),
-        ("capacity inside the 95 % band (%)", _percent(figures, "cells/health/inside_95")),
-        ("voltage inside the 95 % band (%)", _percent(figures, "cells/voltage/inside_95")),
-        (
-            "80 % cycle predicted at half that age, error (%)",
-            number(figures.get("cells/forecast/half_life/error_percent"), 1),
-        ),
-        (
-            "the same inside the 95 % band (% of cells)",
-            _percent(figures, "cells/forecast/half_life/inside_95"),
-        ),
-    ]
-    chosen = "; ".join(
-        f"{cell.name}: {', '.join(f'{name} {label}' for name, label in cell.chosen.items())}"
-        for cell in results.cells
-    )
-    text = (
-        f"{len(results.cells)} CALCE cells, whole life, leaving one out: the model was trained on "
-        "the first cycles of the other two, and whatever is tuned was tuned on them "
-        f"({chosen}). “{SHIPPED}” has the priors of the demonstration, which were chosen on all "
-        f"three; health and forecasts below are of “{TUNED}” (forecasts: with a rate)."
-    )
-    return Section(
-        "Measured cells: calce_cs2",
-        text,
-        [Table(("method", "error (V)", "updates"), rows), Table(("", "measured"), more)],
-        ("cells",),
-    )
-
-
-def _percent(figures: Mapping[str, Spread], name: str) -> str:
-    return number(figures.get(name), 1, 100)
-
-
-def _car(results: Results) -> Section:
-    figures = results.figures
-    rows: list[Row] = [
-        ("winter, frozen (mV a cell)", number(figures.get("car/frozen_mv_per_cell"), 1)),
-        ("winter, living (mV a cell)", number(figures.get("car/living_mv_per_cell"), 1)),
-        ("frozen over living", number(figures.get("car/times_lower"), 2)),
-        ("updates of 1,000 trips", number(figures.get("car/updates_per_1000"), 0)),
-    ]
-    text = (
-        "One BMW i3, trained on its first 10 summer trips, driven through the winter; "
-        f"{len(results.plan.car_seeds)} networks."
-    )
-    return Section("A measured car: bmw_i3", text, [Table(("", "measured"), rows)])

@@ -34,10 +34,10 @@ END_OF_LIFE = 0.8
 
 @dataclass(frozen=True)
 class Truth:
-    """What no vehicle can measure, per trip at its start [T]; `end_of_life` is the odometer of 80 %.
+    """What no vehicle can measure, per trip at its start [T].
 
     The range is from full to the cut-off at the manifest's reference speed and load, as its health
-    section has it. `end_of_life` is NaN where the health stays above.
+    section has it. `end_of_life` is the odometer of 80 % health, NaN where the health stays above.
     """
 
     health: FloatArray
@@ -47,7 +47,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Vehicles with their truth, and others of the same kind whose history a fleet prior may use."""
+    """Vehicles with their truth, and others of their kind whose history a fleet prior may use."""
 
     model: VoltageModel
     manifest: Manifest
@@ -90,7 +90,7 @@ def _truth(fleet: FleetData, v: int, manifest: Manifest) -> Truth:
 
 
 def crossing(odometer: FloatArray, health: FloatArray, level: float) -> float:
-    """Where a falling health first reaches the level, linear between trips; NaN where it does not."""
+    """Where a falling health first reaches the level, linear in between; NaN where it does not."""
     below = np.flatnonzero(health <= level)
     if not len(below) or below[0] == 0:
         return float("nan")

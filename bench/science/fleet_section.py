@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from bench.offline_loop import Driven, drive
 from bench.science.fleet import END_OF_LIFE, THRESHOLD_V, Fleet, make_fleet
@@ -19,6 +18,7 @@ from bench.science.insight import Claims, claim_figures, claims_of, forecast_fig
 from bench.science.merit import loop_figures
 from bench.science.methods.catalogue import FLEET_PRIOR, OURS, tuned_methods
 from bench.science.methods.common_ground import with_threshold
+from bench.science.one_thread import one_thread
 from bench.science.plan import Plan
 from bench.science.pooled_prior import pooled_prior
 from bench.science.posterior import pick_cases, posterior_figures
@@ -38,14 +38,14 @@ class SeedResult:
 
 def tune_on(seed: int, plan: Plan) -> Trials:
     """Every grid on the fleet of a tuning seed."""
-    with threadpool_limits(1):
+    with one_thread():
         fleet = make_fleet(seed, plan.vehicles, 0, plan.trips)
         return try_grids(fleet.vehicles, fleet.model, fleet.manifest, plan.values_each)
 
 
 def report_on(seed: int, plan: Plan, chosen: Mapping[str, str]) -> SeedResult:
     """Everything about the fleet of a reporting seed."""
-    with threadpool_limits(1):
+    with one_thread():
         fleet = make_fleet(seed, plan.vehicles, plan.others, plan.trips)
         driven = {
             threshold_v: _drive_all(fleet, threshold_v, chosen) for threshold_v in plan.thresholds_v

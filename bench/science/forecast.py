@@ -1,7 +1,7 @@
 """Where health will cross a level, as the estimate itself sees it: the seam for a better forecast.
 
-The estimate is extrapolated along the odometer, its health read off, and the crossings of health and
-of its 95 % band are searched for by bisection. Pure but for the model call.
+The estimate is extrapolated along the odometer, its health read off, and the crossings of health
+and of its 95 % band are searched for by bisection. Pure but for the model call.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What our own estimates claim, trip by trip, against what is true: bands, health, range, NIS, NEES.
+"""What our own estimates claim of each trip, against the truth: bands, health, range, NIS, NEES.
 
 Pure but for the model call. Every claim is made before the trip, by the estimate that was in force.
 """
@@ -73,9 +73,13 @@ def claims_of(
     return Claims(
         {level: np.array([band[0][level] for band in bands]) for level in LEVELS},
         {level: np.array([band[1][level] for band in bands]) for level in LEVELS},
-        *health.T,
-        *surprise.T,
-        np.array(distances),
+        health=health[:, 0],
+        health_std=health[:, 1],
+        range_km=health[:, 2],
+        range_std_km=health[:, 3],
+        nis=surprise[:, 0],
+        degrees=surprise[:, 1],
+        nees=np.array(distances),
     )
 
 

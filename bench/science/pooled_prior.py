@@ -1,8 +1,8 @@
 """What a fleet knows of a vehicle never seen: its siblings' estimates at the same odometer, pooled.
 
 Moments over the other vehicles of theta (their revisions, linear in between) and of its slope over
-the next stretch; the covariance is the spread between vehicles plus each one's own. Pure. Must never
-see the vehicle that it is for.
+the next stretch; the covariance is the spread between vehicles, with a floor. Pure. Must never see
+the vehicle that it is for.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def pooled_prior(others: Sequence[Driven], manifest: Manifest) -> PriorAt:
         )
         states = np.concatenate([now, (later - now) / stretch], axis=1)
         count = now.shape[1]
-        covariance = np.cov(states.T) + np.diag(floor)
+        covariance = np.cov(states.T) + np.diag(floor).astype(np.float64)
         mean = states.mean(axis=0)
         return Estimate(mean[:count], mean[count:], covariance, odometer)
 

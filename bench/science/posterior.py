@@ -1,7 +1,7 @@
 """The distance of the filter's posterior from a long Markov chain on the same data.
 
-Same prior, same Gaussian likelihood with the filter's own R; Huber weights off, for they are another
-likelihood (the figures as shipped stand beside). Pure but for the model call.
+Same prior, same Gaussian likelihood with the filter's own R; Huber weights off, for they are
+another likelihood (the figures as shipped stand beside). Pure but for the model call.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from typing import Final
 import rich.table
 from rich.console import Console
 
-from bench.science.content import Section, Table, sections
+from bench.science.content import sections
+from bench.science.content_base import Section, Table
 from bench.science.drawings import drawings
 from bench.science.results import Results
 from demo.figure_style import Drawing, css_variables, drawing_style, to_svg
@@ -68,9 +69,10 @@ def _section(section: Section, drawn: dict[str, Drawing]) -> str:
 
 
 def _figure(drawing: Drawing) -> str:
+    title, caption = escape(drawing.title), escape(drawing.caption)
     return (
         f'<figure><div class="wide">{to_svg(drawing)}</div>'
-        f"<figcaption><b>{escape(drawing.title)}.</b> {escape(drawing.caption)}</figcaption></figure>"
+        f"<figcaption><b>{title}.</b> {caption}</figcaption></figure>"
     )
 
 

@@ -1,4 +1,4 @@
-"""Carry a plan out: tuning first, then every section in a few processes, the timing alone at the end.
+"""Carry a plan out: tuning first, then every section in a few processes, the timing alone.
 
 Must never let a reporting vehicle into the tuning, nor another job beside the timing.
 """

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from bench.filterpy_ukf import SWEEPS, filterpy_update
 from bench.offline_loop import Trip, trips_of
 from bench.science.fleet import Fleet, make_fleet
 from bench.science.methods.common_ground import without_rates
+from bench.science.one_thread import one_thread
 from bench.science.plan import Plan
 from bench.science.spread import Figures
 from common.calibration import Estimate, Settings, calibrate, prior
@@ -45,7 +45,7 @@ class Contender:
 
 def timing_figures(plan: Plan) -> Figures:
     """Milliseconds a recalibration, recalibrations per second and core, and ratios."""
-    with threadpool_limits(1):
+    with one_thread():
         taken = in_turns(_contenders(plan), plan.timing_repeats)
     each_ms = {name: statistics.median(times) for name, times in taken.items()}
     figures: Figures = {f"timing/{name}/ms": ms for name, ms in each_ms.items()}
@@ -120,7 +120,7 @@ def _ours(
     fleet: Fleet,
     manifest: Manifest,
 ) -> Contender:
-    """`batch` vehicles in one call; small batches go over several so that all are representative."""
+    """`batch` vehicles in one call; a small batch goes over several, so that all are alike."""
     calls = 1 if batch >= SINGLES else SINGLES // batch
     chosen = np.arange(batch * calls).reshape(calls, batch) % len(vehicles)
 

@@ -1,8 +1,8 @@
 """What theta should have been: the parameters that fit a trip without noise best.
 
 The published battery is not the model, so it has no theta of its own; its truth is defined as the
-least-squares fit of the bundle's model to every sample of the noise-free trip (Gauss-Newton from the
-trip before, halved until it improves). Pure but for the model call.
+least-squares fit of the bundle's model to every sample of the noise-free trip (Gauss-Newton from
+the trip before, halved until it improves). Pure but for the model call.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 minimise |L^-1 (x - x0)|^2 + sum_k |z_k - h(theta - rate (s - s_k))|^2 / r over x = (theta, rate) at
 the newest odometer s; Levenberg-Marquardt (J. J. More, "The Levenberg-Marquardt algorithm:
-implementation and theory", 1978; scipy's MINPACK) with central differences through the same .tflite.
-The prior is the manifest's own, extrapolated to s: a window without memory of what left it. Pure
-but for the model call. Must never hold more than `window` traces.
+implementation and theory", 1978; scipy's MINPACK) with central differences through the same
+.tflite. The prior is the manifest's own, extrapolated to s: a window without memory of what left
+it. Pure but for the model call. Must never hold more than `window` traces.
 """
 
 from __future__ import annotations
@@ -103,5 +103,5 @@ def most_probable(
 
 def _theta_of(active: npt.NDArray[np.intp], count: int, ds: float) -> FloatArray:
     """[P, n]: theta at ds before, out of the active states."""
-    back = np.concatenate([np.eye(count), -ds * np.eye(count)], axis=1)
-    return back[:, active]
+    back: FloatArray = np.concatenate([np.eye(count), -ds * np.eye(count)], axis=1)[:, active]
+    return back

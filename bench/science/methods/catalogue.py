@@ -25,7 +25,7 @@ Make = Callable[[VoltageModel, Manifest], Method[Any]]
 
 FROZEN: Final = "frozen"
 PUBLISHED: Final = "published settings"
-ONE_PASS: Final = "UKF, single pass"
+PLAIN_UKF: Final = "UKF, single pass"
 WITHOUT_RATE: Final = "ours without rate"
 OURS: Final = "ours with rate"
 FLEET_PRIOR: Final = "ours with rate and fleet prior"
@@ -46,7 +46,7 @@ def _ours(model: VoltageModel, manifest: Manifest) -> Method[Estimate]:
 
 
 def _one_pass(model: VoltageModel, manifest: Manifest) -> Method[Estimate]:
-    return ours(ONE_PASS, model, manifest, Settings(passes=1))
+    return ours(PLAIN_UKF, model, manifest, Settings(passes=1))
 
 
 def _without_rate(factor: float) -> Make:
@@ -87,7 +87,7 @@ def scaled_noise(manifest: Manifest, factor: float) -> Manifest:
 UNTUNED: Final[Mapping[str, Make]] = {
     FROZEN: _frozen,
     PUBLISHED: published,
-    ONE_PASS: _one_pass,
+    PLAIN_UKF: _one_pass,
     OURS: _ours,
 }
 # The first of each grid is a good guess: a quick run tries the first two only.

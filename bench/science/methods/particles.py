@@ -1,7 +1,7 @@
 """A bootstrap particle filter over (theta, rate).
 
-N. J. Gordon, D. J. Salmond, A. F. M. Smith, "Novel approach to nonlinear/non-Gaussian Bayesian state
-estimation", IEE Proceedings F 140, 1993, with its roughening (jitter of K * range * N^(-1/n));
+N. J. Gordon, D. J. Salmond, A. F. M. Smith, "Novel approach to nonlinear/non-Gaussian Bayesian
+state estimation", IEE Proceedings F 140, 1993, with its roughening: jitter of K range N^(-1/n);
 systematic resampling after G. Kitagawa, J. Computational and Graphical Statistics 5, 1996. Pure:
 the draws follow from the seed and the number of updates before. Must never look at a trace twice.
 """
