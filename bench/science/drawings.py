@@ -125,7 +125,7 @@ def _coverage(results: Results) -> Drawing:
     _curve(axes, results, "true_inside_95", EXTRA, "without noise")
     axes.axhline(0.95, color=INK, linewidth=1.0, dashes=(4, 3), label="claimed")
     axes.set(xlabel="trip of the vehicle", ylabel="samples inside the 95 % band")
-    axes.set_ylim(0.0, 1.02)
+    axes.set_ylim(top=1.02)
     legend_on_top(figure, axes)
     caption = "Share of each trip's samples inside the band that was predicted before the trip."
     return Drawing("coverage", "Coverage of the 95 % voltage band", caption, caption, figure)

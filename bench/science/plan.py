@@ -46,4 +46,5 @@ QUICK = Plan(
     car_seeds=(0,),
     car_trips=10,
     timing_repeats=3,
+    timing_vehicles=64,
 )

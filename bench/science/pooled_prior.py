@@ -35,9 +35,9 @@ def pooled_prior(others: Sequence[Driven], manifest: Manifest) -> PriorAt:
         )
         states = np.concatenate([now, (later - now) / stretch], axis=1)
         count = now.shape[1]
-        covariance = np.cov(states.T) + np.diag(floor).astype(np.float64)
+        spread: FloatArray = np.atleast_2d(np.cov(states.T))
         mean = states.mean(axis=0)
-        return Estimate(mean[:count], mean[count:], covariance, odometer)
+        return Estimate(mean[:count], mean[count:], spread + np.diag(floor), odometer)
 
     return prior_at
 

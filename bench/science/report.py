@@ -34,8 +34,9 @@ figcaption{color:var(--muted);font-size:.92rem}
 .wide{overflow-x:auto}
 svg{display:block;width:100%;height:auto;min-width:38rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;margin:1rem 0}
-th,td{text-align:right;font-weight:400;padding:.35rem .6rem;border-top:1px solid var(--grid)}
-th:first-child,td:first-child{text-align:left;padding-left:0}
+th,td{text-align:right;font-weight:400;padding:.35rem .6rem;border-top:1px solid var(--grid);
+white-space:nowrap}
+th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal}
 thead th{color:var(--muted);border-top:0}
 """
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -81,7 +82,8 @@ def _html_table(table: Table) -> str:
     rows = "".join(
         f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows
     )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    inside = f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
+    return f'<div class="wide"><table>{inside}</table></div>'
 
 
 def markdown(results: Results) -> str:

@@ -8,82 +8,83 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from typing import Any
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench.science.car_section import winter
-from bench.science.cells_section import DATA, leave_out
-from bench.science.fleet_section import report_on, tune_on
+from bench.science.cells_section import DATA, CellResult, leave_out
+from bench.science.fleet_section import SeedResult, report_on, tune_on
 from bench.science.plan import Plan
 from bench.science.results import Results, gathered
+from bench.science.spread import Figures
 from bench.science.timing import timing_figures
-from bench.science.tuning import best_of, merged
+from bench.science.tuning import Trials, best_of, merged
 from demo.real import CELLS
 
-
-@dataclass(frozen=True)
-class Job:
-    """One piece of work, a function of its arguments alone."""
-
-    says: str
-    work: Callable[..., Any]
-    arguments: tuple[object, ...]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def run(plan: Plan) -> Results:
     """Every section of the plan; a bar on stderr says how far it is."""
     started = time.monotonic()
     cells = range(len(list((DATA / CELLS).glob("*.csv.gz"))))[: plan.cells]
-    tuning = [Job(f"tuning seed {s}", tune_on, (s, plan)) for s in plan.tuning_seeds]
-    measured = [Job(f"cell {n + 1}", leave_out, (n, plan)) for n in cells]
-    measured += [Job(f"car, network {s}", winter, (s, plan)) for s in plan.car_seeds]
-    count = len(tuning) + len(measured) + len(plan.reporting_seeds) + 1
-    with _bar(count) as progress:
-        task = progress.add_task("", total=count)
+    jobs = len(plan.tuning_seeds) + len(cells) + len(plan.car_seeds) + len(plan.reporting_seeds)
+    with _bar() as progress:
+        task = progress.add_task("tuning", total=jobs + 1)
+        with _executor(plan.processes) as pool:
 
-        def done(says: str) -> None:
-            progress.update(task, advance=1, description=says)
+            def begin(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+                job = pool.submit(work, *args, **kwargs)
+                job.add_done_callback(lambda _: progress.advance(task))
+                return job
 
-        first = _carry_out([*tuning, *measured], plan.processes, done)
-        trials = merged(first[: len(tuning)])
-        chosen = best_of(trials)
-        reports = [
-            Job(f"fleet of seed {s}", report_on, (s, plan, chosen)) for s in plan.reporting_seeds
-        ]
-        seeds = _carry_out(reports, plan.processes, done)
+            tuning = [begin(tune_on, seed, plan) for seed in plan.tuning_seeds]
+            measured = [begin(leave_out, number, plan) for number in cells]
+            car = [begin(winter, seed, plan) for seed in plan.car_seeds]
+            trials = merged(_results(tuning, pool))
+            chosen = best_of(trials)
+            progress.update(task, description="fleets, cells, car")
+            seeds = [begin(report_on, seed, plan, chosen) for seed in plan.reporting_seeds]
+            found = _results(seeds, pool), _results(measured, pool), _results(car, pool)
+        progress.update(task, description="timing")
         timing = timing_figures(plan)
-        done("timing")
-    cell_results = first[len(tuning) : len(tuning) + len(cells)]
-    figures = gathered(seeds, cell_results, first[len(tuning) + len(cells) :], timing)
-    seconds = time.monotonic() - started
-    return Results(plan, trials, chosen, seeds, cell_results, figures, seconds)
+        progress.advance(task)
+    return _gather(plan, trials, found, timing, time.monotonic() - started)
 
 
-def _carry_out(jobs: Sequence[Job], processes: int, done: Callable[[str], None]) -> list[Any]:
-    """Results in the order of the jobs; without processes, one after the other here."""
+def _gather(
+    plan: Plan,
+    trials: Trials,
+    found: tuple[Sequence[SeedResult], Sequence[CellResult], Sequence[Figures]],
+    timing: Figures,
+    seconds: float,
+) -> Results:
+    seeds, cells, car = found
+    figures = gathered(seeds, cells, car, timing)
+    return Results(plan, trials, best_of(trials), seeds, cells, figures, seconds)
+
+
+def _executor(processes: int) -> Executor:
+    """Spawned, not forked: the model's runtime has threads. 0 processes: a thread of this one."""
     if not processes:
-        found = []
-        for job in jobs:
-            found.append(job.work(*job.arguments))
-            done(job.says)
-        return found
-    # Spawned, not forked: the model's runtime has threads of its own.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures: dict[Future[Any], Job] = {
-            pool.submit(job.work, *job.arguments): job for job in jobs
-        }
-        for future in as_completed(futures):
-            future.result()
-            done(futures[future].says)
-        return [future.result() for future in futures]
+        return ThreadPoolExecutor(1)
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
 
 
-def _bar(count: int) -> Progress:
+def _results(jobs: Sequence[Future[T]], pool: Executor) -> list[T]:
+    """In the order of the jobs; the first failure ends the run without waiting for the others."""
+    try:
+        return [job.result() for job in jobs]
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _bar() -> Progress:
     console = Console(stderr=True)
     return Progress(
         TextColumn("science"),
@@ -92,5 +93,5 @@ def _bar(count: int) -> Progress:
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
         console=console,
-        disable=not console.is_terminal or not count,
+        disable=not console.is_terminal,
     )
