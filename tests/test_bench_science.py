@@ -11,6 +11,7 @@ import pytest
 from bench.science import __main__ as command
 from bench.science.goals import GOALS
 from bench.science.plan import QUICK
+from cloud.training import fit
 
 TINY = replace(
     QUICK,
@@ -21,7 +22,7 @@ TINY = replace(
     thresholds_v=(0.05,),
     values_each=1,
     posterior_cases=1,
-    chain_steps=2000,
+    chain_steps=6000,
     cycle_stride=20,
     car_trips=4,
     timing_repeats=1,
@@ -34,6 +35,9 @@ TINY = replace(
 def test_one_command_gives_every_section_in_every_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # A rough network is enough to see every section.
+    for name, value in (("RESTARTS", 1), ("FINAL_ITERATIONS", 200), ("ALL_ITERATIONS", 50)):
+        monkeypatch.setattr(fit, name, value)
     docs = tmp_path / "science.md"
     monkeypatch.setattr(command, "QUICK", TINY)
     monkeypatch.setattr(command, "DOCS", docs)

@@ -30,7 +30,8 @@ def winter(seed: int, plan: Plan) -> Figures:
         settings = replace(CAR_SETTINGS, seed=seed)
         with tempfile.TemporaryDirectory() as folder:
             table = Path(folder) / "trips.csv"
-            write_table([car], table, settings.target)
+            first = replace(car, trips=car.trips[:CAR_TRAINING_TRIPS])
+            write_table([first], table, settings.target)
             bundle = train_bundle(settings, table, Path(folder) / "bundle", TRAINED_ON).bundle
         manifest, model = bundle.manifest, VoltageModel(bundle)
         replayed = car.trips[CAR_TRAINING_TRIPS:]
