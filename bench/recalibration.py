@@ -27,10 +27,10 @@ from bench.filterpy_ukf import SWEEPS, filterpy_update
 from common.calibration import Estimate, Settings, calibrate, prior
 from common.manifest import Manifest
 from common.model import VoltageModel
+from common.thinning import thin
 from common.trace import TraceArrays
 from demo.simulated import TRAINING_VEHICLES, train, training_settings, vehicles_of
 from demo.vehicles import TripData, feature_rows
-from common.thinning import thin
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 
 POINTS = 50

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -18,7 +19,8 @@ from bench.science.methods.batch_map import batch_map, most_probable
 from bench.science.methods.common_ground import (
     is_accepted,
     jacobian,
-    measurement_variance,
+    residual_covariance,
+    whitening,
     without_rates,
 )
 from bench.science.methods.least_squares import block_update, recursive_least_squares
@@ -27,12 +29,13 @@ from bench.science.methods.published import published, swept
 from bench.science.posterior import (
     PosteriorCase,
     chains,
-    independent_residuals,
+    filter_s_residuals,
     log_posterior,
+    of_the_battery,
     posterior_figures,
 )
 from common.bundle import Bundle
-from common.calibration import Estimate, Settings, prior
+from common.calibration import Estimate, prior
 from common.model import VoltageModel
 from tests.support_bench import breaching_trip, trip_at
 from tests.support_edge import aged_bundle, linear_bundle
@@ -41,7 +44,6 @@ FloatArray = npt.NDArray[np.float64]
 
 MEAN = np.array([1.0, -2.0])
 COVARIANCE = np.array([[1.0, 0.9], [0.9, 2.0]])
-BOTH = [0, 1]
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +71,9 @@ def closed_form(bundle: Bundle, trip: Any) -> tuple[FloatArray, FloatArray]:
     """Mean and covariance of the posterior of a linear bundle on one trace."""
     manifest, before = bundle.manifest, prior(bundle.manifest)
     image, H = jacobian(before.theta, trip.trace.features, VoltageModel(bundle), manifest)
-    r = measurement_variance(len(trip.trace.time_s), manifest, Settings())
-    P0 = before.covariance[:2, :2]
-    P = np.linalg.inv(np.linalg.inv(P0) + H.T @ H / r)
-    return before.theta + P @ H.T @ (trip.trace.voltage_v - image) / r, P
+    information = np.linalg.inv(residual_covariance(len(trip.trace.time_s), manifest))
+    P = np.linalg.inv(np.linalg.inv(before.covariance[:2, :2]) + H.T @ information @ H)
+    return before.theta + P @ H.T @ information @ (trip.trace.voltage_v - image), P
 
 
 def test_recursive_least_squares_equals_batch_least_squares_on_a_line() -> None:
@@ -264,25 +265,45 @@ def test_a_chain_that_drifts_has_not_converged() -> None:
 
 def test_the_chain_on_a_linear_bundle_is_the_closed_form(linear: Bundle) -> None:
     trip, manifest = breaching_trip(linear, 0.0, gain=1.06), linear.manifest
-    case = PosteriorCase(prior(manifest), trip.trace)
-    residuals = independent_residuals(trip.trace, manifest)
-    density = log_posterior(case, VoltageModel(linear), manifest, residuals)
+    before, model = prior(manifest), VoltageModel(linear)
+    residuals = filter_s_residuals(trip.trace, before.theta, model, manifest)
+    density = log_posterior(before, trip.trace, model, manifest, residuals)
     rng = np.random.default_rng(1)
-    samples = chains(case.prior, density, np.array(BOTH), 12_000, rng).reshape(-1, 2)
     mean, covariance = closed_form(linear, trip)
+    around = Estimate(mean, np.zeros(2), np.pad(covariance, (0, 2)), 0.0)
+    samples = chains(around, density, manifest, 12_000, rng).reshape(-1, 2)
     std = np.sqrt(np.diag(covariance))
-    assert samples.mean(axis=0) == pytest.approx(mean, abs=0.1 * float(std.min()))
+    assert (samples.mean(axis=0) - mean) / std == pytest.approx([0.0, 0.0], abs=0.1)
     assert samples.std(axis=0) == pytest.approx(std, rel=0.07)
 
 
 def test_a_correlated_discrepancy_changes_the_posterior(linear: Bundle) -> None:
     trip, manifest = breaching_trip(linear, 0.0, gain=1.06), linear.manifest
-    case = PosteriorCase(prior(manifest), trip.trace)
-    alone = independent_residuals(trip.trace, manifest)
-    x = np.array([[1.0, 0.02]])
-    one = log_posterior(case, VoltageModel(linear), manifest, alone)(x)
-    other = log_posterior(case, VoltageModel(linear), manifest, alone + 1e-4)(x)
+    model, before, x = VoltageModel(linear), prior(manifest), np.array([[1.0, 0.02]])
+    alone = filter_s_residuals(trip.trace, before.theta, model, manifest)
+    one = log_posterior(before, trip.trace, model, manifest, alone)(x)
+    other = log_posterior(before, trip.trace, model, manifest, alone + 1e-4)(x)
     assert float(one[0]) != pytest.approx(float(other[0]))
+
+
+def test_a_whitened_residual_has_unit_covariance(linear: Bundle) -> None:
+    correlated = msgspec.structs.replace(linear.manifest, discrepancy_correlation=0.3)
+    for manifest in (linear.manifest, correlated):
+        W, R = whitening(20, manifest), residual_covariance(20, manifest)
+        assert pytest.approx(np.eye(20), abs=1e-9) == W @ R @ W.T
+
+
+def test_what_one_trip_brought_of_its_own_is_not_the_battery_s(linear: Bundle) -> None:
+    """x_t = x + e with equal variances: half of what the trip shows is the battery."""
+    parameters = [
+        msgspec.structs.replace(p, trip_std=p.prior_std) for p in linear.manifest.parameters
+    ]
+    manifest = msgspec.structs.replace(linear.manifest, parameters=parameters)
+    before = prior(manifest)
+    samples = np.tile(before.theta + np.array([0.04, 0.02]), (4000, 2, 1))
+    found = of_the_battery(samples, before, manifest, np.random.default_rng(0)).reshape(-1, 2)
+    assert found.mean(axis=0) == pytest.approx(before.theta + np.array([0.02, 0.01]), abs=0.003)
+    assert found.std(axis=0) == pytest.approx([0.05 / 2**0.5] * 2, rel=0.05)
 
 
 def test_our_filter_is_near_the_chain_on_a_linear_bundle(linear: Bundle) -> None:

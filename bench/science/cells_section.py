@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bench.offline_loop import Driven, Method, Trip, drive, ours, trips_of
+from bench.offline_loop import Driven, Method, Trip, drive, of_trip, ours, trips_of
 from bench.science.fleet import END_OF_LIFE, TRAINED_ON, crossing
 from bench.science.forecast import extrapolating_forecast, health_at
 from bench.science.merit import (
@@ -147,7 +147,7 @@ def _claims(
     truth = _capacity(trips, cell)
     inside: dict[float, list[float]] = {level: [] for level in LEVELS}
     for estimate, trip in zip(life.estimates, trips, strict=True):
-        at = extrapolate(estimate, manifest, trip.odometer)
+        at = of_trip(estimate, trip, model, manifest)
         mean, band = voltage_band(at, trip.whole.features, model, manifest, Settings())
         for level in LEVELS:
             share = inside_band(trip.whole.voltage_v, mean, band, level).mean()

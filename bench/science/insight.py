@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bench.offline_loop import Driven, Trip
+from bench.offline_loop import Driven, Trip, of_trip
 from bench.science.fleet import Truth
 from bench.science.forecast import Forecast, health_at
 from bench.science.merit import (
@@ -23,7 +23,14 @@ from bench.science.merit import (
     nees,
 )
 from bench.science.spread import Figures, under
-from common.calibration import Estimate, Settings, calibrate, extrapolate, voltage_band
+from common.calibration import (
+    Estimate,
+    Settings,
+    calibrate,
+    extrapolate,
+    voltage_band,
+    with_trip_spread,
+)
 from common.manifest import Manifest
 from common.model import VoltageModel
 
@@ -60,14 +67,17 @@ def claims_of(
         extrapolate(estimate, manifest, trip.odometer)
         for estimate, trip in zip(life.estimates, trips, strict=True)
     ]
-    bands = [_band(at, trip, model, manifest) for at, trip in zip(there, trips, strict=True)]
+    bands = [
+        _band(of_trip(estimate, trip, model, manifest), trip, model, manifest)
+        for estimate, trip in zip(life.estimates, trips, strict=True)
+    ]
     health = np.array([_health(at, model, manifest) for at in there])
     surprise = np.array(
         [_surprise(at, trip, model, manifest) for at, trip in zip(there, trips, strict=True)]
     )
     count = true_theta.shape[1]
     distances = [
-        nees(at.theta, at.covariance[:count, :count], theta)
+        nees(at.theta, with_trip_spread(at, manifest).covariance[:count, :count], theta)
         for at, theta in zip(there, true_theta, strict=True)
     ]
     return Claims(

@@ -14,16 +14,18 @@ import numpy.typing as npt
 
 from bench.offline_loop import Driven, Trip
 from bench.science.mcmc import adaptive_metropolis, split_r_hat
-from bench.science.methods.common_ground import active_of, measurement_variance, packed
+from bench.science.methods.common_ground import jacobian
+from bench.science.methods.common_ground import residual_covariance as filter_covariance
 from bench.science.spread import Figures
-from common.calibration import Estimate, Settings, calibrate, extrapolate
+from common.calibration import Estimate, Settings, calibrate, extrapolate, with_trip_spread
+from common.estimate import bounded_theta, pack, trip_variances
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays
 
 FloatArray = npt.NDArray[np.float64]
-# (trace, manifest) -> covariance of its residuals [m, m]: the seam for a correlated discrepancy.
-ResidualCovariance = Callable[[TraceArrays, Manifest], FloatArray]
+# (trace, theta, model, manifest) -> covariance of the trace's residuals [m, m] about theta.
+ResidualCovariance = Callable[[TraceArrays, FloatArray, VoltageModel, Manifest], FloatArray]
 
 GAUSSIAN = Settings(huber=1e9)
 CHAINS = 4
@@ -39,10 +41,17 @@ class PosteriorCase:
     trace: TraceArrays
 
 
-def independent_residuals(trace: TraceArrays, manifest: Manifest) -> FloatArray:
-    """The filter's R: a diagonal."""
+def filter_s_residuals(
+    trace: TraceArrays, theta: FloatArray, model: VoltageModel, manifest: Manifest
+) -> FloatArray:
+    """The filter's R about `theta`: where the voltage is steep, a point tells less."""
     points = len(trace.time_s)
-    return measurement_variance(points, manifest, Settings()) * np.eye(points)
+    R = filter_covariance(points, manifest)
+    _, slopes = jacobian(theta, trace.features, model, manifest)
+    own = np.square(slopes) @ np.square([p.point_std for p in manifest.parameters])
+    spread = R[0, 0]
+    inflated = np.sqrt((spread + own) / spread)
+    return np.asarray(R * inflated[:, None] * inflated)
 
 
 def pick_cases(
@@ -65,56 +74,76 @@ def posterior_figures(
     manifest: Manifest,
     steps: int,
     seed: int,
-    residual_covariance: ResidualCovariance = independent_residuals,
+    residual_covariance: ResidualCovariance = filter_s_residuals,
 ) -> list[Figures]:
     """Each converged case: mean distance in the chain's deviations, ratio of widths, R-hat."""
     found = []
     for number, case in enumerate(cases):
-        (ours,) = _filtered(case, model, manifest, GAUSSIAN)
-        (shipped,) = _filtered(case, model, manifest, Settings())
-        density = log_posterior(case, model, manifest, residual_covariance(case.trace, manifest))
+        ours = _filtered(case, model, manifest, GAUSSIAN)
+        shipped = _filtered(case, model, manifest, Settings())
+        of_trip = with_trip_spread(case.prior, manifest)
+        covariance = residual_covariance(case.trace, ours.theta, model, manifest)
+        density = log_posterior(of_trip, case.trace, model, manifest, covariance)
         rng = np.random.default_rng([seed, number])
-        samples = chains(ours, density, active_of(manifest), steps, rng)
-        flat = samples.reshape(-1, samples.shape[-1])
-        active = active_of(manifest)
-        figures = _distance(flat, *packed(ours, active))
-        figures["shipped_mean_distance"] = _distance(flat, *packed(shipped, active))[
-            "mean_distance"
-        ]
-        found.append({**figures, "r_hat": split_r_hat(samples)})
+        samples = chains(with_trip_spread(ours, manifest), density, manifest, steps, rng)
+        battery = of_the_battery(samples, case.prior, manifest, rng)
+        flat = battery.reshape(-1, samples.shape[-1])
+        figures = _distance(flat, ours, manifest)
+        away = _distance(flat, shipped, manifest)["mean_distance"]
+        found.append({**figures, "shipped_mean_distance": away, "r_hat": split_r_hat(samples)})
     return found
+
+
+def of_the_battery(
+    samples: FloatArray, before: Estimate, manifest: Manifest, rng: np.random.Generator
+) -> FloatArray:
+    """From samples of a trip's states to the battery's: x given x_t = x + e, e the trip's own."""
+    (x0,), (P,) = pack([before], manifest)
+    own = np.zeros(len(x0))
+    own[: len(manifest.parameters)] = trip_variances(manifest)
+    if not own.any():
+        return samples
+    G = P @ np.linalg.inv(P + np.diag(own))
+    rest = G * own
+    noise = rng.multivariate_normal(np.zeros(len(x0)), 0.5 * (rest + rest.T), samples.shape[:2])
+    return np.asarray(x0 + (samples - x0) @ G.T + noise)
 
 
 def chains(
     around: Estimate,
     log_density: Callable[[FloatArray], FloatArray],
-    active: npt.NDArray[np.intp],
+    manifest: Manifest,
     steps: int,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """Samples [steps // 2, CHAINS, n] in the units of the states, sampled in whitened ones."""
-    x, P = packed(around, active)
+    """Samples [steps // 2, CHAINS, n] of the filter's free states, sampled in whitened ones."""
+    (x,), (P,) = pack([around], manifest)
     root = np.linalg.cholesky(P)
     start = DISPERSION * rng.normal(size=(CHAINS, len(x)))
     identity = np.tile(np.eye(len(x)), (CHAINS, 1, 1))
     samples = adaptive_metropolis(
         lambda u: log_density(x + u @ root.T), start, identity, steps, rng
     )
-    return x + samples @ root.T
+    return np.asarray(x + samples @ root.T)
 
 
 def log_posterior(
-    case: PosteriorCase, model: VoltageModel, manifest: Manifest, covariance: FloatArray
+    before: Estimate,
+    trace: TraceArrays,
+    model: VoltageModel,
+    manifest: Manifest,
+    covariance: FloatArray,
 ) -> Callable[[FloatArray], FloatArray]:
-    """log p(x | trace) + constant for active states [B, n]."""
-    active, count = active_of(manifest), len(manifest.parameters)
-    x0, P0 = packed(case.prior, active)
+    """log p(x | trace) + constant for free states [B, n] of a trip with the prior `before`."""
+    count = len(manifest.parameters)
+    (x0,), (P0,) = pack([before], manifest)
     prior_whitening = np.linalg.inv(np.linalg.cholesky(P0))
     whitening = np.linalg.inv(np.linalg.cholesky(covariance))
 
     def log_density(x: FloatArray) -> FloatArray:
-        images = model.predict_crossed(case.trace.features[None], x[None, :, :count])[0]
-        residuals = (images - case.trace.voltage_v) @ whitening.T
+        theta = bounded_theta(x[:, :count], manifest)
+        images = model.predict_crossed(trace.features[None], theta[None])[0]
+        residuals = (images - trace.voltage_v) @ whitening.T
         deviations = (x - x0) @ prior_whitening.T
         density: FloatArray = -0.5 * ((residuals**2).sum(axis=1) + (deviations**2).sum(axis=1))
         return density
@@ -124,13 +153,16 @@ def log_posterior(
 
 def _filtered(
     case: PosteriorCase, model: VoltageModel, manifest: Manifest, settings: Settings
-) -> list[Estimate]:
-    found = calibrate([case.prior], [case.trace], [case.prior.odometer], model, manifest, settings)
-    return [calibrated.estimate for calibrated in found]
+) -> Estimate:
+    (found,) = calibrate(
+        [case.prior], [case.trace], [case.prior.odometer], model, manifest, settings
+    )
+    return found.estimate
 
 
-def _distance(samples: FloatArray, x: FloatArray, P: FloatArray) -> Figures:
+def _distance(samples: FloatArray, found: Estimate, manifest: Manifest) -> Figures:
     """Means over the states."""
+    (x,), (P,) = pack([found], manifest)
     std = samples.std(axis=0)
     away = np.abs(x - samples.mean(axis=0)) / std
     return {

@@ -1,10 +1,11 @@
 """Batch maximum a posteriori over the last breach traces: least squares with the prior as a row.
 
-minimise |L^-1 (x - x0)|^2 + sum_k |z_k - h(theta - rate (s - s_k))|^2 / r over x = (theta, rate) at
-the newest odometer s; Levenberg-Marquardt (J. J. More, "The Levenberg-Marquardt algorithm:
-implementation and theory", 1978; scipy's MINPACK) with central differences through the same
-.tflite. The prior is the manifest's own, extrapolated to s: a window without memory of what left
-it. Pure but for the model call. Must never hold more than `window` traces.
+minimise |x - x0|^2_P + sum_k |z_k - h(theta(s_k))|^2_R over x = (theta, rate) at the newest
+odometer s, theta(s_k) by the law of ageing backwards; Levenberg-Marquardt (J. J. More, "The
+Levenberg-Marquardt algorithm: implementation and theory", 1978; scipy's MINPACK) with central
+differences through the same .tflite. The prior is the manifest's own, extrapolated to s: a window
+without memory of what left it. Pure but for the model call. Must never hold more than `window`
+traces.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from bench.science.methods.common_ground import (
     active_of,
     is_accepted,
     jacobian,
-    measurement_variance,
     packed,
+    transition,
     unpacked,
+    whitening,
 )
-from common.calibration import Estimate, Settings, extrapolate
+from common.calibration import Estimate, extrapolate
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays
@@ -76,16 +78,17 @@ def most_probable(
     """The mode at the odometer of `start`, with the inverse of J'J as covariance."""
     active, count = active_of(manifest), len(manifest.parameters)
     x0, P0 = packed(prior, active)
-    whitening = np.linalg.inv(np.linalg.cholesky(P0))
+    root_information = np.linalg.inv(np.linalg.cholesky(P0))
 
     def rows(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        residuals, slopes = [whitening @ (x - x0)], [whitening]
+        residuals, slopes = [root_information @ (x - x0)], [root_information]
         for odometer, trace in seen:
-            root = np.sqrt(measurement_variance(len(trace.time_s), manifest, Settings()))
-            back = _theta_of(active, count, start.odometer - odometer)
+            W = whitening(len(trace.time_s), manifest)
+            F, _ = transition(manifest, start.rate, start.odometer - odometer)
+            back = np.linalg.inv(F)[:count, active]
             voltage, slope = jacobian(back @ x, trace.features, model, manifest)
-            residuals.append((voltage - trace.voltage_v) / root)
-            slopes.append(slope @ back / root)
+            residuals.append(W @ (voltage - trace.voltage_v))
+            slopes.append(W @ slope @ back)
         return np.concatenate(residuals), np.concatenate(slopes)
 
     scale = np.sqrt(np.diagonal(P0))
@@ -99,9 +102,3 @@ def most_probable(
     )
     P = np.linalg.inv(found.jac.T @ found.jac)
     return unpacked(found.x, P, active, count, start.odometer)
-
-
-def _theta_of(active: npt.NDArray[np.intp], count: int, ds: float) -> FloatArray:
-    """[P, n]: theta at ds before, out of the active states."""
-    back: FloatArray = np.concatenate([np.eye(count), -ds * np.eye(count)], axis=1)[:, active]
-    return back

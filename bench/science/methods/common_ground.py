@@ -6,11 +6,15 @@ bounds, and one that does not lower the error on its own trace, whoever made it.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from common.calibration import Estimate, Settings, extrapolate
+from common import ageing
+from common.calibration import Estimate, aligned_error_v, extrapolate
+from common.discrepancy import correlation
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays
@@ -57,17 +61,39 @@ def jacobian(
     return voltage[0], slopes.T
 
 
-def transition(count: int, ds: float) -> FloatArray:
-    """F [2P, 2P] of (theta, rate) over ds."""
-    F = np.eye(2 * count)
-    F[:count, count:] = ds * np.eye(count)
-    return F
+def transition(manifest: Manifest, rate: FloatArray, ds: float) -> tuple[FloatArray, FloatArray]:
+    """F and Q [2P, 2P] of (theta, rate) over ds >= 0, by the manifest's own law of ageing."""
+    if ds == 0.0:
+        size = 2 * len(rate)
+        return np.eye(size), np.zeros((size, size))
+    return ageing.transition(ageing.law_of(manifest), rate, ds)
 
 
-def measurement_variance(points: int, manifest: Manifest, settings: Settings) -> float:
-    """R's diagonal as the filter has it: noise, and a discrepancy of a few surprises a trip."""
-    repeats = max(points / settings.independent_points, 1.0)
-    return manifest.measurement_noise_std_v**2 + repeats * manifest.model_discrepancy_std_v**2
+def residual_covariance(points: int, manifest: Manifest) -> FloatArray:
+    """R [m, m] as the filter has it: noise, and a discrepancy correlated along the trip."""
+    along = correlation(points, manifest.discrepancy_correlation)
+    C = np.eye(points) if along.axes is None else along.axes * along.variances @ along.axes.T
+    noise, own = manifest.measurement_noise_std_v, manifest.model_discrepancy_std_v
+    found: FloatArray = noise**2 * np.eye(points) + own**2 * C
+    return found
+
+
+@lru_cache(maxsize=64)
+def _whitening(points: int, noise: float, discrepancy: float, share: float) -> FloatArray:
+    along = correlation(points, share)
+    axes = np.eye(points) if along.axes is None else along.axes
+    root = np.sqrt(noise**2 + discrepancy**2 * along.variances)
+    return np.asarray((axes / root).T)
+
+
+def whitening(points: int, manifest: Manifest) -> FloatArray:
+    """W [m, m] with W R W' = I."""
+    return _whitening(
+        points,
+        manifest.measurement_noise_std_v,
+        manifest.model_discrepancy_std_v,
+        manifest.discrepancy_correlation,
+    )
 
 
 def is_accepted(
@@ -85,22 +111,18 @@ def is_accepted(
     if not (finite and np.all((theta >= lower) & (theta <= upper))):
         return False
     there = extrapolate(before, manifest, proposed.odometer)
-    return error_v(theta, trace, model) < error_v(there.theta, trace, model)
-
-
-def error_v(theta: FloatArray, trace: TraceArrays, model: VoltageModel) -> float:
-    """Mean absolute error in volts."""
-    return float(np.abs(model.predict(trace.features, theta) - trace.voltage_v).mean())
+    after = aligned_error_v(proposed, trace, model, manifest)
+    return after < aligned_error_v(there, trace, model, manifest)
 
 
 def without_noise(manifest: Manifest) -> Manifest:
     """The same without process noise, for a method that forgets in another way."""
-    return _with(manifest, process_noise=0.0, rate_process_noise=0.0)
+    return _with(manifest, process_noise=0.0, rate_process_noise=0.0, rate_volatility=0.0)
 
 
 def without_rates(manifest: Manifest, process_noise: float | None = None) -> Manifest:
     """The parameters alone; `process_noise` per odometer unit where it shall change."""
-    plain = _with(manifest, rate_prior_std=0.0, rate_process_noise=0.0)
+    plain = _with(manifest, rate_prior_std=0.0, rate_process_noise=0.0, rate_volatility=0.0)
     return plain if process_noise is None else _with(plain, process_noise=process_noise)
 
 

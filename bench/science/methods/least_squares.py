@@ -20,12 +20,12 @@ from bench.science.methods.common_ground import (
     active_of,
     is_accepted,
     jacobian,
-    measurement_variance,
     packed,
     unpacked,
+    whitening,
     without_noise,
 )
-from common.calibration import Estimate, Settings, extrapolate
+from common.calibration import Estimate, extrapolate
 from common.manifest import Manifest
 from common.model import VoltageModel
 
@@ -43,13 +43,13 @@ def recursive_least_squares(
     def one(breach: Breach[Estimate]) -> Update[Estimate] | None:
         there = extrapolate(breach.state, plain, breach.odometer)
         x, P = packed(there, active)
+        W = whitening(len(breach.trace.time_s), plain)
 
         def h(state: FloatArray) -> tuple[FloatArray, FloatArray]:
             voltage, slopes = jacobian(state[:count], breach.trace.features, model, plain)
-            return voltage, np.pad(slopes, ((0, 0), (0, len(active) - count)))
+            return W @ voltage, W @ np.pad(slopes, ((0, 0), (0, len(active) - count)))
 
-        r = measurement_variance(len(breach.trace.time_s), plain, Settings())
-        x, P = block_update(x, P, breach.trace.voltage_v, h, r, forgetting, passes)
+        x, P = block_update(x, P, W @ breach.trace.voltage_v, h, 1.0, forgetting, passes)
         found = unpacked(x, P, active, count, breach.odometer)
         accepted = is_accepted(found, breach.state, breach.trace, model, plain)
         return Update(found) if accepted else None

@@ -18,12 +18,12 @@ from bench.offline_loop import Breach, Method, Update
 from bench.science.methods.common_ground import (
     active_of,
     is_accepted,
-    measurement_variance,
     packed,
     transition,
     unpacked,
+    whitening,
 )
-from common.calibration import Estimate, Settings, extrapolate
+from common.calibration import Estimate
 from common.manifest import Manifest
 from common.model import VoltageModel
 
@@ -57,21 +57,21 @@ def particle_filter(
 
     def one(breach: Breach[Cloud]) -> Update[Cloud] | None:
         cloud, trace = breach.state, breach.trace
+        before = estimate(cloud)
         rng = np.random.default_rng([seed, cloud.draws])
         ds = max(breach.odometer - cloud.odometer, 0.0)
-        F = transition(parameters, ds)[np.ix_(active, active)]
-        Q = _process_noise(manifest, ds)[np.ix_(active, active)]
+        all_F, all_Q = transition(manifest, before.rate, ds)
+        F, Q = all_F[np.ix_(active, active)], all_Q[np.ix_(active, active)]
         moved = cloud.particles @ F.T + rng.normal(size=cloud.particles.shape) @ _root(Q).T
-        r = measurement_variance(len(trace.time_s), manifest, Settings())
+        W = whitening(len(trace.time_s), manifest)
 
         def log_likelihood(particles: FloatArray) -> FloatArray:
             images = model.predict_crossed(trace.features[None], particles[None, :, :parameters])[0]
-            residuals: FloatArray = ((images - trace.voltage_v) ** 2).sum(axis=1)
-            return -0.5 * residuals / r
+            log: FloatArray = -0.5 * (((images - trace.voltage_v) @ W.T) ** 2).sum(axis=1)
+            return log
 
         chosen = resampled(moved, log_likelihood, roughening, rng)
         found = Cloud(chosen, cloud.odometer + ds, cloud.draws + 1)
-        before = estimate(cloud)
         accepted = is_accepted(estimate(found), before, trace, model, manifest)
         return Update(found) if accepted else None
 
@@ -102,18 +102,6 @@ def systematic(weights: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.
     positions = (rng.uniform() + np.arange(len(weights))) / len(weights)
     found: npt.NDArray[np.intp] = np.searchsorted(np.cumsum(weights), positions)
     return np.minimum(found, len(weights) - 1)
-
-
-def _process_noise(manifest: Manifest, ds: float) -> FloatArray:
-    """Q over ds: what the manifest's own extrapolation adds to certainty."""
-    count = len(manifest.parameters)
-    certain = Estimate(
-        np.array([p.nominal for p in manifest.parameters]),
-        np.zeros(count),
-        np.zeros((2 * count, 2 * count)),
-        0.0,
-    )
-    return extrapolate(certain, manifest, ds).covariance
 
 
 def _root(Q: FloatArray) -> FloatArray:
