@@ -11,7 +11,7 @@ RUN := "$(VENV)/bin/python"
 COMPILE := "$(VENV)/bin/uv" pip compile --quiet --universal --generate-hashes \
 	--python-version 3.11 --custom-compile-command "make lock"
 
-.PHONY: help setup demo demo-real broker test lint fix docs bench lock clean
+.PHONY: help setup demo demo-real broker test lint fix docs bench science lock clean
 
 help: ## show this list
 	@printf 'usage: make TARGET [ARGS="..."] [PYTHON=/path/to/python3.12]\n\n'
@@ -47,6 +47,9 @@ docs: setup ## write docs/reference.md from the code
 
 bench: setup ## measure what the docs promise, some seven minutes (ARGS="--quick": one)
 	@$(RUN) -m bench $(ARGS)
+
+science: setup ## the calibration against peers and truth, runs/science (ARGS="--quick": a minute)
+	@$(RUN) -m bench.science $(ARGS)
 
 lock: setup ## resolve the lock files again (ARGS="--upgrade" for newer versions)
 	@$(COMPILE) --constraints requirements/constraints.in --extra dev $(ARGS) pyproject.toml \

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 
 from bench.choices import main as choices
-from bench.fleet_prior import main as fleet_prior
 from bench.recalibration import main as recalibration
 
 if __name__ == "__main__":
-    sys.exit(recalibration() or choices() or fleet_prior())
+    sys.exit(recalibration() or choices())

@@ -21,27 +21,21 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from cloud.calibrator import Case, MakeRevision, decide
+from bench.offline_loop import drive, ours, trips_of
 from cloud.training.selection import Choice
 from cloud.training.train import train_bundle
-from common.calibration import Settings, align, extrapolate, prior
-from common.estimate import Estimate
-from common.fleet_prior import FleetPrior, growth_at, start
+from common.calibration import Settings
 from common.manifest import Manifest
 from common.model import VoltageModel
-from common.thinning import thin
-from common.trace import TraceArrays, from_wire, to_wire
 from demo.measured import read_cells, write_table
 from demo.real import CELL_SETTINGS
 from demo.simulated import train, training_settings, vehicles_of
-from demo.vehicles import FloatArray, TripData, VehicleData, feature_rows
-from edge_agent.decisions import is_breach
+from demo.vehicles import VehicleData
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 
 SEED = 1
 THRESHOLD_V = 0.05
 VEHICLES, TRIPS = 8, 100
-TRACE_POINTS = 50
 LAST_TRIPS = 20
 CELLS = Path(__file__).resolve().parent.parent / "demo" / "data" / "calce_cs2"
 SHIPPED = Settings()
@@ -56,14 +50,6 @@ class Variant:
     manifest: Manifest
     calibrating: Manifest
     settings: Settings = SHIPPED
-
-
-@dataclass(frozen=True)
-class Driven:
-    """Errors of all trips in volts, and the estimates of those that brought an update."""
-
-    errors_v: FloatArray
-    updates: list[Estimate]
 
 
 @dataclass(frozen=True)
@@ -88,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps([vars(row) for row in rows]))
     else:
-        show(rows)
+        _print(rows)
     return 0
 
 
@@ -137,60 +123,21 @@ def _rows(
     data: str, vehicles: Sequence[VehicleData], model: VoltageModel, variants: Sequence[Variant]
 ) -> Iterator[Row]:
     console = Console(stderr=True)
+    trips = [trips_of(vehicle, variants[0].manifest) for vehicle in vehicles]
     for variant in track(variants, data, console=console, disable=not console.is_terminal):
-        yield row_of(data, variant.name, [drive(vehicle, model, variant) for vehicle in vehicles])
+        method = ours(variant.name, model, variant.manifest, variant.settings, variant.calibrating)
+        driven = drive(trips, model, method)
+        errors = [life.error_v for life in driven]
+        yield Row(
+            data,
+            variant.name,
+            float(np.mean(np.concatenate(errors))),
+            float(np.mean([e[-LAST_TRIPS:].mean() for e in errors])),
+            1000 * sum(life.updated.sum() for life in driven) / sum(len(e) for e in errors),
+        )
 
 
-def row_of(data: str, name: str, driven: Sequence[Driven]) -> Row:
-    """What vehicles came to together."""
-    errors = [found.errors_v for found in driven]
-    return Row(
-        data,
-        name,
-        float(np.mean(np.concatenate(errors))),
-        float(np.mean([e[-LAST_TRIPS:].mean() for e in errors])),
-        1000 * sum(len(found.updates) for found in driven) / sum(len(e) for e in errors),
-    )
-
-
-def drive(
-    vehicle: VehicleData, model: VoltageModel, variant: Variant, fleet: FleetPrior | None = None
-) -> Driven:
-    """A vehicle's whole life; with a fleet's prior it starts and speeds up as the fleet did."""
-    manifest = variant.manifest
-    estimate = start(fleet, manifest, 0.0) if fleet else prior(manifest)
-    errors: list[float] = []
-    updates: list[Estimate] = []
-    for trip in vehicle.trips:
-        rows = _rows_of(trip, manifest)
-        odometer = float(trip.odometer[0])
-        there = extrapolate(estimate, manifest, odometer)
-        first = rows.features[0], float(rows.voltage_v[0])
-        theta = align(there, *first, model, manifest).theta
-        predicted = model.predict(rows.features, theta)
-        errors.append(float(np.abs(predicted - rows.voltage_v).mean()))
-        if is_breach(errors[-1], manifest.error_threshold_v):
-            trace = from_wire(to_wire(thin(rows, TRACE_POINTS)), manifest)
-            case = Case(trace, odometer, estimate, estimate)
-            (made,) = decide([case], model, variant.calibrating, variant.settings)
-            if isinstance(made, MakeRevision):
-                estimate = made.calibrated.estimate
-                if fleet:
-                    estimate = replace(estimate, growth=growth_at(fleet, odometer))
-                updates.append(estimate)
-    return Driven(np.array(errors), updates)
-
-
-def _rows_of(trip: TripData, manifest: Manifest) -> TraceArrays:
-    found = feature_rows(trip, manifest)
-    times = trip.time_s[found.rows]
-    later = np.concatenate([[True], np.diff(times) > 0])
-    voltage_v = trip.voltage_v[found.rows]
-    return TraceArrays(times[later] - times[0], found.features[later], voltage_v[later])
-
-
-def show(rows: Sequence[Row]) -> None:
-    """Print the rows for people."""
+def _print(rows: Sequence[Row]) -> None:
     table = Table(title="What each choice is worth (threshold 0.05 V)")
     for heading in ("data", "calibration", "error V", f"last {LAST_TRIPS}", "updates / 1,000"):
         table.add_column(heading, justify="left" if heading in {"data", "calibration"} else "right")

@@ -17,14 +17,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
-from filterpy.kalman import MerweScaledSigmaPoints, UnscentedKalmanFilter
 from rich.console import Console
 from rich.table import Table
 
+from bench.filterpy_ukf import SWEEPS, filterpy_update
 from common.calibration import Estimate, Settings, calibrate, prior
 from common.manifest import Manifest
 from common.model import VoltageModel
@@ -35,7 +34,6 @@ from demo.vehicles import TripData, feature_rows
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 
 POINTS = 50
-SWEEPS = 40
 SEED = 41
 KM_SINCE = 1500.0
 PROCESS_NOISE = 1e-8  # variance per km: 0.4 % of a gain over KM_SINCE
@@ -99,8 +97,8 @@ def _measure(repeats: int) -> list[Row]:
             ("ours", _ours(model, manifest, ours), two),
             ("ours, rates too", _ours(model, with_rates, ours), four),
             ("ours, 1 pass", _ours(model, manifest, once), two),
-            ("filterpy UKF, 1 sweep", _filterpy(model, manifest, 1), two),
-            (f"published, {SWEEPS} sweeps", _filterpy(model, manifest, SWEEPS), two),
+            ("filterpy UKF, 1 sweep", _filterpy(model, 1), two),
+            (f"published, {SWEEPS} sweeps", _filterpy(model, SWEEPS), two),
         ],
         repeats,
     )
@@ -131,22 +129,11 @@ def _ours(model: VoltageModel, manifest: Manifest, settings: Settings) -> Method
     return run
 
 
-def _filterpy(model: VoltageModel, manifest: Manifest, sweeps: int) -> Method:
-    count = len(manifest.parameters)
-
+def _filterpy(model: VoltageModel, sweeps: int) -> Method:
     def run(case: Case) -> float:
-        trace = case.trace
-        points = len(trace.time_s)
-        sigma = MerweScaledSigmaPoints(count, alpha=1.0, beta=2.0, kappa=0.0)
-        ukf: Any = UnscentedKalmanFilter(
-            count, points, 1.0, lambda x: model.predict(trace.features, x), lambda x, _dt: x, sigma
-        )
-        ukf.x = case.start.theta.copy()
-        ukf.P, ukf.Q, ukf.R = np.eye(count) * 1e-4, np.eye(count) * 1e-4, np.eye(points) * 1e-4
-        for _ in range(sweeps):
-            ukf.predict()
-            ukf.update(trace.voltage_v)
-        return float(np.abs(model.predict(trace.features, ukf.x) - trace.voltage_v).mean())
+        theta, _ = filterpy_update(case.start.theta, case.trace, model, sweeps)
+        predicted = model.predict(case.trace.features, theta)
+        return float(np.abs(predicted - case.trace.voltage_v).mean())
 
     return run
 
