@@ -6,7 +6,7 @@ The graph of a real bundle computes in float32: too coarse to compare equations 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import msgspec
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from common import calibration
 from common.calibration import Estimate, Settings
 from common.discrepancy import correlation
+from common.estimate import active_states
 from common.manifest import Manifest, Parameter
 from common.model import VoltageModel
 from common.trace import TraceArrays
@@ -99,9 +100,12 @@ def measured(
     return TraceArrays(np.arange(float(points)), rows(points), voltage_v)
 
 
-def drawn(estimate: Estimate, rng: np.random.Generator) -> FloatArray:
-    """theta of a battery that the estimate speaks of."""
-    return rng.multivariate_normal(estimate.theta, estimate.covariance[:2, :2])
+def drawn(estimate: Estimate, manifest: Manifest, rng: np.random.Generator) -> FloatArray:
+    """A battery that the estimate speaks of: its active states (gain, offset, rate of the gain)."""
+    active = active_states(manifest)
+    mean = np.concatenate([estimate.theta, estimate.rate])[active]
+    root = np.linalg.cholesky(estimate.covariance[np.ix_(active, active)])
+    return np.asarray(mean + root @ rng.normal(size=len(active)))
 
 
 def at(estimate: Estimate, *theta: float) -> Estimate:
