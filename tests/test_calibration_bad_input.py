@@ -254,6 +254,15 @@ def test_an_odometer_that_jumps_leaves_an_estimate_that_is_one(
     assert_recovers(loop)
 
 
+@pytest.mark.parametrize("theta", [(2.0, -0.5), (0.5, 0.5), (2.0, 0.5), (1.2, 0.5)])
+def test_a_battery_that_stands_at_a_bound_and_is_sure_of_it_is_found_again(
+    bundle: Bundle, learned: Estimate, theta: tuple[float, float]
+) -> None:
+    """There theta hardly moves with the number that the filter moves."""
+    sure = learned.covariance * 1e-6
+    assert_recovers(loop_of(bundle, replace(learned, theta=np.array(theta), covariance=sure)))
+
+
 def test_a_stuck_sensor_is_refused_with_its_cause(bundle: Bundle, learned: Estimate) -> None:
     loop = loop_of(bundle, learned)
     good = trip(bundle, GAIN, 7)

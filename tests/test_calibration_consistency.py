@@ -154,7 +154,8 @@ def test_the_interval_of_each_parameter_holds_95_percent(simulated: Simulated) -
 def test_the_band_of_the_next_trip_holds_95_percent(simulated: Simulated) -> None:
     """Before it begins, and aligned with its first sample; one point of each, independent."""
     manifest, found, truths, rng = simulated
-    before, aligned = [], []
+    before: list[bool] = []
+    aligned: list[bool] = []
     for one, truth in zip(found, truths, strict=True):
         trip = measured(manifest, truth[:2], rng, POINTS)
         point = slice(int(rng.integers(20, POINTS)), None)

@@ -157,6 +157,7 @@ def test_wherever_a_filter_wants_to_go_the_estimate_is_one(
     after = from_free_states(x, P, MANIFEST, before)
     assert calibration.is_inside_bounds(after, MANIFEST)
     assert calibration.is_positive_definite(after, MANIFEST)
+    np.testing.assert_array_equal(after.covariance, after.covariance.T)
     assert (after.theta > LOWER).all()
     assert (after.theta < UPPER).all()
 

@@ -48,7 +48,7 @@ def trips_of(
     for i in range(count):
         features = np.column_stack([np.linspace(0.0, 400.0, POINTS), np.full(POINTS, 500.0)])
         own = rng.normal(size=2) * made.trip
-        theta = np.tile([centres[i % len(centres)], 0.0] + own, (POINTS, 1))
+        theta = np.tile(np.array([centres[i % len(centres)], 0.0]) + own, (POINTS, 1))
         theta[:, 0] += rng.normal(0.0, made.gain_at_a_point, POINTS)
         shape = axes @ (np.sqrt(along.variances) * rng.normal(size=POINTS))
         error = made.discrepancy_v * shape + rng.normal(0.0, NOISE_V, POINTS)
