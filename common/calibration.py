@@ -265,17 +265,17 @@ def _opened(case: _Case) -> Estimate | None:
     of many points. None when it is not finite.
     """
     filter_, manifest = case.filter, case.filter.manifest
-    fresh = prior(manifest, case.prior.odometer)
-    opened = replace(case.prior, covariance=fresh.covariance)
-    as_prior = filter_.prior(*pack([opened], manifest))
-    new_x, _ = pack([replace(opened, theta=fresh.theta, rate=fresh.rate)], manifest)
-    stds = np.array([discrepancy_of(opened, manifest).std_v])
+    # As free numbers: at a bound theta hardly moves, and its width there would be beyond all sense.
+    x, _ = pack([case.prior], manifest)
+    new_x, P = pack([prior(manifest, case.prior.odometer)], manifest)
+    as_prior = filter_.prior(x, P)
+    stds = np.array([discrepancy_of(case.prior, manifest).std_v])
     evidence = filter_.evidence([case.trace], stds)
     start = Fit(_best_start(as_prior, new_x, evidence, filter_), START_SHARE**2 * as_prior.P)
     fit = filter_.refine(as_prior, start, evidence)
     if not (np.isfinite(fit.x).all() and np.isfinite(fit.P).all()):
         return None
-    return unpack(fit.x[0], fit.P[0], manifest, opened)
+    return unpack(fit.x[0], fit.P[0], manifest, case.prior)
 
 
 def _best_start(

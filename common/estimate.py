@@ -168,7 +168,7 @@ def free_states(estimates: Sequence[Estimate], manifest: Manifest) -> tuple[Floa
     x = np.concatenate([free, np.stack([e.rate for e in estimates]) * inverse], axis=1)
     scale = np.concatenate([inverse, inverse], axis=1)
     P = np.stack([e.covariance for e in estimates])
-    return x, P * scale[:, :, None] * scale[:, None, :]
+    return x, P * (scale[:, :, None] * scale[:, None, :])
 
 
 def bounded_theta(free: FloatArray, manifest: Manifest) -> FloatArray:
@@ -207,7 +207,7 @@ def from_free_states(
         before,
         theta=bounds.bounded(free, lower, upper),
         rate=x[count:] * slope,
-        covariance=P * scale[:, None] * scale,
+        covariance=P * np.outer(scale, scale),  # in this order it stays symmetric to the bit
     )
 
 

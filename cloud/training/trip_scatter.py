@@ -33,6 +33,8 @@ DISCREPANCY_FLOOR: Final = 0.1  # of the measurement noise: no model is perfect
 # A lag-one correlation below this is none: a trace of 50 points has that much by chance.
 LEAST_CORRELATION: Final = 0.3
 NORMAL_MAD: Final = 1.4826  # from median absolute deviation to standard deviation
+# Squared slopes that vary by a smaller share: an offset at each point is the discrepancy itself.
+LEAST_VARIATION: Final = 0.01
 # Half the values are zero deviations where a vehicle has two trips: then the mean square is used.
 TRIPS_TO_CENTRE: Final = 3
 
@@ -102,6 +104,7 @@ def _with_noise(manifest: Manifest, fitted: _Fitted) -> Manifest:
     noise = manifest.measurement_noise_std_v**2
     beyond = np.concatenate([_unbiased(e, fitted.theta.shape[1]) for e in fitted.residuals]) - noise
     squares = np.concatenate([np.square(slope).T for slope in fitted.slopes])
+    squares = squares * (squares.std(axis=0) > LEAST_VARIATION * squares.mean(axis=0))
     columns = np.column_stack([np.ones(len(beyond)), squares])
     expected = noise + columns @ _variances(manifest)
     weight = 1.0 / expected
