@@ -1,8 +1,8 @@
 """A smooth map between a parameter inside its bounds and a free number that a filter may move.
 
 theta = lower + w (softplus((u - lower) / w) - softplus((u - upper) / w)), w a small share of the
-interval: inside the bounds theta is u but for a part in a million, at a bound it bends and stays
-inside. The inverse has a closed form. (Softplus: C. Dugas et al., "Incorporating Second-Order
+interval: away from the bounds theta is u to the last digit, at a bound it bends and stays inside.
+The inverse has a closed form. (Softplus: C. Dugas et al., "Incorporating Second-Order
 Functional Knowledge for Better Option Pricing", NIPS 2000.)
 
 Pure. Must never clip: a clipped mean says nothing of where the filter wanted to go.
@@ -17,14 +17,18 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-WIDTH_SHARE: Final = 0.01  # of the interval, over which the map bends
+WIDTH_SHARE: Final = 0.002  # of the interval, over which the map bends
 # Widths beyond a bound at which a free number stops: farther, theta and the bound are one float.
 REACH: Final = 12.0
+# Widths inside a bound from which on a float cannot tell theta from u.
+FAR: Final = 40.0
 
 
 def bounded(free: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
     """Parameters [..., P] strictly inside [lower, upper] of free numbers [..., P]."""
     w = WIDTH_SHARE * (upper - lower)
+    if (free > lower + FAR * w).all() and (free < upper - FAR * w).all():
+        return free
     u = reachable(free, lower, upper)
     theta: FloatArray = lower + w * (
         np.logaddexp(0.0, (u - lower) / w) - np.logaddexp(0.0, (u - upper) / w)

@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from common import ukf
+from common import bounds, ukf
 from common.discrepancy import Correlation, correlation
 from common.errors import CalibrationError
-from common.estimate import active_states, bounded_theta
+from common.estimate import active_states
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays
@@ -85,6 +85,8 @@ class BundleFilter:
         self.model, self.manifest, self.settings = model, manifest, settings
         self.active = active_states(manifest)
         self._count = len(manifest.parameters)
+        self._lower = np.array([p.lower for p in manifest.parameters])
+        self._upper = np.array([p.upper for p in manifest.parameters])
         self._point_variances = np.array([p.point_std**2 for p in manifest.parameters])
         self.weights = ukf.merwe_weights(
             len(self.active), settings.alpha, settings.beta, settings.kappa
@@ -120,14 +122,29 @@ class BundleFilter:
 
     def images(self, states: FloatArray, features: FloatArray) -> FloatArray:
         """Voltage [B, k, m] of every state [B, k, n] over every row of features [B, m, F]."""
-        theta = bounded_theta(states[:, :, : self._count], self.manifest)
+        theta = bounds.bounded(states[:, :, : self._count], self._lower, self._upper)
         return self.model.predict_crossed(features, theta)
+
+    def sigma_images(self, sigmas: FloatArray, features: FloatArray) -> FloatArray:
+        """Images [B, k, m] of sigma points [B, k, n], whose order is `ukf.sigma_points`'.
+
+        The root of the covariance is lower triangular and the rates come last: along their columns
+        theta stands still, and so does the voltage.
+        """
+        n, count = sigmas.shape[2], self._count
+        if n == count:
+            return self.images(sigmas, features)
+        moving = np.r_[0, 1 : count + 1, n + 1 : n + 1 + count]
+        found = self.images(sigmas[:, moving], features)
+        images = np.repeat(found[:, :1], sigmas.shape[1], axis=1)
+        images[:, moving] = found
+        return images
 
     def unscented(self, prior: Prior, evidence: Evidence) -> ukf.Posterior:
         """The unscented update as the literature has it."""
         sigmas = self.sigma_points(prior.x, prior.P)
         along = evidence.correlation
-        images = along.rotated(self.images(sigmas, evidence.features))
+        images = along.rotated(self.sigma_images(sigmas, evidence.features))
         return ukf.update(sigmas, images, along.rotated(evidence.z), evidence.r, self.weights)
 
     def fit(self, prior: Prior, evidence: Evidence) -> Fit:
@@ -202,7 +219,7 @@ class BundleFilter:
     def band_std(self, x: FloatArray, P: FloatArray, features: FloatArray) -> FloatArray:
         """Standard deviation [m] of the voltage by the parameters alone, one state [1, n]."""
         sigmas = self.sigma_points(x, P)
-        images = self.images(sigmas, features[None])
+        images = self.sigma_images(sigmas, features[None])
         _, std = ukf.unscented_moments(images, self.weights)
         line = ukf.linearise(sigmas, images, self.weights)
         return np.asarray(np.sqrt(std[0] ** 2 + self._point_variance(line)[0]))
@@ -241,7 +258,7 @@ class BundleFilter:
 
     def _line(self, x: FloatArray, P: FloatArray, evidence: Evidence) -> ukf.Line:
         sigmas = self.sigma_points(x, P)
-        return ukf.linearise(sigmas, self.images(sigmas, evidence.features), self.weights)
+        return ukf.linearise(sigmas, self.sigma_images(sigmas, evidence.features), self.weights)
 
     def _point_variance(self, line: ukf.Line) -> FloatArray:
         variance: FloatArray = self._point_variances @ line.H_t[:, : self._count] ** 2

@@ -67,11 +67,22 @@ class VoltageModel:
         """
         batch, m, _ = features.shape
         k = parameters.shape[1]
-        rows = batch * k * m
-        if rows > BATCH_SIZES[-1]:
+        at_once = BATCH_SIZES[-1] // (k * m)
+        if at_once == 0:
+            rows = batch * k * m
             x = features[:, None].repeat(k, axis=1).reshape(rows, -1)
             theta = parameters[:, :, None].repeat(m, axis=2).reshape(rows, -1)
             return self.predict(x, theta).reshape(batch, k, m)
+        if batch <= at_once:
+            return self._crossed(features, parameters)
+        starts = range(0, batch, at_once)
+        parts = [
+            self._crossed(features[i : i + at_once], parameters[i : i + at_once]) for i in starts
+        ]
+        return np.concatenate(parts)
+
+    def _crossed(self, features: FloatArray, parameters: FloatArray) -> FloatArray:
+        rows = features.shape[0] * features.shape[1] * parameters.shape[1]
         size = next(size for size in BATCH_SIZES if size >= rows)
         return self._runner(size).crossed(features, parameters)
 

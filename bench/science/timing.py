@@ -20,7 +20,9 @@ from bench.science.methods.common_ground import without_rates
 from bench.science.one_thread import one_thread
 from bench.science.plan import Plan
 from bench.science.spread import Figures
+from common.bundle_filter import BundleFilter
 from common.calibration import Estimate, Settings, calibrate, prior
+from common.estimate import pack
 from common.manifest import Manifest
 from common.trace import TraceArrays
 from demo.simulated import vehicles_of
@@ -54,6 +56,8 @@ def timing_figures(plan: Plan) -> Figures:
     )
     largest = f"2 states, batch {BATCHES[-1]}"
     figures["timing/published_over_ours"] = each_ms["published settings"] / each_ms[largest]
+    one_update = f"one update, {largest}"
+    figures["timing/published_over_update"] = each_ms["published settings"] / each_ms[one_update]
     figures["timing/published_over_ours_alone"] = (
         each_ms["published settings"] / each_ms["2 states, batch 1"]
     )
@@ -85,6 +89,7 @@ def _contenders(plan: Plan) -> list[Contender]:
     manifests["4 states"] = fleet.manifest
     for label, manifest in manifests.items():
         starts = _starts(vehicles, fleet, manifest)
+        found.append(_update(label, starts, vehicles, fleet, manifest))
         found += [
             _ours(f"{label}, batch {batch}", batch, starts, vehicles, fleet, manifest)
             for batch in BATCHES
@@ -136,6 +141,29 @@ def _ours(
             )
 
     return Contender(name, batch * calls, run)
+
+
+def _update(
+    label: str,
+    starts: Sequence[Estimate],
+    vehicles: Sequence[Sequence[Trip]],
+    fleet: Fleet,
+    manifest: Manifest,
+) -> Contender:
+    """One unscented update of the largest batch: what filterpy does in one sweep, no verdict."""
+    batch = BATCHES[-1]
+    lengths = [len(trips[1].trace.time_s) for trips in vehicles]
+    alike = [i for i, length in enumerate(lengths) if length == max(lengths)]
+    chosen = [alike[i % len(alike)] for i in range(batch)]
+    filter_ = BundleFilter(fleet.model, manifest, Settings(passes=1))
+    x, P = pack([starts[i] for i in chosen], manifest)
+    traces = [vehicles[i][1].trace for i in chosen]
+    discrepancies = np.full(batch, manifest.model_discrepancy_std_v)
+
+    def run() -> None:
+        filter_.unscented(filter_.prior(x, P), filter_.evidence(traces, discrepancies))
+
+    return Contender(f"one update, {label}, batch {batch}", batch, run)
 
 
 def _filterpy(
