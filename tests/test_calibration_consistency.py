@@ -18,11 +18,12 @@ from scipy.stats import chi2
 
 from common import calibration, ukf
 from common.calibration import MOST_TRIPS, Calibrated, Estimate, with_trip_spread
-from common.estimate import active_states, discrepancy_of
+from common.estimate import Discrepancy, active_states, discrepancy_of
 from common.manifest import Manifest
 from common.trace import TraceArrays
 from tests.support_calibration import (
     EXACT,
+    NOISE_V,
     PLAIN,
     base,
     drawn,
@@ -170,6 +171,28 @@ def test_the_band_of_the_next_trip_holds_95_percent(simulated: Simulated) -> Non
     assert_holds_95_percent(np.array(before))
     if not manifest.discrepancy_correlation:  # else the first sample's error is partly its own
         assert_holds_95_percent(np.array(aligned))
+
+
+def test_the_band_holds_what_a_parameter_takes_at_one_point() -> None:
+    manifest = wide_manifest(point_std=(0.1, 0.0))
+    prior, features = calibration.prior(manifest), rows(20)
+    _, std = calibration.voltage_band(prior, features, EXACT, manifest, PLAIN)
+    expected = slopes(features) ** 2 @ [0.05**2 + 0.1**2, 0.05**2] + 0.01**2 + 0.005**2
+    np.testing.assert_allclose(std**2, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("trips", "weight"), [(0.0, 3.0), (3.0, 3.0), (10.0, 10.0)])
+def test_a_short_trip_shows_its_discrepancy_without_bias(trips: float, weight: float) -> None:
+    """Two parameters take two of six points; the trips before count as many as they were."""
+    manifest, points = wide_manifest(), 6
+    trace = battery_with_residuals(0.04, 5, points)
+    prior = replace(calibration.prior(manifest), discrepancy=Discrepancy(0.02, trips))
+    after = calibrated(manifest, trace, prior, 0.0).estimate
+    residual = trace.voltage_v - EXACT.predict(trace.features, after.theta)
+    seen = (residual**2).mean() * points / (points - 2) - NOISE_V**2
+    learned = discrepancy_of(after, manifest)
+    assert learned.std_v**2 == pytest.approx((weight * 0.02**2 + seen) / (weight + 1), rel=1e-6)
+    assert learned.trips == min(weight + 1, MOST_TRIPS)
 
 
 def test_one_trip_counts_for_what_it_is_worth() -> None:

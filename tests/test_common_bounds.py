@@ -134,6 +134,7 @@ def test_an_estimate_survives_the_way_through_free_numbers(
 ) -> None:
     before = estimate_with(LOWER + np.array([gain, offset]) * (UPPER - LOWER), seed)
     (x,), (P,) = free_states([before], MANIFEST)
+    np.testing.assert_array_equal(P, P.T)
     assert_same(from_free_states(x, P, MANIFEST, before), before)
     (x,), (P,) = pack([before], MANIFEST)
     assert len(x) == len(active_states(MANIFEST)) == 3

@@ -11,12 +11,13 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import chi2
 
-from cloud.calibrator import BELIEVED_FROM_FAILURES, Case, Decision, Decline, MakeRevision, decide
+from cloud.calibrator import Case, Decision, Decline, MakeRevision, decide
 from common import calibration, evidence_check
 from common.bundle import Bundle
 from common.calibration import Calibrated, Estimate, Settings
 from common.model import VoltageModel
 from common.trace import TraceArrays
+from tests.support_calibration import EXACT, PLAIN, measured, wide_manifest
 from tests.support_edge import aged_bundle
 
 FloatArray = npt.NDArray[np.float64]
@@ -84,6 +85,19 @@ def test_what_the_prior_does_not_allow_but_parameters_explain_is_a_changed_batte
     assert found.error_after_v < bundle.manifest.error_threshold_v
     assert found.estimate.theta[0] == pytest.approx(0.9, abs=0.03)
     assert isinstance(decided(bundle, trace_of(bundle, 0.9, 9), known), MakeRevision)
+
+
+@pytest.mark.parametrize(("shift_v", "finding"), [(0.1, "drift"), (0.5, "changed_battery")])
+def test_a_jump_that_the_fit_itself_follows_is_a_changed_battery(
+    shift_v: float, finding: str
+) -> None:
+    """On a linear model the prior need not be opened for it: 2 and 10 standard deviations."""
+    manifest = wide_manifest()
+    trace = measured(manifest, np.array([1.0, shift_v]), np.random.default_rng(3))
+    prior = calibration.prior(manifest)
+    (found,) = calibration.calibrate([prior], [trace], [0.0], EXACT, manifest, PLAIN)
+    assert found.estimate.theta[1] == pytest.approx(shift_v, rel=0.1)
+    assert found.finding == finding
 
 
 def test_what_no_parameters_explain_is_said_with_figures(bundle: Bundle, known: Estimate) -> None:
@@ -181,11 +195,11 @@ def test_what_comes_a_third_time_is_believed(bundle: Bundle, known: Estimate) ->
     odd = trace_of(bundle, 0.8, 9)
     swing = 0.12 * np.where(np.arange(50) % 4 < 2, 1.0, -1.0)
     odd = replace(odd, voltage_v=odd.voltage_v + swing)
-    for failures in range(BELIEVED_FROM_FAILURES):
+    for failures in (0, 1):
         decision = decided(bundle, odd, known, failures)
         assert isinstance(decision, Decline)
         assert "no parameters explain" in decision.reason
-    believed = decided(bundle, odd, known, BELIEVED_FROM_FAILURES)
+    believed = decided(bundle, odd, known, failures=2)
     assert isinstance(believed, MakeRevision)
     assert believed.calibrated.finding == "unexplained"
     assert believed.calibrated.error_after_v < believed.error_before_v
