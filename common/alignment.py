@@ -31,7 +31,7 @@ from common.trace import TraceArrays
 
 FloatArray = npt.NDArray[np.float64]
 
-PASSES: Final = 2
+PASSES: Final = 3
 # A first sample farther off than this many standard deviations is believed only so far.
 BELIEVED_STDS: Final = 2.5
 STEP: Final = 0.2  # of a standard deviation, for the central differences

@@ -67,7 +67,7 @@ def leave_out(number: int, plan: Plan) -> CellResult:
         cells = read_cells(DATA / CELLS)
         left_out, others = cells[number], cells[:number] + cells[number + 1 :]
         model, manifest = _train(others)
-        lives = [_every_so_many(cell, manifest, plan) for cell in others]
+        lives = [_every_so_many(cell, manifest, plan.tuning_stride) for cell in others]
         return _report(left_out, lives, model, manifest, plan)
 
 
@@ -80,8 +80,8 @@ def _train(cells: Sequence[VehicleData]) -> tuple[VoltageModel, Manifest]:
     return VoltageModel(bundle), bundle.manifest
 
 
-def _every_so_many(cell: VehicleData, manifest: Manifest, plan: Plan) -> list[Trip]:
-    return trips_of(replace(cell, trips=cell.trips[:: plan.cycle_stride]), manifest)
+def _every_so_many(cell: VehicleData, manifest: Manifest, stride: int) -> list[Trip]:
+    return trips_of(replace(cell, trips=cell.trips[::stride]), manifest)
 
 
 def _report(
@@ -95,7 +95,7 @@ def _report(
     trials = dict(try_grids(others, model, rated, plan.values_each))
     chosen = best_of(trials)
     factor = _best_factor(others, model, manifest, plan)
-    trips = _every_so_many(cell, manifest, plan)
+    trips = _every_so_many(cell, manifest, plan.cycle_stride)
     methods: dict[str, Method[object]] = {
         name: make(model, rated) for name, make in tuned_methods(chosen).items()
     }

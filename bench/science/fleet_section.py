@@ -25,6 +25,7 @@ from bench.science.spread import Figures, spread, under
 from bench.science.truth import true_thetas
 from bench.science.tuning import Trials, try_grids
 from common.calibration import Estimate
+from common.errors import TooFewVehiclesError
 from common.fleet_learning import History, learn
 from common.fleet_prior import FleetPrior, start
 from common.manifest import Manifest
@@ -80,7 +81,10 @@ def _drive_all(
     made = {name: make(fleet.model, manifest) for name, make in tuned_methods(chosen).items()}
     found = {name: drive(fleet.vehicles, fleet.model, method) for name, method in made.items()}
     others = drive(fleet.others, fleet.model, made[OURS])
-    learned = _learned(others, manifest)
+    try:
+        learned = _learned(others, manifest)
+    except TooFewVehiclesError:  # in a run that is too small for a prior
+        return found | {FLEET_PRIOR: found[OURS]}
     method = with_fleet_growth(made[OURS], learned)
     found[FLEET_PRIOR] = drive(
         fleet.vehicles, fleet.model, method, lambda age: start(learned, manifest, age)

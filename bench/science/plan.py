@@ -9,13 +9,13 @@ from dataclasses import dataclass
 class Plan:
     """Sizes of a run; None means all there are.
 
-    `cycle_stride` takes every so many of a cell's cycles, `vehicles` and `others` are those of one
+    `cycle_stride` takes every so many of a reported cell's cycles, `tuning_stride` of the others', `vehicles` and `others` are those of one
     seed's fleet, `values_each` the values of a grid that are tried.
     """
 
-    tuning_seeds: tuple[int, ...] = (1, 2, 3)
+    tuning_seeds: tuple[int, ...] = (1, 2)
     reporting_seeds: tuple[int, ...] = tuple(range(101, 111))
-    vehicles: int = 8
+    vehicles: int = 4
     others: int = 8
     trips: int = 100
     thresholds_v: tuple[float, ...] = (0.02, 0.03, 0.05, 0.1)
@@ -24,6 +24,7 @@ class Plan:
     chain_steps: int = 20_000
     cells: int | None = None
     cycle_stride: int = 1
+    tuning_stride: int = 6
     car_seeds: tuple[int, ...] = (0, 1, 2)
     car_trips: int | None = None
     timing_repeats: int = 20
