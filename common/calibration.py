@@ -208,24 +208,20 @@ class _Case:
 
 
 def _judged(case: _Case, posterior: Estimate, of_trip: Estimate, shift: float) -> Calibrated:
-    """What the evidence says; when even the posterior breaches, the prior was wrong: open it."""
+    """What the evidence says, and the estimate with the discrepancy that it shows.
+
+    The vehicle will align a trip with the estimate that it is sent, so the error after is that of
+    the whole result.
+    """
     manifest = case.filter.manifest
-    after = case.error_v(posterior)
     finding: Finding = "drift"
     if evidence_check.is_a_jump(shift, len(case.filter.active)):
         finding = "changed_battery"
-    if case.filter.settings.passes > 1:
-        own_error = float(np.abs(case.residual(of_trip)).mean())
-        if own_error > case.threshold_v:
-            opened = _opened(case)
-            if opened is not None and case.error_v(opened) < after:
-                posterior = of_trip = opened
-                after = case.error_v(opened)
-                finding = "changed_battery" if after <= case.threshold_v else "drift"
+    problem, residual = "", case.residual(of_trip)
     discrepancy = discrepancy_of(case.prior, manifest)
-    residual = case.residual(of_trip)
-    problem = ""
     if case.filter.settings.passes > 1:  # what one pass leaves says nothing about the trace
+        if float(np.abs(residual).mean()) > case.threshold_v:
+            posterior, residual, finding = _opened_if_better(case, posterior, residual, finding)
         problem = evidence_check.problem(case.trace, residual, discrepancy.std_v, manifest)
     if not problem:
         learned = _learned(discrepancy, residual, len(of_trip.theta), manifest)
@@ -235,10 +231,21 @@ def _judged(case: _Case, posterior: Estimate, of_trip: Estimate, shift: float) -
         nis=case.nis,
         points=len(case.trace.time_s),
         error_before_v=case.error_v(case.prior),
-        error_after_v=after,
+        error_after_v=case.error_v(posterior),
         finding="unexplained" if problem else finding,
         problem=problem,
     )
+
+
+def _opened_if_better(
+    case: _Case, posterior: Estimate, residual: FloatArray, finding: Finding
+) -> tuple[Estimate, FloatArray, Finding]:
+    """When even the posterior breaches, the prior was wrong about this battery: open it."""
+    opened = _opened(case)
+    if opened is None or not case.error_v(opened) < case.error_v(posterior):
+        return posterior, residual, finding
+    explained = case.error_v(opened) <= case.threshold_v
+    return opened, case.residual(opened), "changed_battery" if explained else "drift"
 
 
 def _learned(

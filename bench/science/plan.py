@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class Plan:
     """Sizes of a run; None means all there are.
 
-    `cycle_stride` takes every so many of a reported cell's cycles, `tuning_stride` of the others', `vehicles` and `others` are those of one
-    seed's fleet, `values_each` the values of a grid that are tried.
+    `cycle_stride` takes every so many of a reported cell's cycles, `tuning_stride` of the others';
+    `vehicles` and `others` are those of one seed's fleet, `values_each` the values of a grid that
+    are tried.
     """
 
     tuning_seeds: tuple[int, ...] = (1, 2)
