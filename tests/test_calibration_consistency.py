@@ -210,6 +210,7 @@ def test_one_trip_counts_for_what_it_is_worth() -> None:
     assert estimate.covariance[0, 0] < 1e-8  # the gain varies from trip to trip by nothing
 
 
+@pytest.mark.timeout(600)  # ten seconds of work, on a machine that may be busy
 def test_a_hundred_thousand_updates_leave_a_covariance() -> None:
     n, rng = 2, np.random.default_rng(2)
     H = rng.normal(size=(3, n))
