@@ -34,6 +34,7 @@ FloatArray = npt.NDArray[np.float64]
 PASSES: Final = 3
 # A first sample farther off than this many standard deviations is believed only so far.
 BELIEVED_STDS: Final = 2.5
+SETTLED: Final = 0.01  # of a standard deviation between passes: another brings nothing
 STEP: Final = 0.2  # of a standard deviation, for the central differences
 
 
@@ -57,13 +58,16 @@ def align(
     noise = manifest.measurement_noise_std_v**2 + discrepancy_of(estimate, manifest).std_v ** 2
     y = x
     count = len(own)
+    std = np.sqrt(np.diagonal(P)[:count])
     for _ in range(PASSES):
-        H, predicted = _slope(y, np.sqrt(np.diagonal(P)[:count]), features, model, manifest)
+        H, predicted = _slope(y, std, features, model, manifest)
         S = float(H @ P[:count, :count] @ H) + noise
         innovation = voltage_v - predicted + float(H @ (y - x)[:count])
         innovation = float(np.clip(innovation, *(BELIEVED_STDS * np.sqrt(S) * np.array([-1, 1]))))
         gain = P[:, :count] @ H / S
-        y = x + gain * innovation
+        before, y = y, x + gain * innovation
+        if (np.abs(y - before)[:count] <= SETTLED * std).all():
+            break
     reduced = np.eye(2 * count) - np.outer(gain, np.concatenate([H, np.zeros(count)]))
     # Joseph's form holds for any gain, also for one that leaves the battery's share alone.
     P = reduced @ P @ reduced.T + noise * np.outer(gain, gain)
