@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,12 @@ from common.manifest import Manifest
 from common.model import VoltageModel
 from demo.measured import write_table
 from demo.simulated import CUT_OFF_V, training_settings, vehicles_of
-from demo.vehicles import VehicleData
 from firmware_sim.battery import cell_energy_wh_per_km, usable_energy_wh
 from firmware_sim.published_fleet import FleetData, FleetSettings, simulate_fleet
 
 FloatArray = npt.NDArray[np.float64]
 
-TRAINING_VEHICLES = 20
+TRAINING_SEED = 900  # of a fleet that is neither tuned on nor reported
 TRAINED_ON = date(2026, 1, 1)
 THRESHOLD_V = 0.05
 END_OF_LIFE = 0.8
@@ -56,12 +56,10 @@ class Fleet:
     others: list[list[Trip]]
 
 
-def make_fleet(seed: int, vehicles: int, others: int, trips: int) -> Fleet:
+def make_fleet(seed: int, vehicles: int, others: int, trips: int, teachers: int) -> Fleet:
     """The fleet of `seed`; the same arguments give the same bits."""
     driven = simulate_fleet(FleetSettings(vehicles + others, trips, seed))
-    kind = FleetSettings(vehicles + others + TRAINING_VEHICLES, 1, seed)
-    teachers = vehicles_of(simulate_fleet(kind))[vehicles + others :]
-    model, manifest = _train(teachers)
+    model, manifest = _bundle(teachers)
     seen = vehicles_of(driven)
     lives = [
         trips_of(vehicle, manifest, list(driven.truth.voltage_true_v[v]))
@@ -71,11 +69,14 @@ def make_fleet(seed: int, vehicles: int, others: int, trips: int) -> Fleet:
     return Fleet(model, manifest, lives[:vehicles], truths, lives[vehicles:])
 
 
-def _train(teachers: list[VehicleData]) -> tuple[VoltageModel, Manifest]:
+@lru_cache(maxsize=1)
+def _bundle(teachers: int) -> tuple[VoltageModel, Manifest]:
+    """One bundle for all fleets of this kind, from the first trips of vehicles of none of them."""
+    first_trips = vehicles_of(simulate_fleet(FleetSettings(teachers, 1, TRAINING_SEED)))
     settings = training_settings(THRESHOLD_V)
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "first-trips.csv"
-        write_table(teachers, table, settings.target)
+        write_table(first_trips, table, settings.target)
         bundle = train_bundle(settings, table, Path(folder) / "bundle", TRAINED_ON).bundle
     return VoltageModel(bundle), bundle.manifest
 

@@ -43,14 +43,14 @@ class SeedResult:
 def tune_on(seed: int, plan: Plan) -> Trials:
     """Every grid on the fleet of a tuning seed."""
     with one_thread():
-        fleet = make_fleet(seed, plan.vehicles, 0, plan.trips)
+        fleet = make_fleet(seed, plan.vehicles, 0, plan.trips, plan.teachers)
         return try_grids(fleet.vehicles, fleet.model, fleet.manifest, plan.values_each)
 
 
 def report_on(seed: int, plan: Plan, chosen: Mapping[str, str]) -> SeedResult:
     """Everything about the fleet of a reporting seed."""
     with one_thread():
-        fleet = make_fleet(seed, plan.vehicles, plan.others, plan.trips)
+        fleet = make_fleet(seed, plan.vehicles, plan.others, plan.trips, plan.teachers)
         driven = {
             threshold_v: _drive_all(fleet, threshold_v, chosen) for threshold_v in plan.thresholds_v
         }

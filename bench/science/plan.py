@@ -10,7 +10,7 @@ class Plan:
     """Sizes of a run; None means all there are.
 
     `cycle_stride` takes every so many of a reported cell's cycles, `tuning_stride` of the others';
-    `vehicles` and `others` are those of one seed's fleet, `values_each` the values of a grid that
+    `vehicles` and `others` are those of one seed's fleet, `teachers` those whose first trips train, `values_each` the values of a grid that
     are tried.
     """
 
@@ -19,6 +19,7 @@ class Plan:
     vehicles: int = 4
     others: int = 8
     trips: int = 100
+    teachers: int = 100
     thresholds_v: tuple[float, ...] = (0.02, 0.03, 0.05, 0.1)
     values_each: int | None = None
     posterior_cases: int = 3
@@ -39,6 +40,7 @@ QUICK = Plan(
     reporting_seeds=(101, 102),
     vehicles=3,
     others=3,
+    teachers=20,
     thresholds_v=(0.05, 0.1),
     values_each=2,
     posterior_cases=2,

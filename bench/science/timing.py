@@ -78,7 +78,7 @@ def in_turns(contenders: Sequence[Contender], repeats: int) -> dict[str, list[fl
 
 
 def _contenders(plan: Plan) -> list[Contender]:
-    fleet = make_fleet(SEED, 1, 0, 1)
+    fleet = make_fleet(SEED, 1, 0, 1, plan.teachers)
     settings = FleetSettings(plan.timing_vehicles, BREACH_TRIP + 1, SEED)
     vehicles = [
         trips_of(_of_two_trips(vehicle), fleet.manifest)
