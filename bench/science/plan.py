@@ -10,8 +10,8 @@ class Plan:
     """Sizes of a run; None means all there are.
 
     `cycle_stride` takes every so many of a reported cell's cycles, `tuning_stride` of the others';
-    `vehicles` and `others` are those of one seed's fleet, `teachers` those whose first trips train, `values_each` the values of a grid that
-    are tried.
+    `vehicles` and `others` are those of one seed's fleet, `teachers` those whose first trips train
+    the bundle, `values_each` the values of a grid that are tried.
     """
 
     tuning_seeds: tuple[int, ...] = (1, 2)
