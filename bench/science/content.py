@@ -170,8 +170,8 @@ def _health(results: Results) -> Section:
     forecasts: list[Row] = [
         (
             label,
-            number(figures.get(f"forecast/{name}/error_percent"), 1),
-            number(figures.get(f"forecast/{name}/inside_95"), 0, 100),
+            number(figures.get(f"forecast/{FLEET_PRIOR}/{name}/error_percent"), 1),
+            number(figures.get(f"forecast/{FLEET_PRIOR}/{name}/inside_95"), 0, 100),
         )
         for label, name in (
             ("20 % of life before", "20_percent_before"),
@@ -189,7 +189,12 @@ def _health(results: Results) -> Section:
         [
             Table(("error", "mean", "p95"), rows),
             Table(
-                ("odometer of 80 % health, predicted", "error (%)", "inside 95 % (%)"), forecasts
+                (
+                    "odometer of 80 % health, predicted (with fleet prior)",
+                    "error (%)",
+                    "inside 95 % (%)",
+                ),
+                forecasts,
             ),
         ],
         ("health",),
