@@ -86,8 +86,8 @@ def test_the_error_leaves_the_first_ten_trips_out_and_the_updates_do_not() -> No
 
 
 def test_a_breach_is_unseen_when_the_true_error_exceeds_and_no_update_follows() -> None:
-    true_v = [0.06, 0.06, 0.04, 0.04]
-    driven = life(true_v, updated=[True, False, True, False], true=true_v)
+    true_v = [0.06, 0.06, 0.06, 0.04]
+    driven = life(true_v, updated=[True, True, False, False], true=true_v)
     assert merit.unseen_per_1000([driven], 0.05) == pytest.approx(250.0)
 
 
