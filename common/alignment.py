@@ -69,7 +69,7 @@ def align(
         if (np.abs(y - before)[:count] <= SETTLED * std).all():
             break
     reduced = np.eye(2 * count) - np.outer(gain, np.concatenate([H, np.zeros(count)]))
-    # Joseph's form holds for any gain, also for one that leaves the battery's share alone.
+    # Joseph's form: P stays positive semidefinite whatever the rounding.
     P = reduced @ P @ reduced.T + noise * np.outer(gain, gain)
     return from_free_states(y, 0.5 * (P + P.T), manifest, spread)
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from common import evidence_check
 from common.alignment import align, aligned_error_v
-from common.bundle_filter import BundleFilter, Evidence, Fit, Prior, Settings
+from common.bundle_filter import START_SHARE, BundleFilter, Evidence, Fit, Prior, Settings
 from common.errors import CalibrationError
 from common.estimate import (
     Discrepancy,
@@ -60,7 +60,6 @@ Finding = Literal["drift", "changed_battery", "unexplained"]
 
 STARTS: Final = 60
 START_SPAN: Final = 3.0  # prior standard deviations to either side
-START_SHARE: Final = 0.1  # spread of the first linearisation around a start
 # The manifest's discrepancy counts as this many trips, and a vehicle's own as at most that many:
 # it must be able to follow a battery whose discharge changes its shape.
 PRIOR_TRIPS: Final = 3.0
@@ -242,9 +241,12 @@ def _opened_if_better(
 ) -> tuple[Estimate, FloatArray, Finding]:
     """When even the posterior breaches, the prior was wrong about this battery: open it."""
     opened = _opened(case)
-    if opened is None or not case.error_v(opened) < case.error_v(posterior):
+    if opened is None:
         return posterior, residual, finding
-    explained = case.error_v(opened) <= case.threshold_v
+    error_v = case.error_v(opened)
+    if not error_v < case.error_v(posterior):
+        return posterior, residual, finding
+    explained = error_v <= case.threshold_v
     return opened, case.residual(opened), "changed_battery" if explained else "drift"
 
 

@@ -35,7 +35,7 @@ LEAST_CORRELATION: Final = 0.3
 NORMAL_MAD: Final = 1.4826  # from median absolute deviation to standard deviation
 # Squared slopes that vary by a smaller share: an offset at each point is the discrepancy itself.
 LEAST_VARIATION: Final = 0.01
-# Half the values are zero deviations where a vehicle has two trips: then the mean square is used.
+# Of two trips the median lies between them: a vehicle with so few is centred with all others.
 TRIPS_TO_CENTRE: Final = 3
 
 
