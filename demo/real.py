@@ -39,7 +39,8 @@ CURRENTS = ("battery_current_a", "current_10s_a", "current_60s_a")
 
 # Capacity, and two for the resistance; a discharge that does not begin at a full charge is offset
 # for that cycle alone: its offset varies from trip to trip and hardly at all along the life.
-CELL_PARAMETERS = ("gain:discharged_ah", "offset:discharged_ah", "gain:output", "offset:output")
+CAPACITY = "gain:discharged_ah"
+CELL_PARAMETERS = (CAPACITY, "offset:discharged_ah", "gain:output", "offset:output")
 CELL_SETTINGS = TrainingSettings(
     features=("discharged_ah", "current_a"),
     target="voltage_v",
@@ -56,9 +57,12 @@ CELL_SETTINGS = TrainingSettings(
     overrides=Overrides(
         prior_std=dict(zip(CELL_PARAMETERS, (0.1, 0.005, 0.02, 0.05), strict=True)),
         process_noise=dict(zip(CELL_PARAMETERS, (1e-3, 0.0, 1e-4, 3e-4), strict=True)),
+        rate_prior_std={CAPACITY: 1e-3},
+        rate_process_noise={CAPACITY: 1e-7},
         trip_std=dict(zip(CELL_PARAMETERS, (0.01, 0.06, 0.003, 0.01), strict=True)),
-        # An automotive cell is dead at a gain of 1.25; these are cycled to a tenth of it.
-        bounds={"gain:discharged_ah": (0.2, 25.0)},
+        # An automotive cell is dead at a gain of 1.25; these are cycled to a tenth of it, and the
+        # more they resist the more their voltage is stretched: gain and offset move far, together.
+        bounds={CAPACITY: (0.2, 25.0), "offset:output": (-4.0, 4.0)},
     ),
 )
 

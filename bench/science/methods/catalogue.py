@@ -53,7 +53,7 @@ def _without_rate(factor: float) -> Make:
     """The parameters' own process noise must do what the rate did: `factor` times as much."""
 
     def make(model: VoltageModel, manifest: Manifest) -> Method[Estimate]:
-        plain = without_rates(scaled_noise(manifest, factor))
+        plain = without_rates(_scaled_noise(manifest, factor))
         return ours(WITHOUT_RATE, model, plain, Settings())
 
     return make
@@ -75,7 +75,7 @@ def _batch(window: int) -> Make:
     return lambda model, manifest: batch_map(model, manifest, window)
 
 
-def scaled_noise(manifest: Manifest, factor: float) -> Manifest:
+def _scaled_noise(manifest: Manifest, factor: float) -> Manifest:
     """The same manifest with `factor` times the parameters' process noise."""
     parameters = [
         msgspec.structs.replace(p, process_noise=factor * p.process_noise)
