@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from common.errors import MalformedMessageError, UnknownSchemaError
+from common.errors import MalformedMessageError
 from common.estimate import Discrepancy, Estimate, extrapolate
+from common.json_document import decode_document
 from common.manifest import Manifest
 from common.messages import Digest, NonNegative, Odometer, UnixTime
 from common.revision import Believable, Growth, States
@@ -57,13 +58,7 @@ def encode_prior(prior: FleetPrior) -> bytes:
 
 def decode_prior(content: bytes) -> FleetPrior:
     """Parse and check the bytes. Raises UnknownSchemaError, MalformedMessageError."""
-    try:
-        schema = msgspec.json.decode(content, type=dict[str, object]).get("schema")
-        if schema != PRIOR_SCHEMA:
-            raise UnknownSchemaError(schema, PRIOR_SCHEMA)
-        prior = msgspec.json.decode(content, type=FleetPrior)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedMessageError("FleetPrior", str(error)) from error
+    prior = decode_document(content, FleetPrior, PRIOR_SCHEMA)
     problem = _problem(prior)
     if problem:
         raise MalformedMessageError("FleetPrior", problem)

@@ -11,7 +11,8 @@ from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 
-from common.errors import MalformedMessageError, UnknownSchemaError
+from common.errors import MalformedMessageError
+from common.json_document import decode_document
 
 SCHEMA: Final = 1
 MAX_PAYLOAD_BYTES: Final = 128 * 1024  # AWS IoT Core
@@ -159,10 +160,6 @@ Message = TripSummary | Breach | Status | SignedRevision | Acknowledgement | Rec
 M = TypeVar("M", TripSummary, Breach, Status, SignedRevision, Acknowledgement, Receipt)
 
 
-class _Header(msgspec.Struct):
-    schema: int
-
-
 def message_id(vehicle_id: str, trip_id: str, kind: str) -> str:
     """The id of a message: a pure function of what it is about, so that a duplicate is one fact."""
     return hashlib.sha256(f"{vehicle_id}|{trip_id}|{kind}".encode()).hexdigest()[:32]
@@ -177,11 +174,4 @@ def decode(payload: bytes, kind: type[M]) -> M:
     """Parse and check one message. Raises UnknownSchemaError, MalformedMessageError."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise MalformedMessageError(kind.__name__, f"{len(payload)} bytes are too many")
-    try:
-        schema = msgspec.json.decode(payload, type=_Header).schema
-        if schema != SCHEMA:
-            raise UnknownSchemaError(schema, SCHEMA)
-        message = msgspec.json.decode(payload, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedMessageError(kind.__name__, str(error)) from error
-    return message
+    return decode_document(payload, kind, SCHEMA)

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from common.errors import ChainError, MalformedMessageError, UnknownSchemaError
+from common.json_document import decode_document
 from common.messages import (
     Count,
     Digest,
@@ -98,13 +99,7 @@ def encode_revision(revision: Revision) -> bytes:
 
 def decode_revision(content: bytes) -> Revision:
     """Parse the canonical bytes. Raises UnknownSchemaError, MalformedMessageError."""
-    try:
-        schema = msgspec.json.decode(content, type=dict[str, object]).get("schema")
-        if schema != REVISION_SCHEMA:
-            raise UnknownSchemaError(schema, REVISION_SCHEMA)
-        revision = msgspec.json.decode(content, type=Revision)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedMessageError("Revision", str(error)) from error
+    revision = decode_document(content, Revision, REVISION_SCHEMA)
     states = 2 * len(revision.theta)
     if len(revision.rate) != len(revision.theta):
         raise MalformedMessageError("Revision", "theta and rate differ in length")
