@@ -53,22 +53,25 @@ def law_of(manifest: Manifest, growth: FloatArray | None = None) -> AgeingLaw:
     )
 
 
-def transition(law: AgeingLaw, rate: FloatArray, ds: float) -> tuple[FloatArray, FloatArray]:
-    """F and Q [2P, 2P] over (theta, rate) for a distance ds > 0 with the rate [P] at its start.
+def transition(
+    law: AgeingLaw, rate: FloatArray, ds: float | FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """F and Q [..., 2P, 2P] over (theta, rate) for distances ds > 0 [...], rates [..., P] there.
 
     Exactly integrated: with g = (e^(growth t) - 1) / growth and e = e^(growth t), Q is the integral
     of q (g^2, g e, e^2) over the distance t to its end, by Gauss-Legendre quadrature (exact for
     growth 0, to 1e-9 up to MAX_EXPONENT).
     """
-    count = len(rate)
+    count = rate.shape[-1]
     step = _step(law, rate, ds)
-    F, Q = np.eye(2 * count), np.zeros((2 * count, 2 * count))
+    Q = np.zeros((*rate.shape[:-1], 2 * count, 2 * count))
+    F = Q + np.eye(2 * count)
     theta, rates = np.arange(count), np.arange(count, 2 * count)
-    F[theta, rates] = step.drift
-    F[rates, rates] = step.factor
-    Q[theta, theta] = step.theta_variance
-    Q[theta, rates] = Q[rates, theta] = step.shared
-    Q[rates, rates] = step.rate_variance
+    F[..., theta, rates] = step.drift
+    F[..., rates, rates] = step.factor
+    Q[..., theta, theta] = step.theta_variance
+    Q[..., theta, rates] = Q[..., rates, theta] = step.shared
+    Q[..., rates, rates] = step.rate_variance
     return F, Q
 
 
@@ -105,20 +108,22 @@ class _Step:
     rate_variance: FloatArray
 
 
-def _step(law: AgeingLaw, rate: FloatArray, ds: float) -> _Step:
-    """For rates [..., P] at the start of ds."""
-    growth = np.minimum(law.growth, MAX_EXPONENT / ds)
+def _step(law: AgeingLaw, rate: FloatArray, ds: float | FloatArray) -> _Step:
+    """For rates [..., P] at the start of ds [...]; one distance for all, or one for each."""
+    length = np.asarray(ds)[..., None]
+    growth = np.minimum(law.growth, MAX_EXPONENT / length)
     nodes = (-1, *([1] * rate.ndim))
-    t = 0.5 * ds * (1.0 + _NODES.reshape(nodes))
-    weight = 0.5 * ds * _WEIGHTS.reshape(nodes)
+    t = 0.5 * length * (1.0 + _NODES.reshape(nodes))
+    weight = 0.5 * length * _WEIGHTS.reshape(nodes)
     g, e = _integrated(growth, t), np.exp(growth * t)
-    q = law.rate_process_noise + np.square(law.volatility * rate * np.exp(growth * (ds - t)))
+    q = law.rate_process_noise + np.square(law.volatility * rate * np.exp(growth * (length - t)))
+    weighted = weight * q
     return _Step(
-        drift=_integrated(growth, np.full(len(growth), ds)),
-        factor=np.exp(growth * ds),
-        theta_variance=law.process_noise * ds + (weight * q * g * g).sum(axis=0),
-        shared=(weight * q * g * e).sum(axis=0),
-        rate_variance=(weight * q * e * e).sum(axis=0),
+        drift=_integrated(growth, length),
+        factor=np.exp(growth * length),
+        theta_variance=law.process_noise * length + (weighted * g * g).sum(axis=0),
+        shared=(weighted * g * e).sum(axis=0),
+        rate_variance=(weighted * e * e).sum(axis=0),
     )
 
 

@@ -10,6 +10,7 @@ Pure. Must never clip: a clipped mean says nothing of where the filter wanted to
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -24,43 +25,69 @@ REACH: Final = 12.0
 FAR: Final = 40.0
 
 
-def bounded(free: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
-    """Parameters [..., P] strictly inside [lower, upper] of free numbers [..., P]."""
-    w = WIDTH_SHARE * (upper - lower)
-    if (free > lower + FAR * w).all() and (free < upper - FAR * w).all():
-        return free
-    u = reachable(free, lower, upper)
-    theta: FloatArray = lower + w * (
-        np.logaddexp(0.0, (u - lower) / w) - np.logaddexp(0.0, (u - upper) / w)
-    )
-    return theta
+@dataclass(frozen=True)
+class Bounds:
+    """The map of P parameters, each [P]: limits, width of the bend, and what follows from them.
 
-
-def free(theta: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
-    """The inverse of `bounded`; a parameter on or beyond a bound comes from the end of the reach.
-
-    With t = exp((u - lower) / w) and z = (theta - lower) / w: e^z = (1 + t) / (1 + t e^-h), h the
-    interval over w, so t = (e^z - 1) / (1 - e^(z - h)).
+    Between `inner_lower` and `inner_upper` a float cannot tell theta from u; beyond `least` and
+    `most` it cannot tell theta from the bound.
     """
-    w = WIDTH_SHARE * (upper - lower)
-    z, h = (theta - lower) / w, 1.0 / WIDTH_SHARE
-    edge = np.exp(-REACH)
-    z = np.clip(z, edge, h - edge)
-    u: FloatArray = lower + w * (z + np.log1p(-np.exp(-z)) - np.log1p(-np.exp(z - h)))
-    return reachable(u, lower, upper)
 
+    lower: FloatArray
+    upper: FloatArray
+    width: FloatArray
+    inner_lower: FloatArray
+    inner_upper: FloatArray
+    least: FloatArray
+    most: FloatArray
 
-def slope(u: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
-    """d theta / d u at free numbers u [..., P]: 1 inside the bounds, falling to 0 beyond them."""
-    w = WIDTH_SHARE * (upper - lower)
-    found: FloatArray = _sigmoid((u - lower) / w) - _sigmoid((u - upper) / w)
-    return found
+    @classmethod
+    def between(cls, lower: FloatArray, upper: FloatArray) -> Bounds:
+        """The map into [lower, upper]."""
+        w = WIDTH_SHARE * (upper - lower)
+        inner, beyond = FAR * w, REACH * w
+        return cls(lower, upper, w, lower + inner, upper - inner, lower - beyond, upper + beyond)
 
+    def bounded(self, free: FloatArray) -> FloatArray:
+        """Parameters [..., P] strictly inside the bounds of free numbers [..., P]."""
+        if self._are_far_inside(free):
+            return free
+        u, w = self.reachable(free), self.width
+        theta: FloatArray = self.lower + w * (
+            np.logaddexp(0.0, (u - self.lower) / w) - np.logaddexp(0.0, (u - self.upper) / w)
+        )
+        return theta
 
-def reachable(u: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
-    """Free numbers no farther beyond the bounds than floats can tell."""
-    beyond = REACH * WIDTH_SHARE * (upper - lower)
-    return np.clip(u, lower - beyond, upper + beyond)
+    def free(self, theta: FloatArray) -> FloatArray:
+        """The inverse of `bounded`; what is on or beyond a bound comes from the end of the reach.
+
+        With t = exp((u - lower) / w) and z = (theta - lower) / w: e^z = (1 + t) / (1 + t e^-h), h
+        the interval over w, so t = (e^z - 1) / (1 - e^(z - h)).
+        """
+        if self._are_far_inside(theta):
+            return theta
+        z, h = (theta - self.lower) / self.width, 1.0 / WIDTH_SHARE
+        edge = np.exp(-REACH)
+        z = np.clip(z, edge, h - edge)
+        u: FloatArray = self.lower + self.width * (
+            z + np.log1p(-np.exp(-z)) - np.log1p(-np.exp(z - h))
+        )
+        return self.reachable(u)
+
+    def slope(self, u: FloatArray) -> FloatArray:
+        """d theta / d u at free numbers u [..., P]: 1 inside the bounds, towards 0 beyond them."""
+        if self._are_far_inside(u):
+            return np.ones_like(u)
+        w = self.width
+        found: FloatArray = _sigmoid((u - self.lower) / w) - _sigmoid((u - self.upper) / w)
+        return found
+
+    def reachable(self, u: FloatArray) -> FloatArray:
+        """Free numbers no farther beyond the bounds than floats can tell."""
+        return np.minimum(np.maximum(u, self.least), self.most)
+
+    def _are_far_inside(self, numbers: FloatArray) -> bool:
+        return bool(((numbers > self.inner_lower) & (numbers < self.inner_upper)).all())
 
 
 def _sigmoid(x: FloatArray) -> FloatArray:

@@ -1,7 +1,7 @@
-"""The filter of one bundle: sigma points through its model, linearised once or again, robustly.
+"""The filter of one bundle: sigma points through its model, as images, lines and costs.
 
 Pure: numpy in, numpy out; states are free numbers (common.bounds). Must never judge a result: the
-calibration does.
+verdict does.
 """
 
 from __future__ import annotations
@@ -13,21 +13,18 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from common import bounds, ukf
-from common.discrepancy import Correlation, correlation
+from common import ukf
+from common.discrepancy import Correlation, correlation, point_variance
 from common.errors import CalibrationError
-from common.estimate import active_states
+from common.layout import layout_of
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
 
-SETTLED: Final = 0.1  # posterior standard deviations between passes: another brings nothing
-# Of the way to where the filter wants to go: the one with the lowest cost is taken.
-STEPS: Final = (0.0, 1.0, 0.5, 0.25, 0.1)
-FIRST_STEPS: Final = (0.0, 0.25, 0.5, 1.0, 1.5)
-# Spread of the first linearisation around a start that no update led to, in prior stds.
+# Spread of a linearisation around a state that no update led to, in prior stds.
 START_SHARE: Final = 0.1
 
 
@@ -50,7 +47,7 @@ class Settings:
 class Evidence:
     """Traces of B vehicles of equal length: features [B, m, F], voltages z [B, m].
 
-    `spread` [B] is the variance of one point (noise and discrepancy), `r` [B, m] the variances in
+    `spread` [B, 1] is the variance of a point (noise and discrepancy), `r` [B, m] the variances in
     the coordinates of `correlation`.
     """
 
@@ -60,22 +57,42 @@ class Evidence:
     r: FloatArray
     correlation: Correlation
 
+    def take(self, index: IntArray) -> Evidence:
+        """That of these vehicles."""
+        return Evidence(
+            self.features[index],
+            self.z[index],
+            self.spread[index],
+            self.r[index],
+            self.correlation,
+        )
+
 
 @dataclass(frozen=True)
 class Prior:
-    """x [B, n], P [B, n, n] and its inverse."""
+    """x [B, n], P [B, n, n], its lower triangular root, and its inverse."""
 
     x: FloatArray
     P: FloatArray
+    root: FloatArray
     information: FloatArray
+
+    def take(self, index: IntArray) -> Prior:
+        """Those of these vehicles."""
+        return Prior(self.x[index], self.P[index], self.root[index], self.information[index])
 
 
 @dataclass(frozen=True)
 class Fit:
-    """x [B, n] and P [B, n, n]."""
+    """x [B, n] and P [B, n, n], and the voltage there, `image` [B, m]."""
 
     x: FloatArray
     P: FloatArray
+    image: FloatArray
+
+    def take(self, index: IntArray) -> Fit:
+        """Those of these vehicles."""
+        return Fit(self.x[index], self.P[index], self.image[index])
 
 
 class BundleFilter:
@@ -83,167 +100,72 @@ class BundleFilter:
 
     def __init__(self, model: VoltageModel, manifest: Manifest, settings: Settings) -> None:
         self.model, self.manifest, self.settings = model, manifest, settings
-        self.active = active_states(manifest)
-        self._count = len(manifest.parameters)
-        self._lower = np.array([p.lower for p in manifest.parameters])
-        self._upper = np.array([p.upper for p in manifest.parameters])
-        self._point_variances = np.array([p.point_std**2 for p in manifest.parameters])
-        self.weights = ukf.merwe_weights(
-            len(self.active), settings.alpha, settings.beta, settings.kappa
-        )
+        self.layout = layout_of(manifest)
+        n, self._count = len(self.layout.active), self.layout.count
+        self.weights = ukf.merwe_weights(n, settings.alpha, settings.beta, settings.kappa)
+        # The root of a covariance is lower triangular and the rates come last: along their columns
+        # theta stands still, and so does the voltage.
+        self._moving = np.r_[0, 1 : self._count + 1, n + 1 : n + 1 + self._count]
+        self._theta_weights = _folded(self.weights, self._moving)
 
     def evidence(self, traces: Sequence[TraceArrays], discrepancy_v: FloatArray) -> Evidence:
         """Traces of equal length as measurements, for vehicles with discrepancies [B] in volts."""
-        z = np.stack([trace.voltage_v for trace in traces])
+        z = np.array([trace.voltage_v for trace in traces])
         along = correlation(z.shape[1], self.manifest.discrepancy_correlation)
-        noise, own = self.manifest.measurement_noise_std_v**2, np.square(discrepancy_v)
+        noise_v, own_v = self.manifest.measurement_noise_std_v, discrepancy_v[:, None]
         return Evidence(
-            features=np.stack([trace.features for trace in traces]),
+            features=np.array([trace.features for trace in traces]),
             z=z,
-            spread=noise + own,
-            r=noise + own[:, None] * along.variances,
+            spread=point_variance(noise_v, own_v),
+            r=point_variance(noise_v, own_v * np.sqrt(along.variances)),
             correlation=along,
         )
 
     def prior(self, x: FloatArray, P: FloatArray) -> Prior:
-        """The prior with its information. Raises CalibrationError when P is none."""
-        try:
-            np.linalg.cholesky(P)
-        except np.linalg.LinAlgError as error:
-            raise CalibrationError("the prior covariance is not positive definite") from error
-        return Prior(x, P, _inverse(P))
-
-    def sigma_points(self, x: FloatArray, P: FloatArray) -> FloatArray:
-        """Sigma points [B, k, n]. Raises CalibrationError when P is not positive definite."""
-        try:
-            return ukf.sigma_points(x, P, self.weights)
-        except np.linalg.LinAlgError as error:
-            raise CalibrationError("the prior covariance is not positive definite") from error
+        """The prior with its root and information. Raises CalibrationError when P is none."""
+        return Prior(x, P, _root(P), _inverse(P))
 
     def images(self, states: FloatArray, features: FloatArray) -> FloatArray:
         """Voltage [B, k, m] of every state [B, k, n] over every row of features [B, m, F]."""
-        theta = bounds.bounded(states[:, :, : self._count], self._lower, self._upper)
+        theta = self.layout.bounds.bounded(states[:, :, : self._count])
         return self.model.predict_crossed(features, theta)
-
-    def sigma_images(self, sigmas: FloatArray, features: FloatArray) -> FloatArray:
-        """Images [B, k, m] of sigma points [B, k, n], whose order is `ukf.sigma_points`'.
-
-        The root of the covariance is lower triangular and the rates come last: along their columns
-        theta stands still, and so does the voltage.
-        """
-        n, count = sigmas.shape[2], self._count
-        if n == count:
-            return self.images(sigmas, features)
-        moving = np.r_[0, 1 : count + 1, n + 1 : n + 1 + count]
-        found = self.images(sigmas[:, moving], features)
-        images = np.repeat(found[:, :1], sigmas.shape[1], axis=1)
-        images[:, moving] = found
-        return images
 
     def unscented(self, prior: Prior, evidence: Evidence) -> ukf.Posterior:
         """The unscented update as the literature has it."""
-        sigmas = self.sigma_points(prior.x, prior.P)
-        along = evidence.correlation
-        images = along.rotated(self.sigma_images(sigmas, evidence.features))
-        return ukf.update(sigmas, images, along.rotated(evidence.z), evidence.r, self.weights)
+        return self.unscented_from(prior, evidence)[0]
 
-    def fit(self, prior: Prior, evidence: Evidence) -> Fit:
-        """From the best of a few steps along the unscented update, linearised again and again."""
-        first = self.unscented(prior, evidence)
-        steps = np.array(FIRST_STEPS)[:, None]
-        starts = prior.x[:, None] + steps * (first.x - prior.x)[:, None]
-        best = self.costs(starts, prior, evidence).argmin(axis=1)
-        P = np.where((best == 0)[:, None, None], START_SHARE**2 * prior.P, first.P)
-        return self.refine(prior, Fit(starts[np.arange(len(best)), best], P), evidence)
+    def unscented_from(
+        self, prior: Prior, evidence: Evidence
+    ) -> tuple[ukf.Posterior, FloatArray]:
+        """The same, and the voltage [B, m] at the prior's mean."""
+        sigmas = ukf.points_about(prior.x, prior.root, self.weights)
+        images = self.images(sigmas[:, self._moving], evidence.features)
+        if len(self._moving) < sigmas.shape[1]:
+            found, images = images, np.repeat(images[:, :1], sigmas.shape[1], axis=1)
+            images[:, self._moving] = found
+        posterior = ukf.update(sigmas, images, evidence.z, evidence.r, self.weights)
+        return posterior, images[:, 0]
 
-    def refine(self, prior: Prior, start: Fit, evidence: Evidence) -> Fit:
-        """Linearise again around the last fit, as far as that lowers the cost (a line search).
+    def line(self, fit: Fit, evidence: Evidence) -> ukf.Line:
+        """h about a fit, over the spread that it leaves."""
+        count = self._count
+        return self._line(fit, _root(fit.P[:, :count, :count]), evidence)
 
-        S. Sarkka, L. Svensson, "Levenberg-Marquardt and Line-Search Extended Kalman Smoothers",
-        ICASSP 2020: near a steep end of discharge the full step may overshoot.
-        """
-        found = start
-        moving = np.ones(len(start.x), dtype=bool)
-        for _ in range(self.settings.passes - 1):
-            found, moving = self._pass(prior, found, moving, evidence)
-            if not moving.any():
-                break
-        return found
+    def narrow_line(self, fit: Fit, prior: Prior, evidence: Evidence) -> ukf.Line:
+        """h about a state that no update led to, over a small share of the prior's spread."""
+        root = START_SHARE * prior.root[:, : self._count, : self._count]
+        return self._line(fit, root, evidence)
 
-    def costs(
-        self,
-        states: FloatArray,
-        prior: Prior,
-        evidence: Evidence,
-        weight: FloatArray | None = None,
-    ) -> FloatArray:
-        """Cost [B, k] of states [B, k, n], twice the negative log posterior with Huber's loss.
+    def point_weights(self, line: ukf.Line, evidence: Evidence) -> FloatArray:
+        """Roots of the weights [B, m]: where the voltage is steep a point tells less."""
+        spread = evidence.spread
+        return np.sqrt(spread / (spread + self._point_variance(line)))
 
-        `weight` [B, m]: roots of the weights of the points, 1 where None.
-        """
-        limit = self.settings.huber
-        residual = self.images(states, evidence.features) - evidence.z[:, None]
-        if weight is not None:
-            residual = residual * weight[:, None]
-        scaled = np.abs(residual) / np.sqrt(evidence.spread)[:, None, None]
-        loss = np.where(scaled <= limit, scaled**2, 2 * limit * scaled - limit**2)
-        signed = np.sign(residual) * np.sqrt(loss * evidence.spread[:, None, None])
-        whitened = evidence.correlation.rotated(signed) ** 2 / evidence.r[:, None]
-        return np.asarray(whitened.sum(axis=2) + _squared(states - prior.x[:, None], prior))
-
-    def surprise(self, fit: Fit, prior: Prior, evidence: Evidence) -> FloatArray:
-        """Normalised innovation squared [B], m where everything is as assumed.
-
-        For a linear h, y' S^-1 y is the smallest value of ||z - h(x)||^2 / R + ||x - x0||^2 / P (B.
-        M. Bell, F. W. Cathey, "The iterated Kalman filter update as a Gauss-Newton method", IEEE
-        Trans. Automatic Control 38, 1993). That value at the fit is what is given here: at a steep
-        end of discharge, where the prior's sigma points span volts, y' S^-1 y itself means nothing.
-        """
-        line = self._line(fit.x, START_SHARE**2 * prior.P, evidence)
-        residual = (evidence.z - line.z_hat) * self._point_weights(line, evidence)
-        whitened = evidence.correlation.rotated(residual) ** 2 / evidence.r
-        return np.asarray(whitened.sum(axis=1) + self.shift(fit, prior))
-
-    def shift(self, fit: Fit, prior: Prior) -> FloatArray:
-        """How far [B] the fit lies from the prior: Mahalanobis distance squared, n if expected."""
-        return _squared((fit.x - prior.x)[:, None], prior)[:, 0]
-
-    def residuals(self, x: FloatArray, evidence: Evidence) -> FloatArray:
-        """Measured minus predicted [B, m] at states x [B, n], volts."""
-        return evidence.z - self.images(x[:, None, :], evidence.features)[:, 0]
-
-    def slopes(self, fit: Fit, evidence: Evidence) -> FloatArray:
-        """dV/dx [B, n, m] about a fit, over the spread that it leaves."""
-        return self._line(fit.x, fit.P, evidence).H_t
-
-    def band_std(self, x: FloatArray, P: FloatArray, features: FloatArray) -> FloatArray:
-        """Standard deviation [m] of the voltage by the parameters alone, one state [1, n]."""
-        sigmas = self.sigma_points(x, P)
-        images = self.sigma_images(sigmas, features[None])
-        _, std = ukf.unscented_moments(images, self.weights)
-        line = ukf.linearise(sigmas, images, self.weights)
-        return np.asarray(np.sqrt(std[0] ** 2 + self._point_variance(line)[0]))
-
-    def _pass(
-        self, prior: Prior, before: Fit, moving: npt.NDArray[np.bool_], evidence: Evidence
-    ) -> tuple[Fit, npt.NDArray[np.bool_]]:
-        """One linearisation; a filter that has settled stays: in company it ends as alone."""
-        line = self._line(before.x, before.P, evidence)
-        weight = self._point_weights(line, evidence)
-        wanted = self._update(prior, line, weight, evidence)
-        steps = np.array(STEPS)[:, None]
-        states = before.x[:, None] + steps * (wanted.x - before.x)[:, None]
-        best = self.costs(states, prior, evidence, weight).argmin(axis=1)
-        after = Fit(
-            np.where(moving[:, None], states[np.arange(len(best)), best], before.x),
-            np.where(moving[:, None, None], wanted.P, before.P),
-        )
-        return after, moving & (best > 0) & ~_has_settled(before, after)
-
-    def _update(
+    def update(
         self, prior: Prior, line: ukf.Line, weight: FloatArray, evidence: Evidence
     ) -> ukf.Posterior:
-        scaled = np.abs(evidence.z - line.z_hat) * weight / np.sqrt(evidence.spread)[:, None]
+        """The prior updated by a line whose points count by weight [B, m] and by Huber's."""
+        scaled = np.abs(evidence.z - line.z_hat) * weight / np.sqrt(evidence.spread)
         # Iteratively reweighted least squares (P. J. Huber, "Robust Statistics", 1981).
         weight = weight / np.sqrt(np.maximum(scaled / self.settings.huber, 1.0))
         along = evidence.correlation
@@ -256,27 +178,82 @@ class BundleFilter:
         z = along.rotated(evidence.z * weight)
         return ukf.line_update(prior.x, prior.information, turned, z, evidence.r)
 
-    def _line(self, x: FloatArray, P: FloatArray, evidence: Evidence) -> ukf.Line:
-        sigmas = self.sigma_points(x, P)
-        return ukf.linearise(sigmas, self.sigma_images(sigmas, evidence.features), self.weights)
+    def costs(
+        self,
+        states: FloatArray,
+        images: FloatArray,
+        prior: Prior,
+        evidence: Evidence,
+        weight: FloatArray | None = None,
+    ) -> FloatArray:
+        """Cost [B, k] of states [B, k, n], twice the negative log posterior with Huber's loss.
+
+        `images` [B, k, m] are the voltages there; `weight` [B, m]: roots of the weights of the
+        points, 1 where None.
+        """
+        limit, std = self.settings.huber, np.sqrt(evidence.spread)[:, None]
+        scaled = (images - evidence.z[:, None]) / std
+        if weight is not None:
+            scaled = scaled * weight[:, None]
+        # The square up to the limit, and straight on beyond it: s^2 - (s - limit)^2.
+        beyond = np.maximum(np.abs(scaled) - limit, 0.0)
+        loss = np.sqrt(np.square(scaled) - np.square(beyond))
+        signed = np.copysign(loss * std, scaled)
+        whitened = np.square(evidence.correlation.rotated(signed)) / evidence.r[:, None]
+        return np.asarray(whitened.sum(axis=2) + _squared(states - prior.x[:, None], prior))
+
+    def surprise(self, fit: Fit, prior: Prior, evidence: Evidence) -> FloatArray:
+        """Normalised innovation squared [B], m where everything is as assumed.
+
+        For a linear h, y' S^-1 y is the smallest value of ||z - h(x)||^2 / R + ||x - x0||^2 / P (B.
+        M. Bell, F. W. Cathey, "The iterated Kalman filter update as a Gauss-Newton method", IEEE
+        Trans. Automatic Control 38, 1993). That value at the fit is what is given here: at a steep
+        end of discharge, where the prior's sigma points span volts, y' S^-1 y itself means nothing.
+        """
+        line = self.narrow_line(fit, prior, evidence)
+        residual = (evidence.z - line.z_hat) * self.point_weights(line, evidence)
+        whitened = np.square(evidence.correlation.rotated(residual)) / evidence.r
+        return np.asarray(whitened.sum(axis=1) + self.shift(fit, prior))
+
+    def shift(self, fit: Fit, prior: Prior) -> FloatArray:
+        """How far [B] the fit lies from the prior: Mahalanobis distance squared, n if expected."""
+        return _squared((fit.x - prior.x)[:, None], prior)[:, 0]
+
+    def band_std(self, x: FloatArray, P: FloatArray, features: FloatArray) -> FloatArray:
+        """Standard deviation [m] of the voltage by the parameters alone, one state [1, n]."""
+        count = self._count
+        root = _root(P[:, :count, :count])
+        sigmas = ukf.points_about(x[:, :count], root, self._theta_weights)
+        images = self.images(sigmas, features[None])
+        _, std = ukf.unscented_moments(images, self._theta_weights)
+        line = ukf.linearise(sigmas, images, self._theta_weights)
+        return np.asarray(np.sqrt(std[0] ** 2 + self._point_variance(line)[0]))
+
+    def _line(self, fit: Fit, root: FloatArray, evidence: Evidence) -> ukf.Line:
+        """About a fit, whose own image is there already, by the root [B, P, P] of theta's part."""
+        sigmas = ukf.points_about(fit.x[:, : self._count], root, self._theta_weights)
+        around = self.images(sigmas[:, 1:], evidence.features)
+        images = np.concatenate([fit.image[:, None], around], axis=1)
+        return ukf.linearise(sigmas, images, self._theta_weights)
 
     def _point_variance(self, line: ukf.Line) -> FloatArray:
-        variance: FloatArray = self._point_variances @ line.H_t[:, : self._count] ** 2
+        variance: FloatArray = self.layout.point_variances @ np.square(line.H_t)
         return variance
 
-    def _point_weights(self, line: ukf.Line, evidence: Evidence) -> FloatArray:
-        """Roots of the weights [B, m]: where the voltage is steep a point tells less."""
-        spread = evidence.spread[:, None]
-        return np.sqrt(spread / (spread + self._point_variance(line)))
+
+def _folded(weights: ukf.SigmaWeights, moving: IntArray) -> ukf.SigmaWeights:
+    """Of the moving sigma points; what stands still with the centre counts as the centre."""
+    mean, covariance = weights.mean[moving], weights.covariance[moving]
+    mean[0] += weights.mean.sum() - mean.sum()
+    covariance[0] += weights.covariance.sum() - covariance.sum()
+    return ukf.SigmaWeights(mean, covariance, weights.scale)
 
 
-def _has_settled(before: Fit, after: Fit) -> npt.NDArray[np.bool_]:
-    """Of which filters [B] no state moved by more than SETTLED of its standard deviation."""
-    variance = np.diagonal(after.P, axis1=1, axis2=2)
-    settled: npt.NDArray[np.bool_] = ((after.x - before.x) ** 2 <= SETTLED**2 * variance).all(
-        axis=1
-    )
-    return settled
+def _root(P: FloatArray) -> FloatArray:
+    try:
+        return np.linalg.cholesky(P)
+    except np.linalg.LinAlgError as error:
+        raise CalibrationError("the prior covariance is not positive definite") from error
 
 
 def _squared(deviations: FloatArray, prior: Prior) -> FloatArray:

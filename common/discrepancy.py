@@ -47,3 +47,15 @@ def correlation(points: int, share: float) -> Correlation:
     C = np.exp(-np.abs(index[:, None] - index) / (share * points))
     variances, axes = np.linalg.eigh(C)
     return Correlation(axes, np.maximum(variances, 0.0))
+
+
+def point_variance(noise_std_v: float, discrepancy_v: float | FloatArray) -> FloatArray:
+    """Variance of one measured point about what the model says: noise and discrepancy."""
+    return np.asarray(noise_std_v**2 + np.square(discrepancy_v))
+
+
+def unbiased_squares(residual: FloatArray, parameters: int) -> FloatArray:
+    """Squared residuals [..., m] of a fit, with the share that the fitted parameters took."""
+    points = residual.shape[-1]
+    squares: FloatArray = np.square(residual) * (points / max(points - parameters, 1))
+    return squares

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from common import bounds
-from common.ageing import law_of, transition, wandered
+from common.ageing import law_of, wandered
+from common.layout import layout_of
 from common.manifest import Manifest
 from common.revision import Revision
 
@@ -55,25 +55,6 @@ def prior(manifest: Manifest, odometer: float = 0.0) -> Estimate:
     )
 
 
-def extrapolate(estimate: Estimate, manifest: Manifest, odometer: float) -> Estimate:
-    """The estimate at a later odometer: x = F x, P = F P F' + Q (common.ageing).
-
-    An earlier odometer gives the estimate unchanged: the battery does not grow younger. A
-    parameter that drifts to its bound bends and stays inside.
-    """
-    ds = odometer - estimate.odometer
-    if ds <= 0:
-        return estimate
-    x, P = free_states([estimate], manifest)
-    count = len(estimate.theta)
-    F, Q = transition(law_of(manifest, estimate.growth), x[0, count:], ds)
-    moved = F @ x[0]
-    moved[:count] = bounds.reachable(moved[:count], *_bounds(manifest))
-    return from_free_states(
-        moved, F @ P[0] @ F.T + Q, manifest, replace(estimate, odometer=odometer)
-    )
-
-
 def drawn_states(estimate: Estimate, manifest: Manifest, normals: FloatArray) -> FloatArray:
     """Free numbers and rates [N, 2P] of N batteries, from standard normals [N, 2P]."""
     (x,), (P,) = free_states([estimate], manifest)
@@ -87,7 +68,7 @@ def wandered_states(
     """Those states after ds, each on a path of its own; `estimate` is what they were drawn from."""
     moved = wandered(law_of(manifest, estimate.growth), states, ds, normals)
     count = len(estimate.theta)
-    moved[:, :count] = bounds.reachable(moved[:, :count], *_bounds(manifest))
+    moved[:, :count] = layout_of(manifest).bounds.reachable(moved[:, :count])
     return moved
 
 
@@ -96,13 +77,8 @@ def with_trip_spread(estimate: Estimate, manifest: Manifest) -> Estimate:
     covariance = estimate.covariance.copy()
     count = len(estimate.theta)
     index = np.arange(count)
-    covariance[index, index] += trip_variances(manifest)
+    covariance[index, index] += layout_of(manifest).trip_variances
     return replace(estimate, covariance=covariance)
-
-
-def trip_variances(manifest: Manifest) -> FloatArray:
-    """Variance [P] of what each parameter takes for one trip only."""
-    return np.array([p.trip_std**2 for p in manifest.parameters])
 
 
 def discrepancy_of(estimate: Estimate, manifest: Manifest) -> Discrepancy:
@@ -112,16 +88,16 @@ def discrepancy_of(estimate: Estimate, manifest: Manifest) -> Discrepancy:
 
 def is_inside_bounds(estimate: Estimate, manifest: Manifest) -> bool:
     """Whether every parameter lies inside the manifest's bounds, and everything is finite."""
-    lower, upper = _bounds(manifest)
+    bounds = layout_of(manifest).bounds
     finite = np.isfinite(estimate.covariance).all() and np.isfinite(estimate.rate).all()
-    return bool(finite and np.all((estimate.theta >= lower) & (estimate.theta <= upper)))
+    inside = (estimate.theta >= bounds.lower) & (estimate.theta <= bounds.upper)
+    return bool(finite and np.all(inside))
 
 
 def is_positive_definite(estimate: Estimate, manifest: Manifest) -> bool:
     """Whether the covariance over the active states can be one: sigma points need its root."""
-    active = active_states(manifest)
     try:
-        np.linalg.cholesky(estimate.covariance[np.ix_(active, active)])
+        np.linalg.cholesky(estimate.covariance[layout_of(manifest).active_square])
     except np.linalg.LinAlgError:
         return False
     return True
@@ -155,60 +131,61 @@ def upper_triangle(covariance: FloatArray) -> list[float]:
 
 def active_states(manifest: Manifest) -> npt.NDArray[np.intp]:
     """Indices into (theta, rate) of what the filter estimates: all theta, and declared rates."""
-    count = len(manifest.parameters)
-    rates = [count + i for i, p in enumerate(manifest.parameters) if p.rate_prior_std > 0]
-    return np.array([*range(count), *rates], dtype=np.intp)
+    return layout_of(manifest).active
 
 
 def free_states(estimates: Sequence[Estimate], manifest: Manifest) -> tuple[FloatArray, FloatArray]:
     """States [B, 2P] as free numbers (common.bounds), and their covariances [B, 2P, 2P]."""
-    lower, upper = _bounds(manifest)
-    free = bounds.free(np.stack([e.theta for e in estimates]), lower, upper)
-    inverse = 1.0 / bounds.slope(free, lower, upper)
-    x = np.concatenate([free, np.stack([e.rate for e in estimates]) * inverse], axis=1)
+    bounds = layout_of(manifest).bounds
+    free = bounds.free(np.array([e.theta for e in estimates]))
+    inverse = 1.0 / bounds.slope(free)
+    rate = np.array([e.rate for e in estimates])
     scale = np.concatenate([inverse, inverse], axis=1)
-    P = np.stack([e.covariance for e in estimates])
-    return x, P * (scale[:, :, None] * scale[:, None, :])
+    P = np.array([e.covariance for e in estimates])
+    return (
+        np.concatenate([free, rate * inverse], axis=1),
+        P * (scale[:, :, None] * scale[:, None, :]),
+    )
+
+
+def bounded_states(
+    x: FloatArray, P: FloatArray, manifest: Manifest
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The inverse: theta [..., P], rates [..., P] and covariances of free states [..., 2P]."""
+    layout = layout_of(manifest)
+    bounds, count = layout.bounds, layout.count
+    free = bounds.reachable(x[..., :count])
+    slope = bounds.slope(free)
+    scale = np.concatenate([slope, slope], axis=-1)
+    # In this order P stays symmetric to the bit.
+    covariance: FloatArray = P * (scale[..., :, None] * scale[..., None, :])
+    return bounds.bounded(free), x[..., count:] * slope, covariance
 
 
 def bounded_theta(free: FloatArray, manifest: Manifest) -> FloatArray:
     """Parameters [..., P] of free numbers [..., P], as the model takes them."""
-    return bounds.bounded(free, *_bounds(manifest))
+    return layout_of(manifest).bounds.bounded(free)
 
 
 def pack(estimates: Sequence[Estimate], manifest: Manifest) -> tuple[FloatArray, FloatArray]:
     """The active states [B, n] of B estimates as free numbers, and their covariances [B, n, n]."""
-    active = active_states(manifest)
+    layout = layout_of(manifest)
     x, P = free_states(estimates, manifest)
-    return x[:, active], P[:, active[:, None], active]
+    return x[:, layout.active], P[:, *layout.active_square]
 
 
 def unpack(x: FloatArray, P: FloatArray, manifest: Manifest, before: Estimate) -> Estimate:
     """The estimate of active free states [n] and covariance [n, n]; the rest is as `before`."""
-    active = active_states(manifest)
-    count = len(before.theta)
-    full_x = np.zeros(2 * count)
-    full_x[active] = x
-    full_P = np.zeros((2 * count, 2 * count))
-    full_P[np.ix_(active, active)] = P
-    return from_free_states(full_x, full_P, manifest, before)
+    layout = layout_of(manifest)
+    return from_free_states(*layout.spread_out(x, P), manifest, before)
 
 
 def from_free_states(
     x: FloatArray, P: FloatArray, manifest: Manifest, before: Estimate
 ) -> Estimate:
     """The estimate of free numbers x [2P], P [2P, 2P]; what else it holds is as `before`."""
-    count = len(before.theta)
-    lower, upper = _bounds(manifest)
-    free = bounds.reachable(x[:count], lower, upper)
-    slope = bounds.slope(free, lower, upper)
-    scale = np.concatenate([slope, slope])
-    return replace(
-        before,
-        theta=bounds.bounded(free, lower, upper),
-        rate=x[count:] * slope,
-        covariance=P * np.outer(scale, scale),  # in this order it stays symmetric to the bit
-    )
+    theta, rate, covariance = bounded_states(x, P, manifest)
+    return replace(before, theta=theta, rate=rate, covariance=covariance)
 
 
 def _root(covariance: FloatArray) -> FloatArray:
@@ -221,8 +198,3 @@ def _root(covariance: FloatArray) -> FloatArray:
     values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
     root: FloatArray = scale[:, None] * vectors * np.sqrt(np.maximum(values, 0.0))
     return root
-
-
-def _bounds(manifest: Manifest) -> tuple[FloatArray, FloatArray]:
-    lower = np.array([p.lower for p in manifest.parameters])
-    return lower, np.array([p.upper for p in manifest.parameters])

@@ -10,10 +10,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from common.discrepancy import point_variance
 from common.manifest import Manifest
-from common.trace import TraceArrays
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 # A fit whose misfit is five times what noise and discrepancy explain is no fit.
 MOST_MISFIT: Final = 25.0
@@ -25,52 +26,50 @@ STUCK_BELOW: Final = 0.5
 MOVING_ABOVE: Final = 10.0
 
 
-def problem(
-    trace: TraceArrays, residual: FloatArray, discrepancy_v: float, manifest: Manifest
-) -> str:
-    """Why no parameters explain this trace, given the residual [m] of the best; empty if they do.
+def problems(
+    measured_v: FloatArray, residual: FloatArray, discrepancy_v: FloatArray, manifest: Manifest
+) -> list[str]:
+    """Why no parameters explain these traces [B, m], given what the best leave; empty if they do.
 
     What leaves the error below the threshold is explained, whatever else it is.
     """
-    stuck = _stuck(trace, residual, manifest)
-    if stuck:
-        return stuck
-    error_v = float(np.abs(residual).mean())
-    expected = manifest.measurement_noise_std_v**2 + discrepancy_v**2
-    misfit = float(np.square(residual).mean()) / expected
-    if error_v <= manifest.error_threshold_v or misfit <= MOST_MISFIT:
-        return ""
-    return (
-        f"no parameters explain this trip: the best leave {error_v:.4f} V, "
-        f"{np.sqrt(misfit):.1f} times the noise and discrepancy (a sensor that lies, or conditions "
-        f"that the model does not know)"
-    )
+    found = _stuck(measured_v, residual, manifest)
+    errors_v = np.abs(residual).mean(axis=1)
+    expected = point_variance(manifest.measurement_noise_std_v, discrepancy_v)
+    misfit = np.square(residual).mean(axis=1) / expected
+    unexplained = ~((errors_v <= manifest.error_threshold_v) | (misfit <= MOST_MISFIT))
+    for i in np.flatnonzero(unexplained):
+        found[i] = found[i] or (
+            f"no parameters explain this trip: the best leave {errors_v[i]:.4f} V, "
+            f"{np.sqrt(misfit[i]):.1f} times the noise and discrepancy (a sensor that lies, or "
+            f"conditions that the model does not know)"
+        )
+    return found
 
 
-def is_a_jump(shift: float, states: int) -> bool:
-    """Whether a Mahalanobis distance squared is beyond the chi-square quantile of one in a million.
+def are_jumps(shift: FloatArray, states: int) -> BoolArray:
+    """Which Mahalanobis distances squared are beyond chi-square's quantile of one in a million.
 
     E. B. Wilson, M. M. Hilferty, "The distribution of chi-square", PNAS 17, 1931.
     """
     part = 2.0 / (9.0 * states)
     quantile: float = states * (1.0 - part + JUMP_QUANTILE * part**0.5) ** 3
-    return shift > quantile
+    return np.asarray(shift > quantile)
 
 
-def _stuck(trace: TraceArrays, residual: FloatArray, manifest: Manifest) -> str:
+def _stuck(measured_v: FloatArray, residual: FloatArray, manifest: Manifest) -> list[str]:
     """A voltage that stands still on the longest part of a trip on which it had to move."""
-    noise_v = manifest.measurement_noise_std_v
-    measured = trace.voltage_v
-    if len(measured) < STUCK_POINTS:
-        return ""
-    half = len(measured) // 2
-    predicted = measured - residual
-    for part in (slice(None), slice(half, None)):
-        still = float(np.ptp(measured[part])) < STUCK_BELOW * noise_v
-        if still and float(np.ptp(residual[part])) > MOVING_ABOVE * noise_v:
-            moved = float(np.ptp(predicted[part]))
-            return (
-                f"the voltage sensor is stuck at {measured[-1]:.4g} V while the model moves by "
-                f"{moved:.3g} V"
+    noise_v, points = manifest.measurement_noise_std_v, measured_v.shape[1]
+    found = [""] * len(measured_v)
+    if points < STUCK_POINTS:
+        return found
+    for part in (slice(None), slice(points // 2, None)):
+        still = np.ptp(measured_v[:, part], axis=1) < STUCK_BELOW * noise_v
+        moves = np.ptp(residual[:, part], axis=1) > MOVING_ABOVE * noise_v
+        for i in np.flatnonzero(still & moves):
+            moved = np.ptp((measured_v - residual)[i, part])
+            found[i] = found[i] or (
+                f"the voltage sensor is stuck at {measured_v[i, -1]:.4g} V while the model moves "
+                f"by {moved:.3g} V"
             )
-    return ""
+    return found

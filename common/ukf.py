@@ -56,12 +56,14 @@ def sigma_points(x: FloatArray, P: FloatArray, weights: SigmaWeights) -> FloatAr
 
     Raises numpy.linalg.LinAlgError when P is not positive definite.
     """
-    columns = np.linalg.cholesky(weights.scale * P).swapaxes(-1, -2)
-    n = x.shape[1]
-    sigmas = np.repeat(x[:, None, :], 2 * n + 1, axis=1)
-    sigmas[:, 1 : n + 1] += columns
-    sigmas[:, n + 1 :] -= columns
-    return sigmas
+    return points_about(x, np.linalg.cholesky(P), weights)
+
+
+def points_about(x: FloatArray, root: FloatArray, weights: SigmaWeights) -> FloatArray:
+    """Sigma points [B, k, n] around x [B, n] by the lower triangular root [B, n, n] of P."""
+    columns = np.sqrt(weights.scale) * root.swapaxes(-1, -2)
+    centre = x[:, None, :]
+    return np.concatenate([centre, centre + columns, centre - columns], axis=1)
 
 
 def unscented_moments(points: FloatArray, weights: SigmaWeights) -> tuple[FloatArray, FloatArray]:
@@ -101,9 +103,10 @@ def update(
 
 @dataclass(frozen=True)
 class Line:
-    """h(x) ~ z_hat + H (x - x_i) for B filters: x_i [B, n], z_hat [B, m], H' [B, n, m].
+    """h(x) ~ z_hat + H (x - x_i) for B filters: x_i [B, q], z_hat [B, m], H' [B, q, m].
 
-    `unexplained` [B, m] is the variance of h over the sigma points that the line does not hold.
+    Of the first q states; along the others h stands still. `unexplained` [B, m] is the variance of
+    h over the sigma points that the line does not hold.
     """
 
     x: FloatArray
@@ -121,7 +124,7 @@ def linearise(sigmas: FloatArray, transformed: FloatArray, weights: SigmaWeights
     n = sigmas.shape[2]
     x_i, z_hat = sigmas[:, 0], weights.mean @ transformed
     Y = transformed - z_hat[:, None, :]
-    D = 0.5 * (Y[:, 1 : n + 1] - Y[:, n + 1 :])
+    D = 0.5 * (transformed[:, 1 : n + 1] - transformed[:, n + 1 :])
     H_t = np.linalg.solve(sigmas[:, 1 : n + 1] - x_i[:, None, :], D)
     unexplained = weights.covariance @ (Y * Y) - (D * D).sum(axis=1) / weights.scale
     return Line(x_i, z_hat, H_t, np.maximum(unexplained, 0.0))
@@ -137,14 +140,16 @@ def line_update(
     Processing 63, 2015), in information form: P+ = (P^-1 + H' R^-1 H)^-1 stays positive definite.
     prior_information [B, n, n] is the inverse of the prior's covariance.
     """
-    R = r + line.unexplained
+    R, q = r + line.unexplained, line.x.shape[1]
     H = line.H_t.swapaxes(-1, -2)
-    y = z - line.z_hat - _times(H, prior_x - line.x)
+    y = z - line.z_hat - _times(H, prior_x[:, :q] - line.x)
     HR = line.H_t / R[:, None, :]
-    P: FloatArray = np.linalg.inv(prior_information + HR @ H)
+    information = prior_information.copy()
+    information[:, :q, :q] += HR @ H
+    P: FloatArray = np.linalg.inv(information)
     b = _times(HR, y)
-    correction = _times(P, b)
-    nis = _dot(y / R, y) - _dot(b, correction)
+    correction = _times(P[:, :, :q], b)
+    nis = _dot(y / R, y) - _dot(b, correction[:, :q])
     return Posterior(prior_x + correction, _symmetric(P), y, nis)
 
 

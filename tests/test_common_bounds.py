@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import bounds, calibration
+from common import calibration
+from common.bounds import Bounds
 from common.calibration import Estimate
 from common.estimate import active_states, free_states, from_free_states, pack, unpack
 from tests.support_edge import manifest_of
@@ -41,7 +42,7 @@ def test_any_number_becomes_a_parameter_strictly_inside(
     low: float, width: float, number: float
 ) -> None:
     lower, upper = ends(low, width)
-    theta = bounds.bounded(np.array([number]), lower, upper)
+    theta = Bounds.between(lower, upper).bounded(np.array([number]))
     assert lower < theta < upper
 
 
@@ -52,8 +53,8 @@ def test_a_tenth_away_from_the_bounds_it_is_the_number_itself(
 ) -> None:
     lower, upper = ends(low, width)
     number = lower + share * width
-    np.testing.assert_allclose(bounds.bounded(number, lower, upper), number, atol=1e-6 * width)
-    np.testing.assert_allclose(bounds.slope(number, lower, upper), 1.0, atol=1e-4)
+    np.testing.assert_allclose(Bounds.between(lower, upper).bounded(number), number, atol=1e-6 * width)
+    np.testing.assert_allclose(Bounds.between(lower, upper).slope(number), 1.0, atol=1e-4)
 
 
 @FEW
@@ -61,7 +62,7 @@ def test_a_tenth_away_from_the_bounds_it_is_the_number_itself(
 def test_there_and_back_is_the_parameter(low: float, width: float, share: float) -> None:
     lower, upper = ends(low, width)
     theta = lower + share * width
-    back = bounds.bounded(bounds.free(theta, lower, upper), lower, upper)
+    back = Bounds.between(lower, upper).bounded(Bounds.between(lower, upper).free(theta))
     np.testing.assert_allclose(back, theta, atol=1e-9 * width, rtol=1e-12)
 
 
@@ -71,7 +72,7 @@ def test_back_and_there_is_the_number(low: float, width: float, share: float) ->
     """Within the reach: a fiftieth of the interval beyond a bound is ten widths."""
     lower, upper = ends(low, width)
     number = lower + share * width
-    again = bounds.free(bounds.bounded(number, lower, upper), lower, upper)
+    again = Bounds.between(lower, upper).free(Bounds.between(lower, upper).bounded(number))
     np.testing.assert_allclose(again, number, atol=1e-6 * width)
 
 
@@ -82,7 +83,7 @@ def test_a_larger_number_is_a_larger_parameter(
 ) -> None:
     lower, upper = ends(low, width)
     less, more = (lower + share * width for share in sorted([first, second]))
-    a, b = bounds.bounded(less, lower, upper), bounds.bounded(more, lower, upper)
+    a, b = Bounds.between(lower, upper).bounded(less), Bounds.between(lower, upper).bounded(more)
     assert a <= b
     in_reach = min([first, second]) > -0.02 and sorted([first, second])[1] < 1.02
     if in_reach and more - less > 1e-6 * width:
@@ -94,18 +95,19 @@ def test_a_larger_number_is_a_larger_parameter(
 def test_the_slope_is_the_numerical_derivative(low: float, width: float, share: float) -> None:
     lower, upper = ends(low, width)
     number, step = lower + share * width, 2e-6 * width
-    up, down = (bounds.bounded(number + s, lower, upper) for s in (step, -step))
+    up, down = (Bounds.between(lower, upper).bounded(number + s) for s in (step, -step))
     numerical = (up - down) / (2 * step)
-    found = bounds.slope(number, lower, upper)
+    found = Bounds.between(lower, upper).slope(number)
     assert found > 0
     np.testing.assert_allclose(found, numerical, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("theta", [0.5, 2.0, -1e9, 1e9])
 def test_a_parameter_on_or_beyond_a_bound_comes_back_just_inside(theta: float) -> None:
-    number = bounds.free(np.array([theta]), LOWER[:1], UPPER[:1])
-    assert number == bounds.reachable(number, LOWER[:1], UPPER[:1])
-    back = float(bounds.bounded(number, LOWER[:1], UPPER[:1])[0])
+    gain = Bounds.between(LOWER[:1], UPPER[:1])
+    number = gain.free(np.array([theta]))
+    assert number == gain.reachable(number)
+    back = float(gain.bounded(number)[0])
     assert 0.5 < back < 2.0
     assert abs(back - min(max(theta, 0.5), 2.0)) < 1e-6
 

@@ -1,0 +1,165 @@
+"""What the evidence says of many batteries: drift, change, or nothing that parameters explain.
+
+The fits come from common.fitting; here their errors are taken as the vehicle will see them, a prior
+that was wrong is opened, and the discrepancy learns what the fits leave. Pure. Must never look at
+one vehicle with another's eyes: every line is a vehicle's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from common import evidence_check, fitting
+from common.alignment import aligned_errors
+from common.batch import Batch
+from common.bundle_filter import START_SHARE, BundleFilter, Evidence, Fit, Prior
+from common.discrepancy import unbiased_squares
+from common.estimate import pack, prior
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.intp]
+
+STARTS: Final = 60
+START_SPAN: Final = 3.0  # prior standard deviations to either side
+# The manifest's discrepancy counts as this many trips, and a vehicle's own as at most that many:
+# it must be able to follow a battery whose discharge changes its shape.
+PRIOR_TRIPS: Final = 3.0
+MOST_TRIPS: Final = 10.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of B vehicles: posteriors, and arrays [B]. `problems` are empty where the trace is believed.
+
+    `points` are those of each trace; `changed`: beyond what any drift explains.
+    """
+
+    posterior: Batch
+    nis: FloatArray
+    points: int
+    error_before_v: FloatArray
+    error_after_v: FloatArray
+    changed: BoolArray
+    problems: list[str]
+
+
+def judged(
+    before: Batch, posterior: Batch, trip: Prior, fit: Fit, evidence: Evidence, filter_: BundleFilter
+) -> Verdict:
+    """The posteriors with the discrepancy that they show, and what is to be thought of them.
+
+    `before` and `posterior` are the batteries', `trip` and `fit` the trips'. The vehicle will align
+    a trip with the estimate that it is sent, so the error after is that of the whole result.
+    """
+    shift = filter_.shift(fit, trip)
+    changed = evidence_check.are_jumps(shift, fit.x.shape[1])
+    residual, problems = evidence.z - fit.image, [""] * len(shift)
+    if filter_.settings.passes > 1:  # what one pass leaves says nothing about the trace
+        breaching = np.abs(residual).mean(axis=1) > filter_.manifest.error_threshold_v
+        if breaching.any():
+            posterior, residual, changed = _opened_if_better(
+                np.flatnonzero(breaching), before, posterior, residual, changed, evidence, filter_
+            )
+        problems = evidence_check.problems(
+            evidence.z, residual, before.discrepancy_v, filter_.manifest
+        )
+    believed = np.array([not problem for problem in problems])
+    posterior = _with_learned(posterior, residual, believed, filter_)
+    both = before.followed_by(posterior)
+    errors_v = _errors(both, evidence.take(np.tile(np.arange(len(shift)), 2)), filter_)
+    return Verdict(
+        posterior=posterior,
+        nis=filter_.surprise(fit, trip, evidence),
+        points=evidence.z.shape[1],
+        error_before_v=errors_v[: len(shift)],
+        error_after_v=errors_v[len(shift) :],
+        changed=changed,
+        problems=problems,
+    )
+
+
+def _errors(batch: Batch, evidence: Evidence, filter_: BundleFilter) -> FloatArray:
+    return aligned_errors(batch, evidence.features, evidence.z, filter_.model, filter_.manifest)
+
+
+def _opened_if_better(
+    at: IntArray,
+    before: Batch,
+    posterior: Batch,
+    residual: FloatArray,
+    changed: BoolArray,
+    evidence: Evidence,
+    filter_: BundleFilter,
+) -> tuple[Batch, FloatArray, BoolArray]:
+    """When even the posterior breaches, the prior was wrong about these batteries: open it."""
+    some = evidence.take(at)
+    fit = _opened(before.take(at), some, filter_)
+    finite = np.isfinite(fit.x).all(axis=1) & np.isfinite(fit.P).all(axis=(1, 2))
+    at, some, fit = at[finite], some.take(finite), fit.take(finite)
+    x, P = filter_.layout.spread_out(fit.x, fit.P)
+    opened = replace(posterior.take(at), x=x, P=P)
+    errors_v = _errors(opened, some, filter_)
+    better = errors_v < _errors(posterior.take(at), some, filter_)
+    at, residual, changed = at[better], residual.copy(), changed.copy()
+    residual[at] = some.z[better] - fit.image[better]
+    changed[at] = errors_v[better] <= filter_.manifest.error_threshold_v
+    return posterior.replaced(at, opened.take(better)), residual, changed
+
+
+def _opened(before: Batch, evidence: Evidence, filter_: BundleFilter) -> Fit:
+    """The fits from the manifest's own uncertainty around where the priors stood, or stand as new.
+
+    Near a steep end of discharge the error has several valleys, so the search begins from the best
+    of many points.
+    """
+    # As free numbers: at a bound theta hardly moves, and its width there would be beyond all sense.
+    new_x, P = pack([prior(filter_.manifest)], filter_.manifest)
+    x = before.x[:, filter_.layout.active]
+    as_prior = filter_.prior(x, np.repeat(P, len(x), axis=0))
+    x, image = _best_start(as_prior, new_x, evidence, filter_)
+    start = Fit(x, START_SHARE**2 * as_prior.P, image)
+    return fitting.refine(as_prior, start, evidence, filter_)
+
+
+def _best_start(
+    opened: Prior, as_new: FloatArray, evidence: Evidence, filter_: BundleFilter
+) -> tuple[FloatArray, FloatArray]:
+    """Those with the lowest error, [B, n], of points spread over the opened priors and as new.
+
+    And the voltages [B, m] there.
+    """
+    n = opened.x.shape[1]
+    spread = np.random.default_rng(0).uniform(-START_SPAN, START_SPAN, (STARTS, n))
+    scaled = np.concatenate([np.zeros((1, n)), spread * np.sqrt(np.diagonal(opened.P[0]))])
+    centres = np.stack([opened.x, np.broadcast_to(as_new, opened.x.shape)], axis=1)
+    starts = (centres[:, :, None] + scaled).reshape(len(opened.x), -1, n)
+    images = filter_.images(starts, evidence.features)
+    best = np.abs(images - evidence.z[:, None]).mean(axis=2).argmin(axis=1)
+    each = np.arange(len(best))
+    return starts[each, best], images[each, best]
+
+
+def _with_learned(
+    posterior: Batch, residual: FloatArray, believed: BoolArray, filter_: BundleFilter
+) -> Batch:
+    """The discrepancies that the residuals of fitted trips show, averaged with those before.
+
+    Innovation-based adaptive estimation (R. K. Mehra, IEEE Trans. Automatic Control 15, 1970), on
+    the residuals after the fit, whose mean square lacks the fitted parameters' share.
+    """
+    noise = filter_.manifest.measurement_noise_std_v**2
+    squares = unbiased_squares(residual, filter_.layout.count).mean(axis=1)
+    seen = np.maximum(squares - noise, 0.0)
+    before_v, before_trips = posterior.discrepancy_v, posterior.discrepancy_trips
+    trips = np.where(before_trips == 0, PRIOR_TRIPS, before_trips)
+    learned_v = np.sqrt((trips * np.square(before_v) + seen) / (trips + 1.0))
+    return replace(
+        posterior,
+        discrepancy_v=np.where(believed, learned_v, before_v),
+        discrepancy_trips=np.where(believed, np.minimum(trips + 1.0, MOST_TRIPS), before_trips),
+    )
