@@ -7,7 +7,7 @@ Whatever is computed for one vehicle is computed for many at once, by the same l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -38,15 +38,24 @@ class Batch:
 
     def take(self, index: Index) -> Batch:
         """Those of these vehicles."""
-        return Batch(*(getattr(self, field.name)[index] for field in fields(self)))
+        return Batch(
+            self.x[index],
+            self.P[index],
+            self.odometer[index],
+            self.growth[index],
+            self.discrepancy_v[index],
+            self.discrepancy_trips[index],
+        )
 
     def followed_by(self, other: Batch) -> Batch:
         """These vehicles, and then the others."""
         return Batch(
-            *(
-                np.concatenate([getattr(self, field.name), getattr(other, field.name)])
-                for field in fields(self)
-            )
+            np.concatenate([self.x, other.x]),
+            np.concatenate([self.P, other.P]),
+            np.concatenate([self.odometer, other.odometer]),
+            np.concatenate([self.growth, other.growth]),
+            np.concatenate([self.discrepancy_v, other.discrepancy_v]),
+            np.concatenate([self.discrepancy_trips, other.discrepancy_trips]),
         )
 
     def replaced(self, index: Index, other: Batch) -> Batch:

@@ -26,6 +26,7 @@ IntArray = npt.NDArray[np.intp]
 
 # Spread of a linearisation around a state that no update led to, in prior stds.
 START_SHARE: Final = 0.1
+REWEIGHTINGS: Final = 3  # of the points along one line: the weights have then nearly settled
 
 
 @dataclass(frozen=True)
@@ -164,19 +165,26 @@ class BundleFilter:
     def update(
         self, prior: Prior, line: ukf.Line, weight: FloatArray, evidence: Evidence
     ) -> ukf.Posterior:
-        """The prior updated by a line whose points count by weight [B, m] and by Huber's."""
-        scaled = np.abs(evidence.z - line.z_hat) * weight / np.sqrt(evidence.spread)
-        # Iteratively reweighted least squares (P. J. Huber, "Robust Statistics", 1981).
-        weight = weight / np.sqrt(np.maximum(scaled / self.settings.huber, 1.0))
-        along = evidence.correlation
-        turned = ukf.Line(
-            line.x,
-            along.rotated(line.z_hat * weight),
-            along.rotated(line.H_t * weight[:, None]),
-            along.rotated_variance(line.unexplained * weight**2),
-        )
-        z = along.rotated(evidence.z * weight)
-        return ukf.line_update(prior.x, prior.information, turned, z, evidence.r)
+        """The prior updated by a line whose points count by weight [B, m] and by Huber's.
+
+        Iteratively reweighted least squares (P. J. Huber, "Robust Statistics", 1981): what is left
+        along the line decides the next weights, which costs no image.
+        """
+        along, limit = evidence.correlation, self.settings.huber * np.sqrt(evidence.spread)
+        off = left = evidence.z - line.z_hat
+        for _ in range(REWEIGHTINGS):
+            robust = weight / np.sqrt(np.maximum(np.abs(left) * weight / limit, 1.0))
+            turned = ukf.Line(
+                line.x,
+                along.rotated(line.z_hat * robust),
+                along.rotated(line.H_t * robust[:, None]),
+                along.rotated_variance(line.unexplained * np.square(robust)),
+            )
+            z = along.rotated(evidence.z * robust)
+            found = ukf.line_update(prior.x, prior.information, turned, z, evidence.r)
+            step = found.x[:, None, : self._count] - line.x[:, None]
+            left = off - (step @ line.H_t)[:, 0]
+        return found
 
     def costs(
         self,

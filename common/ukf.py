@@ -30,12 +30,10 @@ class SigmaWeights:
 
 @dataclass(frozen=True)
 class Posterior:
-    """x [B, n] and P [B, n, n] after the update, innovation y [B, m], NIS y' S^-1 y [B]."""
+    """x [B, n] and P [B, n, n] after the update."""
 
     x: FloatArray
     P: FloatArray
-    y: FloatArray
-    nis: FloatArray
 
 
 def merwe_weights(
@@ -94,11 +92,8 @@ def update(
     y = z - z_hat
     Y_scaled = Y / r[:, None, :]
     A = _gain_core(Y_scaled @ Y.swapaxes(-1, -2), weights.covariance)
-    b = _times(Y_scaled, y)
-    Ab = _times(A, b)
-    X_t = X.swapaxes(-1, -2)
-    nis = _dot(y / r, y) - _dot(b, Ab)
-    return Posterior(x + _times(X_t, Ab), _symmetric(X_t @ A @ X), y, nis)
+    X_tA = X.swapaxes(-1, -2) @ A
+    return Posterior(x + _times(X_tA, _times(Y_scaled, y)), _symmetric(X_tA @ X))
 
 
 @dataclass(frozen=True)
@@ -147,22 +142,13 @@ def line_update(
     information = prior_information.copy()
     information[:, :q, :q] += HR @ H
     P: FloatArray = np.linalg.inv(information)
-    b = _times(HR, y)
-    correction = _times(P[:, :, :q], b)
-    nis = _dot(y / R, y) - _dot(b, correction[:, :q])
-    return Posterior(prior_x + correction, _symmetric(P), y, nis)
+    return Posterior(prior_x + _times(P[:, :, :q], _times(HR, y)), _symmetric(P))
 
 
 def _times(A: FloatArray, v: FloatArray) -> FloatArray:
     """A v for matrices A [B, i, j] and vectors v [B, j]."""
     product: FloatArray = (A @ v[..., None])[..., 0]
     return product
-
-
-def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Row by row."""
-    dots: FloatArray = (a * b).sum(axis=-1)
-    return dots
 
 
 def _gain_core(G: FloatArray, w: FloatArray) -> FloatArray:
