@@ -11,7 +11,7 @@ Pure. Must never change what is known of the battery.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -26,6 +26,7 @@ from common.model import VoltageModel
 from common.trace import TraceArrays
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 POINTS: Final = 1  # of a trace: as many first samples align a trip
 PASSES: Final = 3
@@ -51,29 +52,51 @@ def aligned(
     if not layout.has_trip_spread:
         return batch
     trip, count = with_trip_variances(batch, manifest), layout.count
-    x, P = trip.x, trip.P
+    x, P, P_theta = trip.x, trip.P, trip.P[:, :, :count]
     std = np.sqrt(np.diagonal(P, axis1=1, axis2=2)[:, :count])
-    k = voltage_v.shape[1]
-    R = point_variance(manifest.measurement_noise_std_v, trip.discrepancy_v)[:, None, None] * np.eye(k)
-    y, H, gain = x.copy(), np.zeros((len(x), k, 2 * count)), np.zeros((len(x), 2 * count, k))
-    moving = np.arange(len(x))
+    noise = point_variance(manifest.measurement_noise_std_v, trip.discrepancy_v)
+    R = noise[:, None, None] * np.eye(voltage_v.shape[1])
+    found = _Update(x, np.zeros(1), np.zeros(1))
+    moving = np.ones((len(x), 1, 1), dtype=bool)
     for _ in range(PASSES):
-        before, cross = y[moving], P[moving]
-        here, predicted = _slopes(before, std[moving], features[moving], model, manifest)
-        cross = cross @ here.swapaxes(-1, -2)
-        S = here @ cross + R[moving]
-        reach = BELIEVED_STDS * np.sqrt(np.diagonal(S, axis1=1, axis2=2))
-        innovation = voltage_v[moving] - predicted + _times(here, before - x[moving])
-        H[moving], gain[moving] = here, cross @ np.linalg.inv(S)
-        y[moving] = x[moving] + _times(gain[moving], np.clip(innovation, -reach, reach))
-        moved = np.abs(y[moving] - before)[:, :count] > SETTLED * std[moving]
-        moving = moving[moved.any(axis=1)]
-        if not len(moving):
+        H, predicted = _slopes(found.y, std, features, model, manifest)
+        cross = P_theta @ H.swapaxes(-1, -2)
+        S = H @ cross[:, :count] + R
+        reach: FloatArray = BELIEVED_STDS * np.sqrt(np.diagonal(S, axis1=1, axis2=2))
+        innovation = voltage_v - predicted + _times(H, (found.y - x)[:, :count])
+        gain: FloatArray = cross @ np.linalg.inv(S)
+        believed: FloatArray = np.minimum(np.maximum(innovation, -reach), reach)
+        y = x + _times(gain, believed)
+        before, found = found, found.where(moving, _Update(y, H, gain))
+        moved = np.abs(found.y - before.y)[:, :count] > SETTLED * std
+        moving = moved.any(axis=1)[:, None, None]
+        if not moving.any():
             break
+    reduced = np.tile(np.eye(2 * count), (len(x), 1, 1))
+    reduced[:, :, :count] -= found.gain @ found.H
     # Joseph's form: P stays positive semidefinite whatever the rounding.
-    reduced = np.eye(2 * count) - gain @ H
-    after = reduced @ P @ reduced.swapaxes(-1, -2) + gain @ R @ gain.swapaxes(-1, -2)
-    return replace(trip, x=y, P=0.5 * (after + after.swapaxes(-1, -2)))
+    own = found.gain @ R @ found.gain.swapaxes(-1, -2)
+    after = reduced @ P @ reduced.swapaxes(-1, -2) + own
+    return replace(trip, x=found.y, P=0.5 * (after + after.swapaxes(-1, -2)))
+
+
+@dataclass(frozen=True)
+class _Update:
+    """States y [B, 2P] by slopes H [B, k, P] and gain [B, 2P, k]."""
+
+    y: FloatArray
+    H: FloatArray
+    gain: FloatArray
+
+    def where(self, moving: BoolArray, other: _Update) -> _Update:
+        """The other's for the moving ones [B, 1, 1]."""
+        if moving.all():
+            return other
+        return _Update(
+            np.where(moving[:, 0], other.y, self.y),
+            np.where(moving, other.H, self.H),
+            np.where(moving, other.gain, self.gain),
+        )
 
 
 def aligned_errors(
@@ -88,7 +111,7 @@ def aligned_errors(
     layout = layout_of(manifest)
     theta = layout.bounds.bounded(trip.x[:, None, : layout.count])
     predicted = model.predict_crossed(features, theta)[:, 0]
-    return np.asarray(np.abs(predicted - voltage_v).mean(axis=1))
+    return np.asarray(np.abs(predicted - voltage_v).sum(axis=1) / voltage_v.shape[1])
 
 
 def align(
@@ -119,19 +142,15 @@ def aligned_error_v(
 def _slopes(
     y: FloatArray, std: FloatArray, features: FloatArray, model: VoltageModel, manifest: Manifest
 ) -> tuple[FloatArray, FloatArray]:
-    """dV/dx [B, k, 2P] by central differences about free states y [B, 2P], and the voltage [B, k].
-
-    Along the rates a trip stands still.
-    """
+    """dV/dtheta [B, k, P] by central differences about states y [B, 2P], and voltage [B, k]."""
     bounds, count = layout_of(manifest).bounds, std.shape[1]
     steps = STEP * std[:, :, None] * np.eye(count)
     centre = y[:, None, :count]
     points = np.concatenate([centre, centre + steps, centre - steps], axis=1)
     voltages = model.predict_crossed(features, bounds.bounded(points))
-    change = (voltages[:, 1 : count + 1] - voltages[:, count + 1 :]) / (2 * STEP * std[:, :, None])
-    H = np.zeros((*voltages.shape[::2], 2 * count))
-    H[:, :, :count] = change.swapaxes(-1, -2)
-    return H, voltages[:, 0]
+    change = voltages[:, 1 : count + 1] - voltages[:, count + 1 :]
+    slopes = change / (2 * STEP * std[:, :, None])
+    return slopes.swapaxes(-1, -2), voltages[:, 0]
 
 
 def _times(A: FloatArray, v: FloatArray) -> FloatArray:

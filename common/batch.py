@@ -80,10 +80,8 @@ def batch_of(estimates: Sequence[Estimate], manifest: Manifest) -> Batch:
     )
 
 
-def estimates_of(
-    batch: Batch, before: Sequence[Estimate], manifest: Manifest
-) -> list[Estimate]:
-    """One estimate a vehicle; growth, and a discrepancy that nothing was learned of, as `before`."""
+def estimates_of(batch: Batch, before: Sequence[Estimate], manifest: Manifest) -> list[Estimate]:
+    """One estimate a vehicle; growth, and a discrepancy that learned nothing, are as `before`."""
     thetas, rates, covariances = bounded_states(batch.x, batch.P, manifest)
     odometers = batch.odometer.tolist()
     own = zip(batch.discrepancy_v.tolist(), batch.discrepancy_trips.tolist(), strict=True)

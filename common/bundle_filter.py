@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -102,12 +103,9 @@ class BundleFilter:
     def __init__(self, model: VoltageModel, manifest: Manifest, settings: Settings) -> None:
         self.model, self.manifest, self.settings = model, manifest, settings
         self.layout = layout_of(manifest)
-        n, self._count = len(self.layout.active), self.layout.count
-        self.weights = ukf.merwe_weights(n, settings.alpha, settings.beta, settings.kappa)
-        # The root of a covariance is lower triangular and the rates come last: along their columns
-        # theta stands still, and so does the voltage.
-        self._moving = np.r_[0, 1 : self._count + 1, n + 1 : n + 1 + self._count]
-        self._theta_weights = _folded(self.weights, self._moving)
+        self._count = self.layout.count
+        sigmas = _sigmas(len(self.layout.active), self._count, settings)
+        self.weights, self._moving, self._theta_weights = sigmas
 
     def evidence(self, traces: Sequence[TraceArrays], discrepancy_v: FloatArray) -> Evidence:
         """Traces of equal length as measurements, for vehicles with discrepancies [B] in volts."""
@@ -135,9 +133,7 @@ class BundleFilter:
         """The unscented update as the literature has it."""
         return self.unscented_from(prior, evidence)[0]
 
-    def unscented_from(
-        self, prior: Prior, evidence: Evidence
-    ) -> tuple[ukf.Posterior, FloatArray]:
+    def unscented_from(self, prior: Prior, evidence: Evidence) -> tuple[ukf.Posterior, FloatArray]:
         """The same, and the voltage [B, m] at the prior's mean."""
         sigmas = ukf.points_about(prior.x, prior.root, self.weights)
         images = self.images(sigmas[:, self._moving], evidence.features)
@@ -249,12 +245,21 @@ class BundleFilter:
         return variance
 
 
-def _folded(weights: ukf.SigmaWeights, moving: IntArray) -> ukf.SigmaWeights:
-    """Of the moving sigma points; what stands still with the centre counts as the centre."""
-    mean, covariance = weights.mean[moving], weights.covariance[moving]
-    mean[0] += weights.mean.sum() - mean.sum()
-    covariance[0] += weights.covariance.sum() - covariance.sum()
-    return ukf.SigmaWeights(mean, covariance, weights.scale)
+@lru_cache(maxsize=64)
+def _sigmas(
+    states: int, parameters: int, settings: Settings
+) -> tuple[ukf.SigmaWeights, IntArray, ukf.SigmaWeights]:
+    """Weights of the sigma points, which of them move theta, and the weights of these alone.
+
+    The root of a covariance is lower triangular and the rates come last: along their columns theta
+    stands still, and so does the voltage. Such a point counts as the centre.
+    """
+    whole = ukf.merwe_weights(states, settings.alpha, settings.beta, settings.kappa)
+    moving = np.r_[0, 1 : parameters + 1, states + 1 : states + 1 + parameters]
+    mean, covariance = whole.mean[moving], whole.covariance[moving]
+    mean[0] += whole.mean.sum() - mean.sum()
+    covariance[0] += whole.covariance.sum() - covariance.sum()
+    return whole, moving, ukf.SigmaWeights(mean, covariance, whole.scale)
 
 
 def _root(P: FloatArray) -> FloatArray:

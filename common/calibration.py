@@ -123,9 +123,7 @@ def voltage_band(
     return model.predict(features, estimate.theta), np.sqrt(np.square(spread) + own)
 
 
-def _calibrated(
-    priors: Batch, traces: Sequence[TraceArrays], filter_: BundleFilter
-) -> Verdict:
+def _calibrated(priors: Batch, traces: Sequence[TraceArrays], filter_: BundleFilter) -> Verdict:
     """`priors` stand at the trips' odometers; the traces are of equal length."""
     before, trip = _priors(priors, filter_)
     evidence = filter_.evidence(traces, priors.discrepancy_v)
@@ -137,9 +135,7 @@ def _calibrated(
     return judged(priors, replace(priors, x=x, P=P), trip, fit, evidence, filter_)
 
 
-def _border(
-    verdict: Verdict, before: Sequence[Estimate], manifest: Manifest
-) -> list[Calibrated]:
+def _border(verdict: Verdict, before: Sequence[Estimate], manifest: Manifest) -> list[Calibrated]:
     """The arrays as one result for each vehicle."""
     estimates = estimates_of(verdict.posterior, before, manifest)
     columns = (verdict.nis, verdict.error_before_v, verdict.error_after_v, verdict.changed)

@@ -64,9 +64,11 @@ def _stuck(measured_v: FloatArray, residual: FloatArray, manifest: Manifest) -> 
     if points < STUCK_POINTS:
         return found
     for part in (slice(None), slice(points // 2, None)):
-        still = np.ptp(measured_v[:, part], axis=1) < STUCK_BELOW * noise_v
-        moves = np.ptp(residual[:, part], axis=1) > MOVING_ABOVE * noise_v
-        for i in np.flatnonzero(still & moves):
+        measured = measured_v[:, part]
+        still = measured.max(axis=1) - measured.min(axis=1) < STUCK_BELOW * noise_v
+        for i in np.flatnonzero(still):
+            if not np.ptp(residual[i, part]) > MOVING_ABOVE * noise_v:
+                continue
             moved = np.ptp((measured_v - residual)[i, part])
             found[i] = found[i] or (
                 f"the voltage sensor is stuck at {measured_v[i, -1]:.4g} V while the model moves "

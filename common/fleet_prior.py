@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from common.batch import extrapolate
 from common.errors import MalformedMessageError
-from common.estimate import Discrepancy, Estimate, extrapolate
+from common.estimate import Discrepancy, Estimate
 from common.json_document import decode_document
 from common.manifest import Manifest
 from common.messages import Digest, NonNegative, Odometer, UnixTime

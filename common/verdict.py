@@ -49,7 +49,12 @@ class Verdict:
 
 
 def judged(
-    before: Batch, posterior: Batch, trip: Prior, fit: Fit, evidence: Evidence, filter_: BundleFilter
+    before: Batch,
+    posterior: Batch,
+    trip: Prior,
+    fit: Fit,
+    evidence: Evidence,
+    filter_: BundleFilter,
 ) -> Verdict:
     """The posteriors with the discrepancy that they show, and what is to be thought of them.
 

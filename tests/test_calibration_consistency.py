@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from common import calibration, ukf
-from common.calibration import MOST_TRIPS, Calibrated, Estimate, with_trip_spread
+from common.calibration import Calibrated, Estimate, with_trip_spread
 from common.estimate import Discrepancy, active_states, discrepancy_of
 from common.manifest import Manifest
 from common.trace import TraceArrays
+from common.verdict import MOST_TRIPS
 from tests.support_calibration import (
     EXACT,
     NOISE_V,

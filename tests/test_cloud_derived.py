@@ -24,7 +24,7 @@ from cloud.cli import main
 from cloud.mileage import DAY_S
 from cloud.store.tables import Vehicle
 from common import calibration
-from common.estimate import extrapolate
+from common.batch import extrapolate
 from common.estimate_state import Judgement
 from common.forecast import Mileage, forecast
 from common.health import state_of_health

@@ -53,7 +53,9 @@ def test_a_tenth_away_from_the_bounds_it_is_the_number_itself(
 ) -> None:
     lower, upper = ends(low, width)
     number = lower + share * width
-    np.testing.assert_allclose(Bounds.between(lower, upper).bounded(number), number, atol=1e-6 * width)
+    np.testing.assert_allclose(
+        Bounds.between(lower, upper).bounded(number), number, atol=1e-6 * width
+    )
     np.testing.assert_allclose(Bounds.between(lower, upper).slope(number), 1.0, atol=1e-4)
 
 

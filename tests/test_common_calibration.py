@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import bundle_filter, calibration
+from common import calibration, fitting
 from common.bundle import Bundle
 from common.calibration import Calibrated, Estimate, Settings
 from common.errors import CalibrationError
@@ -127,12 +127,12 @@ def test_a_trace_that_the_prior_explains_does_not_reopen_it(aged: Bundle) -> Non
     assert stds(again.estimate)[0] < stds(learned)[0]
 
 
-@pytest.mark.parametrize("settled", [bundle_filter.SETTLED, 0.5])
+@pytest.mark.parametrize("settled", [fitting.SETTLED, 0.5])
 def test_a_mixed_batch_equals_one_by_one(
     aged: Bundle, monkeypatch: pytest.MonkeyPatch, settled: float
 ) -> None:
     """Also where some filters of the batch settle earlier than others."""
-    monkeypatch.setattr(bundle_filter, "SETTLED", settled)
+    monkeypatch.setattr(fitting, "SETTLED", settled)
     cases = [([1.05, 0.0], 50), ([0.9, 0.02], 12), ([1.3, 0.0], 50), ([1.0, 0.0], 2)]
     traces = [trace_of(aged, theta, points) for theta, points in cases]
     priors = [calibration.prior(aged.manifest, 100.0 * i) for i in range(4)]

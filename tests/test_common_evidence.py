@@ -15,6 +15,7 @@ from cloud.calibrator import Case, Decision, Decline, MakeRevision, decide
 from common import calibration, evidence_check
 from common.bundle import Bundle
 from common.calibration import Calibrated, Estimate, Settings
+from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays
 from tests.support_calibration import EXACT, PLAIN, measured, wide_manifest
@@ -57,6 +58,13 @@ def decided(bundle: Bundle, trace: TraceArrays, known: Estimate, failures: int =
     case = Case(trace, 1000.0, known, known, failures)
     (decision,) = decide([case], VoltageModel(bundle), bundle.manifest, Settings())
     return decision
+
+
+def problem(trace: TraceArrays, residual: FloatArray, manifest: Manifest) -> str:
+    (found,) = evidence_check.problems(
+        trace.voltage_v[None], residual[None], np.array([0.005]), manifest
+    )
+    return found
 
 
 def saw_tooth(trace: TraceArrays) -> TraceArrays:
@@ -132,7 +140,7 @@ def test_a_battery_at_rest_is_not_a_stuck_sensor(bundle: Bundle, known: Estimate
 def test_a_few_equal_voltages_are_not_a_stuck_sensor(bundle: Bundle, points: int) -> None:
     trace = stuck(trace_of(bundle, 1.1, points=points))
     residual = np.linspace(0.0, 0.2, points)
-    assert "stuck" not in evidence_check.problem(trace, residual, 0.005, bundle.manifest)
+    assert "stuck" not in problem(trace, residual, bundle.manifest)
 
 
 @pytest.mark.parametrize(
@@ -148,15 +156,14 @@ def test_five_times_noise_and_discrepancy_is_no_fit_unless_it_is_below_the_thres
     manifest = msgspec.structs.replace(bundle.manifest, error_threshold_v=threshold_v)
     trace = trace_of(bundle, 1.0)
     residual = stds * np.hypot(NOISE_V, 0.005) * np.where(np.arange(50) % 2, 1.0, -1.0)
-    assert (evidence_check.problem(trace, residual, 0.005, manifest) == "") is explained
+    assert (problem(trace, residual, manifest) == "") is explained
 
 
 @pytest.mark.parametrize("states", [1, 2, 3, 4, 8, 64])
 def test_a_jump_is_what_one_drift_in_a_million_exceeds(states: int) -> None:
     """To a sixth: so far out the approximation by a normal distribution is on the safe side."""
-    quantile = chi2.ppf(1 - 1e-6, states)
-    assert not evidence_check.is_a_jump(quantile, states)
-    assert evidence_check.is_a_jump(7 / 6 * quantile, states)
+    shifts = chi2.ppf(1 - 1e-6, states) * np.array([1.0, 7 / 6])
+    assert evidence_check.are_jumps(shifts, states).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("spoil", [saw_tooth, stuck])

@@ -13,16 +13,10 @@ import pytest
 
 from common import calibration
 from common.ageing import law_of, transition, wandered
+from common.batch import extrapolate
 from common.bundle import Bundle
 from common.errors import NoHealthError, QuestionError
-from common.estimate import (
-    Discrepancy,
-    Estimate,
-    drawn_states,
-    extrapolate,
-    free_states,
-    wandered_states,
-)
+from common.estimate import Discrepancy, Estimate, drawn_states, free_states, wandered_states
 from common.forecast import Forecast, Mileage, forecast
 from common.model import VoltageModel
 from tests.support_derived import (

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from common import calibration
+from common.batch import extrapolate
 from common.bundle import Bundle
 from common.errors import NoHealthError, QuestionError
-from common.estimate import Estimate, extrapolate
+from common.estimate import Estimate
 from common.health import StateOfHealth, state_of_health
 from common.model import VoltageModel
 from common.remaining import Remaining, remaining_until_cutoff

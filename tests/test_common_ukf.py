@@ -77,9 +77,6 @@ def test_a_batch_agrees_with_filterpy_one_by_one(states: int, settings: Settings
         peer = by_filterpy(x[i], P[i], z[i], r[i], h, settings)
         np.testing.assert_allclose(found.x[i], peer.x, rtol=0, atol=1e-9)
         np.testing.assert_allclose(found.P[i], peer.P, rtol=0, atol=1e-9)
-        np.testing.assert_allclose(found.y[i], peer.y, rtol=0, atol=1e-9)
-        expected_nis = peer.y @ np.linalg.solve(peer.S, peer.y)
-        assert found.nis[i] == pytest.approx(expected_nis, rel=1e-7)
 
 
 @pytest.mark.parametrize("settings", [SETTINGS[0], SETTINGS[2]])
@@ -118,22 +115,21 @@ def linear_problems(draw: st.DrawFn) -> tuple[FloatArray, ...]:
 
 def kalman(
     x: FloatArray, P: FloatArray, H: FloatArray, z: FloatArray, r: FloatArray
-) -> tuple[FloatArray, FloatArray, float]:
-    """The textbook's update in Joseph's form, and the NIS."""
+) -> tuple[FloatArray, FloatArray]:
+    """The textbook's update in Joseph's form."""
     S = H @ P @ H.T + np.diag(r)
     K = np.linalg.solve(S, H @ P).T
     y = z - H @ x
     A = np.eye(len(x)) - K @ H
-    return x + K @ y, A @ P @ A.T + K @ np.diag(r) @ K.T, float(y @ np.linalg.solve(S, y))
+    return x + K @ y, A @ P @ A.T + K @ np.diag(r) @ K.T
 
 
 def assert_is_kalmans(found: ukf.Posterior, problem: tuple[FloatArray, ...]) -> None:
     x, P, H, z, r = problem
     for i in range(2):
-        expected_x, expected_P, nis = kalman(x[i], P[i], H, z[i], r[i])
+        expected_x, expected_P = kalman(x[i], P[i], H, z[i], r[i])
         np.testing.assert_allclose(found.x[i], expected_x, rtol=1e-6, atol=1e-7)
         np.testing.assert_allclose(found.P[i], expected_P, rtol=1e-6, atol=1e-8)
-        assert found.nis[i] == pytest.approx(nis, rel=1e-5, abs=1e-7)
 
 
 @given(linear_problems(), st.sampled_from(SETTINGS[:3]))

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.batch import extrapolate
 from common.errors import MalformedMessageError, TooFewVehiclesError, UnknownSchemaError
-from common.estimate import Discrepancy, Estimate, extrapolate, is_positive_definite
+from common.estimate import Discrepancy, Estimate, is_positive_definite
 from common.fleet_learning import FLOOR_SHARE, History, learn
 from common.fleet_prior import (
     FleetPrior,

@@ -18,7 +18,8 @@ from bench.science.methods.common_ground import jacobian
 from bench.science.methods.common_ground import residual_covariance as filter_covariance
 from bench.science.spread import Figures
 from common.calibration import Estimate, Settings, calibrate, extrapolate, with_trip_spread
-from common.estimate import bounded_theta, pack, trip_variances
+from common.estimate import bounded_theta, pack
+from common.layout import layout_of
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays
@@ -100,7 +101,7 @@ def of_the_battery(
     """From samples of a trip's states to the battery's: x given x_t = x + e, e the trip's own."""
     (x0,), (P,) = pack([before], manifest)
     own = np.zeros(len(x0))
-    own[: len(manifest.parameters)] = trip_variances(manifest)
+    own[: len(manifest.parameters)] = layout_of(manifest).trip_variances
     if not own.any():
         return samples
     G = P @ np.linalg.inv(P + np.diag(own))

@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 
-from common.bundle_filter import BundleFilter, Fit, Settings
+from common import fitting
+from common.bundle_filter import BundleFilter, Settings
+from common.discrepancy import unbiased_squares
 from common.errors import CalibrationError
 from common.estimate import pack, prior
 from common.manifest import Manifest
@@ -91,18 +93,21 @@ def _fit_all(manifest: Manifest, model: VoltageModel, trips: Sequence[TraceArray
     theta, variance, residuals, slopes = [], [], [], []
     for trip in trips:
         evidence = filter_.evidence([trip], np.array([still.model_discrepancy_std_v]))
-        fit: Fit = filter_.fit(start, evidence)
+        fit = fitting.fit(start, evidence, filter_)
         theta.append(fit.x[0, :count])
         variance.append(np.diagonal(fit.P[0])[:count])
-        residuals.append(filter_.residuals(fit.x, evidence)[0])
-        slopes.append(filter_.slopes(fit, evidence)[0, :count])
+        residuals.append((evidence.z - fit.image)[0])
+        slopes.append(filter_.line(fit, evidence).H_t[0])
     return _Fitted(np.array(theta), np.array(variance), residuals, slopes)
 
 
 def _with_noise(manifest: Manifest, fitted: _Fitted) -> Manifest:
     """Discrepancy, its correlation, and the spread at a point, from the residuals."""
     noise = manifest.measurement_noise_std_v**2
-    beyond = np.concatenate([_unbiased(e, fitted.theta.shape[1]) for e in fitted.residuals]) - noise
+    beyond = (
+        np.concatenate([unbiased_squares(e, fitted.theta.shape[1]) for e in fitted.residuals])
+        - noise
+    )
     squares = np.concatenate([np.square(slope).T for slope in fitted.slopes])
     squares = squares * (squares.std(axis=0) > LEAST_VARIATION * squares.mean(axis=0))
     columns = np.column_stack([np.ones(len(beyond)), squares])
@@ -149,13 +154,6 @@ def _with_trip_std(
 def _variances(manifest: Manifest) -> FloatArray:
     own = manifest.model_discrepancy_std_v**2
     return np.array([own, *(p.point_std**2 for p in manifest.parameters)])
-
-
-def _unbiased(residual: FloatArray, parameters: int) -> FloatArray:
-    """Squares, with the share that the fitted parameters took put back."""
-    points = len(residual)
-    squares: FloatArray = np.square(residual) * points / max(points - parameters, 1)
-    return squares
 
 
 def _correlation(residuals: Sequence[FloatArray], noise: float) -> float:
