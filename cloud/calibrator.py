@@ -26,7 +26,8 @@ BELIEVED_FROM_FAILURES: Final = 2
 class Case:
     """A breach: its trace at `odometer`, the prior `base`, and what the vehicle ran (`running`).
 
-    `failures` counts the breaches before it that brought no usable revision.
+    A vehicle that runs its base has the very same object there: its error is then known. `failures`
+    counts the breaches before it that brought no usable revision.
     """
 
     trace: TraceArrays
@@ -94,7 +95,9 @@ def _judge(case: Case, result: Calibrated, model: VoltageModel, manifest: Manife
         return Decline("the calibration gave a number that is not finite")
     if result.finding == "unexplained" and case.failures < BELIEVED_FROM_FAILURES:
         return Decline(result.problem[:256])
-    before = _running_error(case, model, manifest)
+    before = result.error_before_v
+    if case.running is not case.base:
+        before = _running_error(case, model, manifest)
     best = min(before, result.error_before_v)
     if result.error_after_v >= best:
         return Decline(

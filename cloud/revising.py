@@ -54,21 +54,27 @@ def case_of(
         return Decline(reason)
     try:
         trace = from_wire(msgspec.json.decode(breach.trace, type=Trace), manifest)
-        is_lost = breach.revision > 0 and history.running is None
-        running = _estimate(history.running, manifest)
         if history.base is None:
             base, _ = started(prior, manifest, breach.odometer, history.battery_from)
         else:
             base = _estimate(history.base, manifest)
+        running = base if _runs_base(breach, history) else _estimate(history.running, manifest)
     except (msgspec.MsgspecError, ContractError) as error:
         return Decline(f"what is stored of it cannot be read: {error}"[:256])
     return Case(
         trace=trace,
         odometer=breach.odometer,
         base=base,
-        running=base if is_lost else running,
+        running=running,
         failures=history.failures,
     )
+
+
+def _runs_base(breach: Breach, history: History) -> bool:
+    """Also where what it ran is lost: then the base is the best guess."""
+    if history.running is None:
+        return breach.revision > 0
+    return history.running == history.base
 
 
 def started(

@@ -23,7 +23,8 @@ FloatArray = npt.NDArray[np.float64]
 
 # A rate that grew e^3 = 20-fold between two updates is beyond what growth was learned on.
 MAX_EXPONENT: Final = 3.0
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)  # type: ignore[no-untyped-call]
+_NODES, _WHOLE = np.polynomial.legendre.leggauss(8)  # type: ignore[no-untyped-call]
+_PLACES, _WEIGHTS = np.append(0.5 * (1.0 + _NODES), 1.0), 0.5 * _WHOLE  # of a distance of one
 
 
 @dataclass(frozen=True)
@@ -109,27 +110,30 @@ class _Step:
 
 
 def _step(law: AgeingLaw, rate: FloatArray, ds: float | FloatArray) -> _Step:
-    """For rates [..., P] at the start of ds [...]; one distance for all, or one for each."""
+    """For rates [..., P] at the start of ds [...]; one distance for all, or one for each.
+
+    The nodes of the quadrature and, last, the end of the distance are one array.
+    """
     length = np.asarray(ds)[..., None]
     growth = np.minimum(law.growth, MAX_EXPONENT / length)
-    nodes = (-1, *([1] * rate.ndim))
-    t = 0.5 * length * (1.0 + _NODES.reshape(nodes))
-    weight = 0.5 * length * _WEIGHTS.reshape(nodes)
-    g, e = _integrated(growth, t), np.exp(growth * t)
-    q = law.rate_process_noise + np.square(law.volatility * rate * np.exp(growth * (length - t)))
-    weighted = weight * q
+    along = (-1, *([1] * rate.ndim))
+    t = length * _PLACES.reshape(along)
+    exponent = growth * t
+    e, g = np.exp(exponent), _integrated(exponent, t)
+    factor, drift, e, g = e[-1], g[-1], e[:-1], g[:-1]
+    q = law.rate_process_noise + np.square(law.volatility * rate * (factor / e))
+    weighted = q * (length * _WEIGHTS.reshape(along))
     return _Step(
-        drift=_integrated(growth, length),
-        factor=np.exp(growth * length),
+        drift=drift,
+        factor=factor,
         theta_variance=law.process_noise * length + (weighted * g * g).sum(axis=0),
         shared=(weighted * g * e).sum(axis=0),
         rate_variance=(weighted * e * e).sum(axis=0),
     )
 
 
-def _integrated(growth: FloatArray, t: FloatArray) -> FloatArray:
-    """(e^(growth t) - 1) / growth, t where growth is 0."""
-    exponent = growth * t
+def _integrated(exponent: FloatArray, t: FloatArray) -> FloatArray:
+    """(e^(growth t) - 1) / growth at exponents growth t; t where growth is 0."""
     still = exponent == 0.0
     integrated: FloatArray = t * np.where(
         still, 1.0, np.expm1(exponent) / np.where(still, 1.0, exponent)

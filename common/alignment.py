@@ -52,32 +52,14 @@ def aligned(
     if not layout.has_trip_spread:
         return batch
     trip, count = with_trip_variances(batch, manifest), layout.count
-    x, P, P_theta = trip.x, trip.P, trip.P[:, :, :count]
-    std = np.sqrt(np.diagonal(P, axis1=1, axis2=2)[:, :count])
-    noise = point_variance(manifest.measurement_noise_std_v, trip.discrepancy_v)
-    R = noise[:, None, None] * np.eye(voltage_v.shape[1])
-    found = _Update(x, np.zeros(1), np.zeros(1))
-    moving = np.ones((len(x), 1, 1), dtype=bool)
-    for _ in range(PASSES):
-        H, predicted = _slopes(found.y, std, features, model, manifest)
-        cross = P_theta @ H.swapaxes(-1, -2)
-        S = H @ cross[:, :count] + R
-        reach: FloatArray = BELIEVED_STDS * np.sqrt(np.diagonal(S, axis1=1, axis2=2))
-        innovation = voltage_v - predicted + _times(H, (found.y - x)[:, :count])
-        gain: FloatArray = cross @ np.linalg.inv(S)
-        believed: FloatArray = np.minimum(np.maximum(innovation, -reach), reach)
-        y = x + _times(gain, believed)
-        before, found = found, found.where(moving, _Update(y, H, gain))
-        moved = np.abs(found.y - before.y)[:, :count] > SETTLED * std
-        moving = moved.any(axis=1)[:, None, None]
-        if not moving.any():
-            break
-    reduced = np.tile(np.eye(2 * count), (len(x), 1, 1))
+    R = _noise(trip, voltage_v, manifest)
+    found = _update(trip, R, features, voltage_v, model, manifest)
+    reduced = np.tile(np.eye(2 * count), (len(trip.x), 1, 1))
     reduced[:, :, :count] -= found.gain @ found.H
     # Joseph's form: P stays positive semidefinite whatever the rounding.
     own = found.gain @ R @ found.gain.swapaxes(-1, -2)
-    after = reduced @ P @ reduced.swapaxes(-1, -2) + own
-    return replace(trip, x=found.y, P=0.5 * (after + after.swapaxes(-1, -2)))
+    P = reduced @ trip.P @ reduced.swapaxes(-1, -2) + own
+    return replace(trip, x=found.y, P=0.5 * (P + P.swapaxes(-1, -2)))
 
 
 @dataclass(frozen=True)
@@ -99,6 +81,43 @@ class _Update:
         )
 
 
+def _noise(trip: Batch, voltage_v: FloatArray, manifest: Manifest) -> FloatArray:
+    """R [B, k, k] of the first k samples."""
+    variance = point_variance(manifest.measurement_noise_std_v, trip.discrepancy_v)
+    return variance[:, None, None] * np.eye(voltage_v.shape[1])
+
+
+def _update(
+    trip: Batch,
+    R: FloatArray,
+    features: FloatArray,
+    voltage_v: FloatArray,
+    model: VoltageModel,
+    manifest: Manifest,
+) -> _Update:
+    """All k samples at once, linearised again where that moves a trip's parameters."""
+    x, count = trip.x, layout_of(manifest).count
+    P_theta = trip.P[:, :, :count]
+    std = np.sqrt(np.diagonal(P_theta, axis1=1, axis2=2))
+    found = _Update(x, np.zeros(1), np.zeros(1))
+    moving = np.ones((len(x), 1, 1), dtype=bool)
+    for _ in range(PASSES):
+        H, predicted = _slopes(found.y, std, features, model, manifest)
+        cross = P_theta @ H.swapaxes(-1, -2)
+        S = H @ cross[:, :count] + R
+        reach: FloatArray = BELIEVED_STDS * np.sqrt(np.diagonal(S, axis1=1, axis2=2))
+        innovation = voltage_v - predicted + _times(H, (found.y - x)[:, :count])
+        weight: FloatArray = np.linalg.inv(S)
+        gain = cross @ weight
+        believed: FloatArray = np.minimum(np.maximum(innovation, -reach), reach)
+        before, found = found, found.where(moving, _Update(x + _times(gain, believed), H, gain))
+        moved = np.abs(found.y - before.y)[:, :count] > SETTLED * std
+        moving = moved.any(axis=1)[:, None, None]
+        if not moving.any():
+            break
+    return found
+
+
 def aligned_errors(
     batch: Batch,
     features: FloatArray,
@@ -107,9 +126,12 @@ def aligned_errors(
     manifest: Manifest,
 ) -> FloatArray:
     """Mean absolute errors [B] on traces [B, m], aligned with their first points."""
-    trip = aligned(batch, features[:, :POINTS], voltage_v[:, :POINTS], model, manifest)
-    layout = layout_of(manifest)
-    theta = layout.bounds.bounded(trip.x[:, None, : layout.count])
+    layout, states = layout_of(manifest), batch.x
+    if layout.has_trip_spread:
+        trip, first_v = with_trip_variances(batch, manifest), voltage_v[:, :POINTS]
+        R = _noise(trip, first_v, manifest)
+        states = _update(trip, R, features[:, :POINTS], first_v, model, manifest).y
+    theta = layout.bounds.bounded(states[:, None, : layout.count])
     predicted = model.predict_crossed(features, theta)[:, 0]
     return np.asarray(np.abs(predicted - voltage_v).sum(axis=1) / voltage_v.shape[1])
 

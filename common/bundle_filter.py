@@ -24,6 +24,7 @@ from common.trace import TraceArrays
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
+Index = IntArray | npt.NDArray[np.bool_]
 
 # Spread of a linearisation around a state that no update led to, in prior stds.
 START_SHARE: Final = 0.1
@@ -59,7 +60,7 @@ class Evidence:
     r: FloatArray
     correlation: Correlation
 
-    def take(self, index: IntArray) -> Evidence:
+    def take(self, index: Index) -> Evidence:
         """That of these vehicles."""
         return Evidence(
             self.features[index],
@@ -79,7 +80,7 @@ class Prior:
     root: FloatArray
     information: FloatArray
 
-    def take(self, index: IntArray) -> Prior:
+    def take(self, index: Index) -> Prior:
         """Those of these vehicles."""
         return Prior(self.x[index], self.P[index], self.root[index], self.information[index])
 
@@ -92,7 +93,7 @@ class Fit:
     P: FloatArray
     image: FloatArray
 
-    def take(self, index: IntArray) -> Fit:
+    def take(self, index: Index) -> Fit:
         """Those of these vehicles."""
         return Fit(self.x[index], self.P[index], self.image[index])
 
@@ -167,19 +168,18 @@ class BundleFilter:
         along the line decides the next weights, which costs no image.
         """
         along, limit = evidence.correlation, self.settings.huber * np.sqrt(evidence.spread)
-        off = left = evidence.z - line.z_hat
+        left = evidence.z - line.z_hat
+        innovation = left - line.along(prior.x)
         for _ in range(REWEIGHTINGS):
             robust = weight / np.sqrt(np.maximum(np.abs(left) * weight / limit, 1.0))
-            turned = ukf.Line(
-                line.x,
-                along.rotated(line.z_hat * robust),
+            found = ukf.line_update(
+                prior.x,
+                prior.information,
                 along.rotated(line.H_t * robust[:, None]),
-                along.rotated_variance(line.unexplained * np.square(robust)),
+                along.rotated(innovation * robust),
+                evidence.r + along.rotated_variance(line.unexplained * np.square(robust)),
             )
-            z = along.rotated(evidence.z * robust)
-            found = ukf.line_update(prior.x, prior.information, turned, z, evidence.r)
-            step = found.x[:, None, : self._count] - line.x[:, None]
-            left = off - (step @ line.H_t)[:, 0]
+            left = evidence.z - line.z_hat - line.along(found.x)
         return found
 
     def costs(
@@ -195,15 +195,17 @@ class BundleFilter:
         `images` [B, k, m] are the voltages there; `weight` [B, m]: roots of the weights of the
         points, 1 where None.
         """
-        limit, std = self.settings.huber, np.sqrt(evidence.spread)[:, None]
-        scaled = (images - evidence.z[:, None]) / std
+        limit, scale = self.settings.huber, 1.0 / np.sqrt(evidence.spread)
         if weight is not None:
-            scaled = scaled * weight[:, None]
+            scale = scale * weight
+        scaled = (images - evidence.z[:, None]) * scale[:, None]
         # The square up to the limit, and straight on beyond it: s^2 - (s - limit)^2.
         beyond = np.maximum(np.abs(scaled) - limit, 0.0)
-        loss = np.sqrt(np.square(scaled) - np.square(beyond))
-        signed = np.copysign(loss * std, scaled)
-        whitened = np.square(evidence.correlation.rotated(signed)) / evidence.r[:, None]
+        loss = np.square(scaled) - np.square(beyond)
+        along = evidence.correlation
+        if along.axes is not None:
+            loss = np.square(along.rotated(np.copysign(np.sqrt(loss), scaled)))
+        whitened = loss * (evidence.spread / evidence.r)[:, None]
         return np.asarray(whitened.sum(axis=2) + _squared(states - prior.x[:, None], prior))
 
     def surprise(self, fit: Fit, prior: Prior, evidence: Evidence) -> FloatArray:

@@ -34,11 +34,14 @@ def problems(
     What leaves the error below the threshold is explained, whatever else it is.
     """
     found = _stuck(measured_v, residual, manifest)
-    errors_v = np.abs(residual).mean(axis=1)
+    points = measured_v.shape[1]
+    errors_v = np.abs(residual).sum(axis=1) / points
+    breaching = errors_v > manifest.error_threshold_v
+    if not breaching.any():
+        return found
     expected = point_variance(manifest.measurement_noise_std_v, discrepancy_v)
-    misfit = np.square(residual).mean(axis=1) / expected
-    unexplained = ~((errors_v <= manifest.error_threshold_v) | (misfit <= MOST_MISFIT))
-    for i in np.flatnonzero(unexplained):
+    misfit = np.square(residual).sum(axis=1) / points / expected
+    for i in np.flatnonzero(breaching & (misfit > MOST_MISFIT)):
         found[i] = found[i] or (
             f"no parameters explain this trip: the best leave {errors_v[i]:.4f} V, "
             f"{np.sqrt(misfit[i]):.1f} times the noise and discrepancy (a sensor that lies, or "
@@ -63,15 +66,21 @@ def _stuck(measured_v: FloatArray, residual: FloatArray, manifest: Manifest) -> 
     found = [""] * len(measured_v)
     if points < STUCK_POINTS:
         return found
-    for part in (slice(None), slice(points // 2, None)):
-        measured = measured_v[:, part]
-        still = measured.max(axis=1) - measured.min(axis=1) < STUCK_BELOW * noise_v
-        for i in np.flatnonzero(still):
-            if not np.ptp(residual[i, part]) > MOVING_ABOVE * noise_v:
-                continue
-            moved = np.ptp((measured_v - residual)[i, part])
-            found[i] = found[i] or (
-                f"the voltage sensor is stuck at {measured_v[i, -1]:.4g} V while the model moves "
-                f"by {moved:.3g} V"
-            )
+    # What stands still all the way does so on its second half, too.
+    late = measured_v[:, points // 2 :]
+    still = late.max(axis=1) - late.min(axis=1) < STUCK_BELOW * noise_v
+    for i in np.flatnonzero(still):
+        found[i] = _words_if_stuck(measured_v[i], residual[i], noise_v)
     return found
+
+
+def _words_if_stuck(measured_v: FloatArray, residual: FloatArray, noise_v: float) -> str:
+    for part in (slice(None), slice(len(measured_v) // 2, None)):
+        still = np.ptp(measured_v[part]) < STUCK_BELOW * noise_v
+        if still and np.ptp(residual[part]) > MOVING_ABOVE * noise_v:
+            moved = np.ptp((measured_v - residual)[part])
+            return (
+                f"the voltage sensor is stuck at {measured_v[-1]:.4g} V while the model moves by "
+                f"{moved:.3g} V"
+            )
+    return ""

@@ -45,15 +45,17 @@ def refine(prior: Prior, start: Fit, evidence: Evidence, filter_: BundleFilter) 
     """
     found = Fit(start.x.copy(), start.P.copy(), start.image.copy())
     at = np.arange(len(start.x))
+    before = start
     for _ in range(filter_.settings.passes - 1):
-        before = found.take(at)
         after, moved = _pass(prior, before, evidence, filter_)
         found.x[at], found.P[at], found.image[at] = after.x, after.P, after.image
-        moving = np.flatnonzero(moved & ~_has_settled(before, after))
-        if not len(moving):
+        moving = moved & ~_has_settled(before, after)
+        if not moving.any():
             break
-        if len(moving) < len(at):
-            at, prior, evidence = at[moving], prior.take(moving), evidence.take(moving)
+        before = after
+        if not moving.all():
+            at, before = at[moving], after.take(moving)
+            prior, evidence = prior.take(moving), evidence.take(moving)
     return found
 
 
@@ -68,7 +70,7 @@ def _pass(
     weight = filter_.point_weights(line, evidence)
     wanted = filter_.update(prior, line, weight, evidence)
     image = filter_.images(wanted.x[:, None], evidence.features)
-    states = np.stack([before.x, wanted.x], axis=1)
+    states = np.concatenate([before.x[:, None], wanted.x[:, None]], axis=1)
     images = np.concatenate([before.image[:, None], image], axis=1)
     costs = filter_.costs(states, images, prior, evidence, weight)
     whole, moved = Fit(wanted.x, wanted.P, image[:, 0]), costs[:, 1] < costs[:, 0]

@@ -109,6 +109,11 @@ class Line:
     H_t: FloatArray
     unexplained: FloatArray
 
+    def along(self, x: FloatArray) -> FloatArray:
+        """H (x - x_i) [B, m] at states x [B, n]."""
+        moved = x[:, : self.x.shape[1]] - self.x
+        return np.asarray((moved[:, None] @ self.H_t)[:, 0])
+
 
 def linearise(sigmas: FloatArray, transformed: FloatArray, weights: SigmaWeights) -> Line:
     """Statistical linear regression of h over sigma points [B, k, n] of N(x_i, P_i).
@@ -126,23 +131,26 @@ def linearise(sigmas: FloatArray, transformed: FloatArray, weights: SigmaWeights
 
 
 def line_update(
-    prior_x: FloatArray, prior_information: FloatArray, line: Line, z: FloatArray, r: FloatArray
+    prior_x: FloatArray,
+    prior_information: FloatArray,
+    H_t: FloatArray,
+    y: FloatArray,
+    r: FloatArray,
 ) -> Posterior:
-    """Update of the prior by a linearised h; what the line does not explain is added to R.
+    """Update of the prior by a linearised h, H' [B, q, m] along the first q states.
 
-    One iteration of the iterated posterior linearisation filter (A. F. Garcia-Fernandez, L.
-    Svensson, M. R. Morelande, S. Sarkka, "Posterior Linearization Filter", IEEE Trans. Signal
-    Processing 63, 2015), in information form: P+ = (P^-1 + H' R^-1 H)^-1 stays positive definite.
-    prior_information [B, n, n] is the inverse of the prior's covariance.
+    y [B, m] is the innovation at the prior's mean, along the line; r [B, m] holds what the line
+    does not explain, too. One iteration of the iterated posterior linearisation filter (A. F.
+    Garcia-Fernandez, L. Svensson, M. R. Morelande, S. Sarkka, "Posterior Linearization Filter",
+    IEEE Trans. Signal Processing 63, 2015), in information form: P+ = (P^-1 + H' R^-1 H)^-1 stays
+    positive definite. prior_information [B, n, n] is the inverse of the prior's covariance.
     """
-    R, q = r + line.unexplained, line.x.shape[1]
-    H = line.H_t.swapaxes(-1, -2)
-    y = z - line.z_hat - _times(H, prior_x[:, :q] - line.x)
-    HR = line.H_t / R[:, None, :]
+    q = H_t.shape[1]
+    weighted = H_t / r[:, None, :]
     information = prior_information.copy()
-    information[:, :q, :q] += HR @ H
+    information[:, :q, :q] += weighted @ H_t.swapaxes(-1, -2)
     P: FloatArray = np.linalg.inv(information)
-    return Posterior(prior_x + _times(P[:, :, :q], _times(HR, y)), _symmetric(P))
+    return Posterior(prior_x + _times(P[:, :, :q], _times(weighted, y)), _symmetric(P))
 
 
 def _times(A: FloatArray, v: FloatArray) -> FloatArray:

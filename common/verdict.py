@@ -64,8 +64,9 @@ def judged(
     shift = filter_.shift(fit, trip)
     changed = evidence_check.are_jumps(shift, fit.x.shape[1])
     residual, problems = evidence.z - fit.image, [""] * len(shift)
+    points = residual.shape[1]
     if filter_.settings.passes > 1:  # what one pass leaves says nothing about the trace
-        breaching = np.abs(residual).mean(axis=1) > filter_.manifest.error_threshold_v
+        breaching = np.abs(residual).sum(axis=1) > points * filter_.manifest.error_threshold_v
         if breaching.any():
             posterior, residual, changed = _opened_if_better(
                 np.flatnonzero(breaching), before, posterior, residual, changed, evidence, filter_
@@ -80,7 +81,7 @@ def judged(
     return Verdict(
         posterior=posterior,
         nis=filter_.surprise(fit, trip, evidence),
-        points=evidence.z.shape[1],
+        points=points,
         error_before_v=errors_v[: len(shift)],
         error_after_v=errors_v[len(shift) :],
         changed=changed,
@@ -158,7 +159,7 @@ def _with_learned(
     the residuals after the fit, whose mean square lacks the fitted parameters' share.
     """
     noise = filter_.manifest.measurement_noise_std_v**2
-    squares = unbiased_squares(residual, filter_.layout.count).mean(axis=1)
+    squares = unbiased_squares(residual, filter_.layout.count).sum(axis=1) / residual.shape[1]
     seen = np.maximum(squares - noise, 0.0)
     before_v, before_trips = posterior.discrepancy_v, posterior.discrepancy_trips
     trips = np.where(before_trips == 0, PRIOR_TRIPS, before_trips)

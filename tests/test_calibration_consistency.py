@@ -224,7 +224,8 @@ def test_a_hundred_thousand_updates_leave_a_covariance() -> None:
     kept = np.empty((100_000, n, n))
     for i in range(100_000):
         x, P = x @ F.T, F @ P @ F.T + Q
-        found = ukf.line_update(x, np.linalg.inv(P), line, z[i], r)
+        y = z[i] - line.z_hat - line.along(x)
+        found = ukf.line_update(x, np.linalg.inv(P), line.H_t, y, r + line.unexplained)
         x, P = found.x, found.P
         kept[i] = P[0]
     np.testing.assert_array_equal(kept, kept.swapaxes(1, 2))

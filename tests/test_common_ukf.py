@@ -150,7 +150,8 @@ def test_with_a_linear_measurement_it_does_not_matter_where_it_is_linearised(
     weights = ukf.merwe_weights(x.shape[1])
     sigmas = ukf.sigma_points(x + shift, narrower * P, weights)
     line = ukf.linearise(sigmas, sigmas @ H.T, weights)
-    found = ukf.line_update(x, np.linalg.inv(P), line, z, r)
+    y = z - line.z_hat - line.along(x)
+    found = ukf.line_update(x, np.linalg.inv(P), line.H_t, y, r + line.unexplained)
     assert_is_kalmans(found, problem)
 
 
@@ -180,7 +181,8 @@ def test_a_second_linearisation_comes_closer_to_the_truth_of_a_curved_measuremen
     for _ in range(4):
         sigmas = ukf.sigma_points(again.x, again.P, weights)
         line = ukf.linearise(sigmas, h(sigmas), weights)
-        again = ukf.line_update(x, np.linalg.inv(P), line, z, r)
+        y = z - line.z_hat - line.along(x)
+        again = ukf.line_update(x, np.linalg.inv(P), line.H_t, y, r + line.unexplained)
     assert np.abs(again.x - truth).max() < 0.1 * np.abs(first.x - truth).max()
 
 
