@@ -18,7 +18,7 @@ import numpy.typing as npt
 from common import fitting
 from common.alignment import align, aligned_error_v
 from common.batch import Batch, batch_of, estimates_of, extrapolate, extrapolated
-from common.bundle_filter import BundleFilter, Fit, Prior, Settings
+from common.bundle_filter import BundleFilter
 from common.discrepancy import point_variance
 from common.errors import CalibrationError
 from common.estimate import (
@@ -32,6 +32,7 @@ from common.estimate import (
     upper_triangle,
     with_trip_spread,
 )
+from common.filter_values import Fit, Prior, Settings
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays

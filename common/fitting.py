@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from common.bundle_filter import START_SHARE, BundleFilter, Evidence, Fit, Prior
+from common.bundle_filter import START_SHARE, BundleFilter
+from common.filter_values import Evidence, Fit, Prior
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

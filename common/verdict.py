@@ -16,9 +16,10 @@ import numpy.typing as npt
 from common import evidence_check, fitting
 from common.alignment import aligned_errors
 from common.batch import Batch
-from common.bundle_filter import START_SHARE, BundleFilter, Evidence, Fit, Prior
+from common.bundle_filter import START_SHARE, BundleFilter
 from common.discrepancy import unbiased_squares
 from common.estimate import pack, prior
+from common.filter_values import Evidence, Fit, Prior
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

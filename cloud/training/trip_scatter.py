@@ -19,10 +19,11 @@ import numpy.typing as npt
 from scipy.optimize import nnls
 
 from common import fitting
-from common.bundle_filter import BundleFilter, Settings
+from common.bundle_filter import BundleFilter
 from common.discrepancy import unbiased_squares
 from common.errors import CalibrationError
 from common.estimate import pack, prior
+from common.filter_values import Settings
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays
