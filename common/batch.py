@@ -25,6 +25,7 @@ Index = npt.NDArray[np.intp] | npt.NDArray[np.bool_]
 class Batch:
     """Free numbers and rates x [B, 2P] at odometers [B], covariances P [B, 2P, 2P].
 
+    No free number lies farther beyond the bounds than floats can tell (`Bounds.reachable`).
     growth [B, P] of the rates; each vehicle's own discrepancy [B] in volts, and the trips [B] that
     it rests on.
     """
@@ -78,6 +79,20 @@ def batch_of(estimates: Sequence[Estimate], manifest: Manifest) -> Batch:
         discrepancy_v=np.array([d.std_v for d in own]),
         discrepancy_trips=np.array([d.trips for d in own]),
     )
+
+
+def with_active(batch: Batch, x: FloatArray, P: FloatArray, manifest: Manifest) -> Batch:
+    """With active states [B, n] and covariances [B, n, n] that a filter found, held within reach.
+
+    What the manifest leaves out of the state is zero.
+    """
+    layout = layout_of(manifest)
+    count, active = layout.count, layout.active
+    full_x, full_P = np.zeros_like(batch.x), np.zeros_like(batch.P)
+    full_x[:, active] = x
+    full_x[:, :count] = layout.bounds.reachable(full_x[:, :count])
+    full_P[:, *layout.active_square] = P
+    return replace(batch, x=full_x, P=full_P)
 
 
 def estimates_of(batch: Batch, before: Sequence[Estimate], manifest: Manifest) -> list[Estimate]:

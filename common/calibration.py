@@ -9,7 +9,7 @@ very same code.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from common import fitting
 from common.alignment import align, aligned_error_v
-from common.batch import Batch, batch_of, estimates_of, extrapolate, extrapolated
+from common.batch import Batch, batch_of, estimates_of, extrapolate, extrapolated, with_active
 from common.bundle_filter import BundleFilter
 from common.discrepancy import point_variance
 from common.errors import CalibrationError
@@ -132,8 +132,8 @@ def _calibrated(priors: Batch, traces: Sequence[TraceArrays], filter_: BundleFil
     x, P = _of_the_battery(before, trip, fit)
     if not (np.isfinite(x).all() and np.isfinite(P).all()):
         raise CalibrationError("the update gave a number that is not finite")
-    x, P = filter_.layout.spread_out(x, P)
-    return judged(priors, replace(priors, x=x, P=P), trip, fit, evidence, filter_)
+    posterior = with_active(priors, x, P, filter_.manifest)
+    return judged(priors, posterior, trip, fit, evidence, filter_)
 
 
 def _border(verdict: Verdict, before: Sequence[Estimate], manifest: Manifest) -> list[Calibrated]:

@@ -129,11 +129,6 @@ def upper_triangle(covariance: FloatArray) -> list[float]:
     return triangle
 
 
-def active_states(manifest: Manifest) -> npt.NDArray[np.intp]:
-    """Indices into (theta, rate) of what the filter estimates: all theta, and declared rates."""
-    return layout_of(manifest).active
-
-
 def free_states(estimates: Sequence[Estimate], manifest: Manifest) -> tuple[FloatArray, FloatArray]:
     """States [B, 2P] as free numbers (common.bounds), and their covariances [B, 2P, 2P]."""
     bounds = layout_of(manifest).bounds
@@ -172,12 +167,6 @@ def pack(estimates: Sequence[Estimate], manifest: Manifest) -> tuple[FloatArray,
     layout = layout_of(manifest)
     x, P = free_states(estimates, manifest)
     return x[:, layout.active], P[:, *layout.active_square]
-
-
-def unpack(x: FloatArray, P: FloatArray, manifest: Manifest, before: Estimate) -> Estimate:
-    """The estimate of active free states [n] and covariance [n, n]; the rest is as `before`."""
-    layout = layout_of(manifest)
-    return from_free_states(*layout.spread_out(x, P), manifest, before)
 
 
 def from_free_states(

@@ -39,16 +39,6 @@ class Layout:
     active: IntArray
     active_square: tuple[IntArray, IntArray]
 
-    def spread_out(self, x: FloatArray, P: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """States [..., 2P] and covariances of active ones [..., n]: what is not active is zero."""
-        if len(self.active) == 2 * self.count:
-            return x, P
-        shape = (*x.shape[:-1], 2 * self.count)
-        full_x, full_P = np.zeros(shape), np.zeros((*shape, 2 * self.count))
-        full_x[..., self.active] = x
-        full_P[..., self.active_square[0], self.active_square[1]] = P
-        return full_x, full_P
-
 
 def layout_of(manifest: Manifest) -> Layout:
     """The manifest's arrays."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from common import evidence_check, fitting
 from common.alignment import aligned_errors
-from common.batch import Batch
+from common.batch import Batch, with_active
 from common.bundle_filter import START_SHARE, BundleFilter
 from common.discrepancy import unbiased_squares
 from common.estimate import pack, prior
@@ -108,8 +108,7 @@ def _opened_if_better(
     fit = _opened(before.take(at), some, filter_)
     finite = np.isfinite(fit.x).all(axis=1) & np.isfinite(fit.P).all(axis=(1, 2))
     at, some, fit = at[finite], some.take(finite), fit.take(finite)
-    x, P = filter_.layout.spread_out(fit.x, fit.P)
-    opened = replace(posterior.take(at), x=x, P=P)
+    opened = with_active(posterior.take(at), fit.x, fit.P, filter_.manifest)
     errors_v = _errors(opened, some, filter_)
     better = errors_v < _errors(posterior.take(at), some, filter_)
     at, residual, changed = at[better], residual.copy(), changed.copy()

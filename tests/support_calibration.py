@@ -16,7 +16,7 @@ import numpy.typing as npt
 from common import calibration
 from common.calibration import Estimate, Settings
 from common.discrepancy import correlation
-from common.estimate import active_states
+from common.layout import layout_of
 from common.manifest import Manifest, Parameter
 from common.model import VoltageModel
 from common.trace import TraceArrays
@@ -102,7 +102,7 @@ def measured(
 
 def drawn(estimate: Estimate, manifest: Manifest, rng: np.random.Generator) -> FloatArray:
     """A battery that the estimate speaks of: its active states (gain, offset, rate of the gain)."""
-    active = active_states(manifest)
+    active = layout_of(manifest).active
     mean = np.concatenate([estimate.theta, estimate.rate])[active]
     root = np.linalg.cholesky(estimate.covariance[np.ix_(active, active)])
     return np.asarray(mean + root @ rng.normal(size=len(active)))

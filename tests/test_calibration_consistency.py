@@ -18,7 +18,8 @@ from scipy.stats import chi2
 
 from common import calibration, ukf
 from common.calibration import Calibrated, Estimate, with_trip_spread
-from common.estimate import Discrepancy, active_states, discrepancy_of
+from common.estimate import Discrepancy, discrepancy_of
+from common.layout import layout_of
 from common.manifest import Manifest
 from common.trace import TraceArrays
 from common.verdict import MOST_TRIPS
@@ -63,7 +64,7 @@ def kalman(
     prior: Estimate, trace: TraceArrays, manifest: Manifest
 ) -> tuple[FloatArray, FloatArray, float]:
     """Of the active states beside the trip's own e: mean, covariance, and the NIS."""
-    active = active_states(manifest)
+    active = layout_of(manifest).active
     n = len(active)
     P = np.zeros((n + 2, n + 2))
     P[:n, :n] = prior.covariance[np.ix_(active, active)]
@@ -90,7 +91,7 @@ def test_a_calibration_is_the_kalman_filter_over_the_battery_and_the_trip(
     trace = measured(manifest, drawn(there, manifest, rng)[:2], rng, points)
     found = calibrated(manifest, trace, calibration.prior(manifest))
     x, P, nis = kalman(there, trace, manifest)
-    active = active_states(manifest)
+    active = layout_of(manifest).active
     mean = np.concatenate([found.estimate.theta, found.estimate.rate])[active]
     std = np.sqrt(np.diag(P))
     np.testing.assert_allclose((mean - x) / std, 0.0, atol=1e-5)
@@ -136,7 +137,7 @@ def test_the_surprise_of_many_batteries_is_chi_square(simulated: Simulated) -> N
 
 def test_the_error_of_many_estimates_is_chi_square(simulated: Simulated) -> None:
     manifest, found, truths, _ = simulated
-    active = active_states(manifest)
+    active = layout_of(manifest).active
     squared = []
     for one, truth in zip(found, truths, strict=True):
         error = np.concatenate([one.estimate.theta, one.estimate.rate])[active] - truth

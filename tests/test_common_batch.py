@@ -12,13 +12,13 @@ import pytest
 
 from common import calibration
 from common.alignment import aligned
-from common.batch import batch_of, estimates_of, extrapolated
+from common.batch import batch_of, estimates_of, extrapolated, with_active
 from common.bundle import Bundle
 from common.calibration import Calibrated, Estimate, Settings
 from common.layout import layout_of
 from common.model import VoltageModel
 from common.trace import TraceArrays
-from tests.support_calibration import EXACT, rows, slopes, wide_manifest
+from tests.support_calibration import EXACT, assert_sound, rows, slopes, wide_manifest
 from tests.support_edge import aged_bundle, manifest_of
 
 FloatArray = npt.NDArray[np.float64]
@@ -164,3 +164,17 @@ def test_a_manifest_is_laid_out_once_and_another_one_anew() -> None:
     other = wide_manifest(trip_std=(0.0, 0.05))
     assert layout_of(other).trip_variances.tolist() == [0.0, 0.05**2]
     assert layout_of(manifest).trip_variances.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("wanted", [-1e9, 1e9])
+def test_wherever_a_filter_wants_to_go_the_trips_of_the_battery_are_sound(wanted: float) -> None:
+    """Far beyond a bound the map has no slope left: a battery is held within reach before."""
+    before = [calibration.prior(OWN)]
+    start = batch_of(before, OWN)
+    active = layout_of(OWN).active
+    x, P = start.x[:, active], start.P[:, active[:, None], active]
+    x[0, 0] = wanted
+    found = with_active(start, x, P, OWN)
+    trips = aligned(found, rows(1)[None], np.array([[4.0]]), EXACT, OWN)
+    (trip,) = estimates_of(trips, before, OWN)
+    assert_sound(trip, OWN)

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import calibration
+from common.batch import batch_of, estimates_of, with_active
 from common.bounds import Bounds
 from common.calibration import Estimate
-from common.estimate import active_states, free_states, from_free_states, pack, unpack
+from common.estimate import free_states, from_free_states, pack
+from common.layout import layout_of
 from tests.support_edge import manifest_of
 
 FloatArray = npt.NDArray[np.float64]
@@ -124,6 +126,11 @@ def estimate_with(theta: FloatArray, seed: int) -> Estimate:
     return Estimate(theta, rate, covariance, 1234.5)
 
 
+def unpacked(x: FloatArray, P: FloatArray, before: Estimate) -> Estimate:
+    found = with_active(batch_of([before], MANIFEST), x, P, MANIFEST)
+    return estimates_of(found, [before], MANIFEST)[0]
+
+
 def assert_same(found: Estimate, expected: Estimate) -> None:
     np.testing.assert_allclose(found.theta, expected.theta, rtol=0, atol=1e-9)
     np.testing.assert_allclose(found.rate, expected.rate, rtol=1e-9)
@@ -140,15 +147,15 @@ def test_an_estimate_survives_the_way_through_free_numbers(
     (x,), (P,) = free_states([before], MANIFEST)
     np.testing.assert_array_equal(P, P.T)
     assert_same(from_free_states(x, P, MANIFEST, before), before)
-    (x,), (P,) = pack([before], MANIFEST)
-    assert len(x) == len(active_states(MANIFEST)) == 3
-    assert_same(unpack(x, P, MANIFEST, before), before)
+    x, P = pack([before], MANIFEST)
+    assert x.shape[1] == len(layout_of(MANIFEST).active) == 3
+    assert_same(unpacked(x, P, before), before)
 
 
 def test_what_else_an_estimate_holds_is_kept() -> None:
     before = replace(estimate_with(np.array([1.1, 0.0]), 1), growth=np.array([1e-6, 0.0]))
-    (x,), (P,) = pack([before], MANIFEST)
-    assert unpack(x, P, MANIFEST, before).growth is before.growth
+    x, P = pack([before], MANIFEST)
+    assert unpacked(x, P, before).growth is before.growth
 
 
 @FEW
