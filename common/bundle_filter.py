@@ -62,13 +62,9 @@ class BundleFilter:
         theta = self.layout.bounds.bounded(states[:, :, : self._count])
         return self.model.predict_crossed(features, theta)
 
-    def unscented(self, prior: Prior, evidence: Evidence) -> ukf.Posterior:
-        """The unscented update as the literature has it."""
-        return self.unscented_from(prior, evidence)[0]
-
-    def unscented_from(self, prior: Prior, evidence: Evidence) -> tuple[ukf.Posterior, FloatArray]:
-        """The same, and the voltage [B, m] at the prior's mean."""
-        sigmas = ukf.points_about(prior.x, prior.root, self.weights)
+    def unscented(self, prior: Prior, evidence: Evidence) -> tuple[ukf.Posterior, FloatArray]:
+        """The unscented update as the literature has it, and the voltage [B, m] at the mean."""
+        sigmas = ukf.sigma_points(prior.x, prior.root, self.weights)
         images = self.images(sigmas[:, self._moving], evidence.features)
         if len(self._moving) < sigmas.shape[1]:
             found, images = images, np.repeat(images[:, :1], sigmas.shape[1], axis=1)
@@ -161,7 +157,7 @@ class BundleFilter:
         """Standard deviation [m] of the voltage by the parameters alone, one state [1, n]."""
         count = self._count
         root = _root(P[:, :count, :count])
-        sigmas = ukf.points_about(x[:, :count], root, self._theta_weights)
+        sigmas = ukf.sigma_points(x[:, :count], root, self._theta_weights)
         images = self.images(sigmas, features[None])
         _, std = ukf.unscented_moments(images, self._theta_weights)
         line = ukf.linearise(sigmas, images, self._theta_weights)
@@ -169,7 +165,7 @@ class BundleFilter:
 
     def _line(self, fit: Fit, root: FloatArray, evidence: Evidence) -> ukf.Line:
         """About a fit, whose own image is there already, by the root [B, P, P] of theta's part."""
-        sigmas = ukf.points_about(fit.x[:, : self._count], root, self._theta_weights)
+        sigmas = ukf.sigma_points(fit.x[:, : self._count], root, self._theta_weights)
         around = self.images(sigmas[:, 1:], evidence.features)
         images = np.concatenate([fit.image[:, None], around], axis=1)
         return ukf.linearise(sigmas, images, self._theta_weights)

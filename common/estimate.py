@@ -169,14 +169,6 @@ def pack(estimates: Sequence[Estimate], manifest: Manifest) -> tuple[FloatArray,
     return x[:, layout.active], P[:, *layout.active_square]
 
 
-def from_free_states(
-    x: FloatArray, P: FloatArray, manifest: Manifest, before: Estimate
-) -> Estimate:
-    """The estimate of free numbers x [2P], P [2P, 2P]; what else it holds is as `before`."""
-    theta, rate, covariance = bounded_states(x, P, manifest)
-    return replace(before, theta=theta, rate=rate, covariance=covariance)
-
-
 def _root(covariance: FloatArray) -> FloatArray:
     """R with R R' = P, also where P is only semidefinite: a rate that is left out has zero rows.
 

@@ -28,7 +28,7 @@ SHORTER_STEPS: Final = (0.5, 0.25, 0.1)
 
 def fit(prior: Prior, evidence: Evidence, filter_: BundleFilter) -> Fit:
     """The posterior [B]: one unscented update, or refined from there."""
-    first, image = filter_.unscented_from(prior, evidence)
+    first, image = filter_.unscented(prior, evidence)
     if filter_.settings.passes == 1:
         return Fit(first.x, first.P, filter_.images(first.x[:, None], evidence.features)[:, 0])
     stay = Fit(prior.x, START_SHARE**2 * prior.P, image)

@@ -49,16 +49,11 @@ def merwe_weights(
     return SigmaWeights(mean, covariance, scale)
 
 
-def sigma_points(x: FloatArray, P: FloatArray, weights: SigmaWeights) -> FloatArray:
-    """Sigma points [B, k, n] around x [B, n]: x, x + columns of chol(scale * P), x - the same.
+def sigma_points(x: FloatArray, root: FloatArray, weights: SigmaWeights) -> FloatArray:
+    """Sigma points [B, k, n] around x [B, n] by the lower triangular root [B, n, n] of P.
 
-    Raises numpy.linalg.LinAlgError when P is not positive definite.
+    They are x, x + columns of the root of scale * P, and x - the same.
     """
-    return points_about(x, np.linalg.cholesky(P), weights)
-
-
-def points_about(x: FloatArray, root: FloatArray, weights: SigmaWeights) -> FloatArray:
-    """Sigma points [B, k, n] around x [B, n] by the lower triangular root [B, n, n] of P."""
     columns = np.sqrt(weights.scale) * root.swapaxes(-1, -2)
     centre = x[:, None, :]
     return np.concatenate([centre, centre + columns, centre - columns], axis=1)

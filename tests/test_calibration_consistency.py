@@ -217,7 +217,7 @@ def test_a_hundred_thousand_updates_leave_a_covariance() -> None:
     n, rng = 2, np.random.default_rng(2)
     H = rng.normal(size=(3, n))
     weights = ukf.merwe_weights(n)
-    sigmas = ukf.sigma_points(np.zeros((1, n)), np.eye(n)[None], weights)
+    sigmas = ukf.sigma_points(np.zeros((1, n)), np.linalg.cholesky(np.eye(n)[None]), weights)
     line = ukf.linearise(sigmas, sigmas @ H.T, weights)
     x, P = np.zeros((1, n)), np.diag([1.0, 1e-8])[None]
     F, Q = np.array([[1.0, 100.0], [0.0, 1.0]]), np.diag([1e-9, 1e-16])

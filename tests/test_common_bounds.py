@@ -14,7 +14,7 @@ from common import calibration
 from common.batch import batch_of, estimates_of, with_active
 from common.bounds import Bounds
 from common.calibration import Estimate
-from common.estimate import free_states, from_free_states, pack
+from common.estimate import bounded_states, free_states, pack
 from common.layout import layout_of
 from tests.support_edge import manifest_of
 
@@ -126,6 +126,11 @@ def estimate_with(theta: FloatArray, seed: int) -> Estimate:
     return Estimate(theta, rate, covariance, 1234.5)
 
 
+def bound(x: FloatArray, P: FloatArray, before: Estimate) -> Estimate:
+    theta, rate, covariance = bounded_states(x, P, MANIFEST)
+    return replace(before, theta=theta, rate=rate, covariance=covariance)
+
+
 def unpacked(x: FloatArray, P: FloatArray, before: Estimate) -> Estimate:
     found = with_active(batch_of([before], MANIFEST), x, P, MANIFEST)
     return estimates_of(found, [before], MANIFEST)[0]
@@ -146,7 +151,7 @@ def test_an_estimate_survives_the_way_through_free_numbers(
     before = estimate_with(LOWER + np.array([gain, offset]) * (UPPER - LOWER), seed)
     (x,), (P,) = free_states([before], MANIFEST)
     np.testing.assert_array_equal(P, P.T)
-    assert_same(from_free_states(x, P, MANIFEST, before), before)
+    assert_same(bound(x, P, before), before)
     x, P = pack([before], MANIFEST)
     assert x.shape[1] == len(layout_of(MANIFEST).active) == 3
     assert_same(unpacked(x, P, before), before)
@@ -166,7 +171,7 @@ def test_wherever_a_filter_wants_to_go_the_estimate_is_one(
     before = estimate_with(np.array([1.0, 0.0]), 2)
     (x,), (P,) = free_states([before], MANIFEST)
     x[:3] = gain, offset, rate
-    after = from_free_states(x, P, MANIFEST, before)
+    after = bound(x, P, before)
     assert calibration.is_inside_bounds(after, MANIFEST)
     assert calibration.is_positive_definite(after, MANIFEST)
     np.testing.assert_array_equal(after.covariance, after.covariance.T)
@@ -179,7 +184,7 @@ def test_a_parameter_at_its_bound_has_less_room() -> None:
     before = estimate_with(np.array([1.0, 0.0]), 3)
     (x,), (P,) = free_states([before], MANIFEST)
     x[0] = 0.5  # the bound itself: half the slope
-    after = from_free_states(x, P, MANIFEST, before)
+    after = bound(x, P, before)
     assert after.covariance[0, 0] == pytest.approx(0.25 * before.covariance[0, 0], rel=1e-9)
     assert after.covariance[0, 1] == pytest.approx(0.5 * before.covariance[0, 1], rel=1e-9)
     assert after.rate[0] == pytest.approx(0.5 * before.rate[0], rel=1e-9)
