@@ -20,7 +20,7 @@ from common.filter_values import Evidence, Fit, Prior, Settings
 from common.layout import layout_of
 from common.manifest import Manifest
 from common.model import VoltageModel
-from common.trace import TraceArrays
+from common.trace import TraceArrays, shares
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -48,6 +48,7 @@ class BundleFilter:
         return Evidence(
             features=np.array([trace.features for trace in traces]),
             z=z,
+            share=shares(np.array([trace.time_s for trace in traces])),
             spread=point_variance(noise_v, own_v),
             r=point_variance(noise_v, own_v * np.sqrt(along.variances)),
             correlation=along,
@@ -69,18 +70,16 @@ class BundleFilter:
         if len(self._moving) < sigmas.shape[1]:
             found, images = images, np.repeat(images[:, :1], sigmas.shape[1], axis=1)
             images[:, self._moving] = found
-        posterior = ukf.update(sigmas, images, evidence.z, evidence.r, self.weights)
+        along = evidence.correlation
+        posterior = ukf.update(
+            sigmas, along.rotated(images), along.rotated(evidence.z), evidence.r, self.weights
+        )
         return posterior, images[:, 0]
 
     def line(self, fit: Fit, evidence: Evidence) -> ukf.Line:
         """h about a fit, over the spread that it leaves."""
         count = self._count
         return self._line(fit, _root(fit.P[:, :count, :count]), evidence)
-
-    def narrow_line(self, fit: Fit, prior: Prior, evidence: Evidence) -> ukf.Line:
-        """h about a state that no update led to, over a small share of the prior's spread."""
-        root = START_SHARE * prior.root[:, : self._count, : self._count]
-        return self._line(fit, root, evidence)
 
     def point_weights(self, line: ukf.Line, evidence: Evidence) -> FloatArray:
         """Roots of the weights [B, m]: where the voltage is steep a point tells less."""
@@ -144,8 +143,8 @@ class BundleFilter:
         Trans. Automatic Control 38, 1993). That value at the fit is what is given here: at a steep
         end of discharge, where the prior's sigma points span volts, y' S^-1 y itself means nothing.
         """
-        line = self.narrow_line(fit, prior, evidence)
-        residual = (evidence.z - line.z_hat) * self.point_weights(line, evidence)
+        line = self.line(fit, evidence)
+        residual = (evidence.z - fit.image) * self.point_weights(line, evidence)
         whitened = np.square(evidence.correlation.rotated(residual)) / evidence.r
         return np.asarray(whitened.sum(axis=1) + self.shift(fit, prior))
 

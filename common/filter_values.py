@@ -36,11 +36,13 @@ class Evidence:
     """Traces of B vehicles of equal length: features [B, m, F], voltages z [B, m].
 
     `spread` [B, 1] is the variance of a point (noise and discrepancy), `r` [B, m] the variances in
-    the coordinates of `correlation`.
+    the coordinates of `correlation`. `share` [B, m] of its trip is what a point stands for: a
+    trace has more of them where the voltage moves.
     """
 
     features: FloatArray
     z: FloatArray
+    share: FloatArray
     spread: FloatArray
     r: FloatArray
     correlation: Correlation
@@ -50,6 +52,7 @@ class Evidence:
         return Evidence(
             self.features[index],
             self.z[index],
+            self.share[index],
             self.spread[index],
             self.r[index],
             self.correlation,

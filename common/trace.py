@@ -31,6 +31,18 @@ class TraceArrays:
     voltage_v: FloatArray
 
 
+def shares(time_s: FloatArray) -> FloatArray:
+    """How much of its trip each point [..., m] stands for: half of the way to either neighbour."""
+    if time_s.shape[-1] == 1:
+        return np.ones_like(time_s)
+    half = 0.5 * np.diff(time_s, axis=-1)
+    around = np.zeros_like(time_s)
+    around[..., :-1] += half
+    around[..., 1:] += half
+    share: FloatArray = around / around.sum(axis=-1, keepdims=True)
+    return share
+
+
 def to_wire(arrays: TraceArrays) -> Trace:
     """Round to float32's worth of digits (the model sees no more) and fold constant columns."""
     return Trace(

@@ -29,7 +29,7 @@ STARTS: Final = 60
 START_SPAN: Final = 3.0  # prior standard deviations to either side
 # The manifest's discrepancy counts as this many trips, and a vehicle's own as at most that many:
 # it must be able to follow a battery whose discharge changes its shape.
-PRIOR_TRIPS: Final = 3.0
+PRIOR_TRIPS: Final = 2.0
 MOST_TRIPS: Final = 10.0
 
 
@@ -76,7 +76,7 @@ def judged(
             evidence.z, residual, before.discrepancy_v, filter_.manifest
         )
     believed = np.array([not problem for problem in problems])
-    posterior = _with_learned(posterior, residual, believed, filter_)
+    posterior = _with_learned(posterior, residual, evidence.share, believed, filter_)
     both = before.followed_by(posterior)
     errors_v = _errors(both, evidence.take(np.tile(np.arange(len(shift)), 2)), filter_)
     return Verdict(
@@ -151,16 +151,23 @@ def _best_start(
 
 
 def _with_learned(
-    posterior: Batch, residual: FloatArray, believed: BoolArray, filter_: BundleFilter
+    posterior: Batch,
+    residual: FloatArray,
+    share: FloatArray,
+    believed: BoolArray,
+    filter_: BundleFilter,
 ) -> Batch:
     """The discrepancies that the residuals of fitted trips show, averaged with those before.
+
+    Every point counts by its `share` of the trip: the points of a trace stand close together where
+    the voltage moves and the model is at its worst, and the band is for the whole trip.
 
     Innovation-based adaptive estimation (R. K. Mehra, IEEE Trans. Automatic Control 15, 1970), on
     the residuals after the fit, whose mean square lacks the fitted parameters' share.
     """
     noise = filter_.manifest.measurement_noise_std_v**2
-    squares = unbiased_squares(residual, filter_.layout.count).sum(axis=1) / residual.shape[1]
-    seen = np.maximum(squares - noise, 0.0)
+    squares = unbiased_squares(residual, filter_.layout.count)
+    seen = np.maximum((squares * share).sum(axis=1) - noise, 0.0)
     before_v, before_trips = posterior.discrepancy_v, posterior.discrepancy_trips
     trips = np.where(before_trips == 0, PRIOR_TRIPS, before_trips)
     learned_v = np.sqrt((trips * np.square(before_v) + seen) / (trips + 1.0))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common.errors import MalformedMessageError
 from common.messages import Trace
-from common.trace import TraceArrays, from_wire, to_wire
+from common.trace import TraceArrays, from_wire, shares, to_wire
 from tests.support_edge import manifest_of
 
 MANIFEST = manifest_of(b"")
@@ -96,3 +96,17 @@ def test_a_trace_that_does_not_fit_the_manifest_is_refused(
 ) -> None:
     with pytest.raises(MalformedMessageError, match=problem):
         from_wire(msgspec.structs.replace(GOOD, **changes), MANIFEST)
+
+
+@given(plausible())
+def test_the_shares_of_a_trip_are_how_its_mean_over_time_is_taken(trace: TraceArrays) -> None:
+    share = shares(trace.time_s)
+    span = trace.time_s[-1] - trace.time_s[0]
+    middle_v = (trace.voltage_v[1:] + trace.voltage_v[:-1]) / 2
+    over_time = middle_v @ np.diff(trace.time_s) / span
+    assert share @ trace.voltage_v == pytest.approx(over_time, rel=1e-9, abs=1e-9)
+    assert share.sum() == pytest.approx(1.0)
+
+
+def test_a_single_point_stands_for_its_whole_trip() -> None:
+    np.testing.assert_array_equal(shares(np.zeros((2, 1))), np.ones((2, 1)))
