@@ -23,10 +23,11 @@ from common.filter_values import Evidence, Fit, Prior
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.intp]
 
 STARTS: Final = 60
 START_SPAN: Final = 3.0  # prior standard deviations to either side
+# A new battery's own uncertainty first; an old one that nobody saw grow old lies farther.
+WIDTHS: Final = (1.0, 5.0)
 # The manifest's discrepancy counts as this many trips, and a vehicle's own as at most that many:
 # it must be able to follow a battery whose discharge changes its shape.
 PRIOR_TRIPS: Final = 2.0
@@ -63,20 +64,17 @@ def judged(
     a trip with the estimate that it is sent, so the error after is that of the whole result.
     """
     shift = filter_.shift(fit, trip)
+    points = evidence.z.shape[1]
     changed = evidence_check.are_jumps(shift, fit.x.shape[1])
-    residual, problems = evidence.z - fit.image, [""] * len(shift)
-    points = residual.shape[1]
+    found, problems = _Found(posterior, evidence.z - fit.image, changed), [""] * len(shift)
     if filter_.settings.passes > 1:  # what one pass leaves says nothing about the trace
-        breaching = np.abs(residual).sum(axis=1) > points * filter_.manifest.error_threshold_v
-        if breaching.any():
-            posterior, residual, changed = _opened_if_better(
-                np.flatnonzero(breaching), before, posterior, residual, changed, evidence, filter_
-            )
+        for width in WIDTHS:
+            found = _opened_where_breaching(found, width, before, evidence, filter_)
         problems = evidence_check.problems(
-            evidence.z, residual, before.discrepancy_v, filter_.manifest
+            evidence.z, found.residual, before.discrepancy_v, filter_.manifest
         )
     believed = np.array([not problem for problem in problems])
-    posterior = _with_learned(posterior, residual, evidence.share, believed, filter_)
+    posterior = _with_learned(found, evidence.share, believed, filter_)
     both = before.followed_by(posterior)
     errors_v = _errors(both, evidence.take(np.tile(np.arange(len(shift)), 2)), filter_)
     return Verdict(
@@ -85,40 +83,47 @@ def judged(
         points=points,
         error_before_v=errors_v[: len(shift)],
         error_after_v=errors_v[len(shift) :],
-        changed=changed,
+        changed=found.changed,
         problems=problems,
     )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Posteriors [B], what their fits leave of the traces [B, m], and whose battery changed [B]."""
+
+    posterior: Batch
+    residual: FloatArray
+    changed: BoolArray
 
 
 def _errors(batch: Batch, evidence: Evidence, filter_: BundleFilter) -> FloatArray:
     return aligned_errors(batch, evidence.features, evidence.z, filter_.model, filter_.manifest)
 
 
-def _opened_if_better(
-    at: IntArray,
-    before: Batch,
-    posterior: Batch,
-    residual: FloatArray,
-    changed: BoolArray,
-    evidence: Evidence,
-    filter_: BundleFilter,
-) -> tuple[Batch, FloatArray, BoolArray]:
-    """When even the posterior breaches, the prior was wrong about these batteries: open it."""
+def _opened_where_breaching(
+    found: _Found, width: float, before: Batch, evidence: Evidence, filter_: BundleFilter
+) -> _Found:
+    """Where even the posterior breaches, the prior was wrong about the battery: open it."""
+    threshold_v = filter_.manifest.error_threshold_v
+    at = np.flatnonzero(np.abs(found.residual).mean(axis=1) > threshold_v)
+    if not len(at):
+        return found
     some = evidence.take(at)
-    fit = _opened(before.take(at), some, filter_)
+    fit = _opened(before.take(at), width, some, filter_)
     finite = np.isfinite(fit.x).all(axis=1) & np.isfinite(fit.P).all(axis=(1, 2))
     at, some, fit = at[finite], some.take(finite), fit.take(finite)
-    opened = with_active(posterior.take(at), fit.x, fit.P, filter_.manifest)
+    opened = with_active(found.posterior.take(at), fit.x, fit.P, filter_.manifest)
     errors_v = _errors(opened, some, filter_)
-    better = errors_v < _errors(posterior.take(at), some, filter_)
-    at, residual, changed = at[better], residual.copy(), changed.copy()
+    better = errors_v < _errors(found.posterior.take(at), some, filter_)
+    at, residual, changed = at[better], found.residual.copy(), found.changed.copy()
     residual[at] = some.z[better] - fit.image[better]
-    changed[at] = errors_v[better] <= filter_.manifest.error_threshold_v
-    return posterior.replaced(at, opened.take(better)), residual, changed
+    changed[at] = errors_v[better] <= threshold_v
+    return _Found(found.posterior.replaced(at, opened.take(better)), residual, changed)
 
 
-def _opened(before: Batch, evidence: Evidence, filter_: BundleFilter) -> Fit:
-    """The fits from the manifest's own uncertainty around where the priors stood, or stand as new.
+def _opened(before: Batch, width: float, evidence: Evidence, filter_: BundleFilter) -> Fit:
+    """The fits from `width` times the manifest's uncertainty around the priors, or around new.
 
     Near a steep end of discharge the error has several valleys, so the search begins from the best
     of many points.
@@ -126,7 +131,7 @@ def _opened(before: Batch, evidence: Evidence, filter_: BundleFilter) -> Fit:
     # As free numbers: at a bound theta hardly moves, and its width there would be beyond all sense.
     new_x, P = pack([prior(filter_.manifest)], filter_.manifest)
     x = before.x[:, filter_.layout.active]
-    as_prior = filter_.prior(x, np.repeat(P, len(x), axis=0))
+    as_prior = filter_.prior(x, np.repeat(width**2 * P, len(x), axis=0))
     x, image = _best_start(as_prior, new_x, evidence, filter_)
     start = Fit(x, START_SHARE**2 * as_prior.P, image)
     return fitting.refine(as_prior, start, evidence, filter_)
@@ -151,11 +156,7 @@ def _best_start(
 
 
 def _with_learned(
-    posterior: Batch,
-    residual: FloatArray,
-    share: FloatArray,
-    believed: BoolArray,
-    filter_: BundleFilter,
+    found: _Found, share: FloatArray, believed: BoolArray, filter_: BundleFilter
 ) -> Batch:
     """The discrepancies that the residuals of fitted trips show, averaged with those before.
 
@@ -166,8 +167,9 @@ def _with_learned(
     the residuals after the fit, whose mean square lacks the fitted parameters' share.
     """
     noise = filter_.manifest.measurement_noise_std_v**2
-    squares = unbiased_squares(residual, filter_.layout.count)
+    squares = unbiased_squares(found.residual, filter_.layout.count)
     seen = np.maximum((squares * share).sum(axis=1) - noise, 0.0)
+    posterior = found.posterior
     before_v, before_trips = posterior.discrepancy_v, posterior.discrepancy_trips
     trips = np.where(before_trips == 0, PRIOR_TRIPS, before_trips)
     learned_v = np.sqrt((trips * np.square(before_v) + seen) / (trips + 1.0))

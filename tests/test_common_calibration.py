@@ -120,6 +120,18 @@ def test_a_battery_that_was_replaced_is_found_again_where_the_plain_update_stays
     assert plain.error_after_v > aged.manifest.error_threshold_v
 
 
+def test_a_battery_far_beyond_what_a_new_one_may_be_is_found(aged: Bundle) -> None:
+    """Twenty of the manifest's standard deviations away: a worn pack that nobody saw grow old."""
+    narrow = [msgspec.structs.replace(p, prior_std=0.02) for p in aged.manifest.parameters]
+    manifest = msgspec.structs.replace(aged.manifest, parameters=narrow)
+    trace, model = trace_of(aged, [1.9, 0.3]), VoltageModel(aged)
+    before = calibration.prior(manifest)
+    (found,) = calibration.calibrate([before], [trace], [0.0], model, manifest, Settings())
+    assert found.finding == "changed_battery"
+    assert found.error_after_v < manifest.error_threshold_v
+    np.testing.assert_allclose(found.estimate.theta, [1.9, 0.3], atol=0.02)
+
+
 def test_a_trace_that_the_prior_explains_does_not_reopen_it(aged: Bundle) -> None:
     learned = calibrated(aged, trace_of(aged, [1.1, 0.0])).estimate
     again = calibrated(aged, trace_of(aged, [1.1, 0.0], seed=2), learned)
