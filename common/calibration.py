@@ -32,10 +32,11 @@ from common.estimate import (
     upper_triangle,
     with_trip_spread,
 )
-from common.filter_values import Fit, Prior, Settings
+from common.filter_values import Settings
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays
+from common.trip_share import of_the_battery, of_the_trip
 from common.verdict import Verdict, judged
 
 __all__ = [
@@ -126,10 +127,12 @@ def voltage_band(
 
 def _calibrated(priors: Batch, traces: Sequence[TraceArrays], filter_: BundleFilter) -> Verdict:
     """`priors` stand at the trips' odometers; the traces are of equal length."""
-    before, trip = _priors(priors, filter_)
+    layout = filter_.layout
+    before = filter_.prior(priors.x[:, layout.active], priors.P[:, *layout.active_square])
+    trip = of_the_trip(before, filter_)
     evidence = filter_.evidence(traces, priors.discrepancy_v)
     fit = fitting.fit(trip, evidence, filter_)
-    x, P = _of_the_battery(before, trip, fit)
+    x, P = of_the_battery(before, trip, fit)
     if not (np.isfinite(x).all() and np.isfinite(P).all()):
         raise CalibrationError("the update gave a number that is not finite")
     posterior = with_active(priors, x, P, filter_.manifest)
@@ -155,29 +158,3 @@ def _border(verdict: Verdict, before: Sequence[Estimate], manifest: Manifest) ->
             estimates, numbers, verdict.problems, strict=True
         )
     ]
-
-
-def _priors(priors: Batch, filter_: BundleFilter) -> tuple[Prior, Prior]:
-    """Of the battery, and of the trip: what varies from trip to trip comes on top."""
-    layout = filter_.layout
-    before = filter_.prior(priors.x[:, layout.active], priors.P[:, *layout.active_square])
-    if not layout.has_trip_spread:
-        return before, before
-    index, P = np.arange(layout.count), before.P.copy()
-    P[:, index, index] += layout.trip_variances
-    return before, filter_.prior(before.x, P)
-
-
-def _of_the_battery(before: Prior, trip: Prior, fit: Fit) -> tuple[FloatArray, FloatArray]:
-    """From the posterior of the trip's parameters to that of the battery's, [B, n] and [B, n, n].
-
-    With T = P + J and G = P T^-1: x+ = x + G (x_t - x) and P+ = G J + G P_t G' (the conditional
-    mean of x given x_t = x + e, e ~ N(0, J)); G J is the parallel sum of P and J, so both terms
-    are positive semidefinite.
-    """
-    if before is trip:
-        return fit.x, fit.P
-    G = before.P @ trip.information
-    shift: FloatArray = (G @ (fit.x - before.x)[..., None])[..., 0]
-    P = G @ (trip.P - before.P) + G @ fit.P @ G.swapaxes(-1, -2)
-    return before.x + shift, 0.5 * (P + P.swapaxes(-1, -2))

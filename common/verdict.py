@@ -20,6 +20,7 @@ from common.bundle_filter import START_SHARE, BundleFilter
 from common.discrepancy import unbiased_squares
 from common.estimate import pack, prior
 from common.filter_values import Evidence, Fit, Prior
+from common.trip_share import of_the_battery, of_the_trip
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -110,20 +111,27 @@ def _opened_where_breaching(
     if not len(at):
         return found
     some = evidence.take(at)
-    fit = _opened(before.take(at), width, some, filter_)
-    finite = np.isfinite(fit.x).all(axis=1) & np.isfinite(fit.P).all(axis=(1, 2))
-    at, some, fit = at[finite], some.take(finite), fit.take(finite)
-    opened = with_active(found.posterior.take(at), fit.x, fit.P, filter_.manifest)
+    battery, fit = _opened(before.take(at), width, some, filter_)
+    finite = np.isfinite(battery.x).all(axis=1) & np.isfinite(battery.P).all(axis=(1, 2))
+    at, some, fit, battery = at[finite], some.take(finite), fit.take(finite), battery.take(finite)
+    opened = with_active(found.posterior.take(at), battery.x, battery.P, filter_.manifest)
     errors_v = _errors(opened, some, filter_)
+    explained = errors_v <= threshold_v
     better = errors_v < _errors(found.posterior.take(at), some, filter_)
+    if width > WIDTHS[0]:  # it would give the battery all of a trip that nothing explains
+        better &= explained
     at, residual, changed = at[better], found.residual.copy(), found.changed.copy()
     residual[at] = some.z[better] - fit.image[better]
-    changed[at] = errors_v[better] <= threshold_v
+    changed[at] = explained[better]
     return _Found(found.posterior.replaced(at, opened.take(better)), residual, changed)
 
 
-def _opened(before: Batch, width: float, evidence: Evidence, filter_: BundleFilter) -> Fit:
+def _opened(
+    before: Batch, width: float, evidence: Evidence, filter_: BundleFilter
+) -> tuple[Fit, Fit]:
     """The fits from `width` times the manifest's uncertainty around the priors, or around new.
+
+    Of the batteries, and of the trips: what a trip alone brings is taken off here, too.
 
     Near a steep end of discharge the error has several valleys, so the search begins from the best
     of many points.
@@ -131,10 +139,12 @@ def _opened(before: Batch, width: float, evidence: Evidence, filter_: BundleFilt
     # As free numbers: at a bound theta hardly moves, and its width there would be beyond all sense.
     new_x, P = pack([prior(filter_.manifest)], filter_.manifest)
     x = before.x[:, filter_.layout.active]
-    as_prior = filter_.prior(x, np.repeat(width**2 * P, len(x), axis=0))
+    battery = filter_.prior(x, np.repeat(width**2 * P, len(x), axis=0))
+    as_prior = of_the_trip(battery, filter_)
     x, image = _best_start(as_prior, new_x, evidence, filter_)
     start = Fit(x, START_SHARE**2 * as_prior.P, image)
-    return fitting.refine(as_prior, start, evidence, filter_)
+    fit = fitting.refine(as_prior, start, evidence, filter_)
+    return Fit(*of_the_battery(battery, as_prior, fit), fit.image), fit
 
 
 def _best_start(

@@ -19,7 +19,7 @@ from common.manifest import Manifest
 from common.model import VoltageModel
 from common.revision import decode_revision, encode_revision
 from common.trace import TraceArrays
-from tests.support_edge import aged_bundle, linear_bundle, manifest_of, revision_for
+from tests.support_edge import AGEING, aged_bundle, linear_bundle, manifest_of, revision_for
 
 PLAIN = Settings(huber=1e9)
 NOISE_V = 0.01
@@ -130,6 +130,24 @@ def test_a_battery_far_beyond_what_a_new_one_may_be_is_found(aged: Bundle) -> No
     assert found.finding == "changed_battery"
     assert found.error_after_v < manifest.error_threshold_v
     np.testing.assert_allclose(found.estimate.theta, [1.9, 0.3], atol=0.02)
+
+
+def test_an_opened_prior_leaves_the_trip_what_is_the_trips_own(tmp_path: Path) -> None:
+    """A trip that no parameters explain opens the prior; were trips as different as batteries, the
+    battery would take half of it."""
+    moved = []
+    for trip_std in (0.0, AGEING[0].prior_std):
+        gain = msgspec.structs.replace(AGEING[0], trip_std=trip_std)
+        bundle = aged_bundle(tmp_path / str(trip_std), parameters=[gain, AGEING[1]])
+        sure = calibration.prior(bundle.manifest)
+        sure = replace(sure, covariance=sure.covariance * 1e-6)
+        trace = trace_of(bundle, [1.3, 0.0])
+        odd = replace(trace, voltage_v=trace.voltage_v + 0.12 * np.cos(np.arange(50.0)))
+        found = calibrated(bundle, odd, sure)
+        assert found.error_after_v > bundle.manifest.error_threshold_v
+        moved.append(found.estimate.theta[0] - 1.0)
+    assert moved[0] > 0.2
+    assert 0.3 * moved[0] < moved[1] < 0.7 * moved[0]
 
 
 def test_a_trace_that_the_prior_explains_does_not_reopen_it(aged: Bundle) -> None:

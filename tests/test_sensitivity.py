@@ -346,9 +346,27 @@ def test_a_signal_and_its_moving_average_share_a_candidate() -> None:
     assert found["gain:current_a+slow_a"].target == Target(Kind.INPUT_GAIN, (1, 2))
 
 
+def test_a_response_is_a_candidate_only_where_it_is_named() -> None:
+    response = "response:charge_ah+current_a"
+    plain = list_candidates(FEATURES, VOLTAGE, 1, RANGES, Overrides())
+    named = list_candidates(FEATURES, VOLTAGE, 1, RANGES, Overrides(), [response])
+    given = list_candidates(FEATURES, VOLTAGE, 1, RANGES, Overrides(trip_std={response: 0.2}))
+    assert {c.name for c in named} - {c.name for c in plain} == {response}
+    (found,) = (c for c in named if c.name == response)
+    assert found.target == Target(Kind.RESPONSE, (0, 1))
+    assert found.parameter == Parameter(response, "1", 1.0, 0.1, 0.2, 5.0)
+    assert [c.parameter.trip_std for c in given if c.name == response] == [0.2]
+
+
 @pytest.mark.parametrize(
     "name",
-    ["gain:charge_ah+nothing", "gain:charge_ah+charge_ah", "offset:charge_ah+current_a", "x"],
+    [
+        "gain:charge_ah+nothing",
+        "gain:charge_ah+charge_ah",
+        "offset:charge_ah+current_a",
+        "x",
+        "response:x",
+    ],
 )
 def test_unknown_candidates_are_refused(name: str) -> None:
     with pytest.raises(UnknownCandidateError, match="no candidate"):

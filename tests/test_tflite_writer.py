@@ -27,6 +27,8 @@ ALL_KINDS = [
     Target(Kind.INPUT_GAIN, (0,)),
     Target(Kind.INPUT_GAIN, (0, 2)),
     Target(Kind.INPUT_OFFSET, (1,)),
+    Target(Kind.RESPONSE, (0, 1)),
+    Target(Kind.RESPONSE, (2,)),
     Target(Kind.LAST_WEIGHT, (1,)),
     Target(Kind.LAST_BIAS, (0,)),
     Target(Kind.OUTPUT_GAIN, (0,)),
@@ -96,14 +98,37 @@ def reference_voltage(
             v_gain *= theta
         elif target.kind is Kind.LAST_BIAS:
             bias += theta
-        else:
+        elif target.kind is Kind.OUTPUT_OFFSET:
             v_offset += theta
-    h = (gain * features + offset - network.input_mean) / network.input_scale
+
+    inputs = gain * features + offset
+    unscaled = _volts(network, inputs, weight)
+    unscaled = unscaled + _responses(network, targets, inputs, thetas, weight)
+    return np.asarray(v_gain * (unscaled + bias) + v_offset)
+
+
+def _volts(network: Network, inputs: FloatArray, weight: FloatArray) -> FloatArray:
+    h = (inputs - network.input_mean) / network.input_scale
     for w, b in zip(network.weights[:-1], network.biases[:-1], strict=True):
         h = np.tanh(h @ w.T + b)
     v = (weight * h) @ network.weights[-1][0] + network.biases[-1][0]
-    unscaled = v * network.output_scale + network.output_mean
-    return np.asarray(v_gain * (unscaled + bias) + v_offset)
+    return np.asarray(v * network.output_scale + network.output_mean)
+
+
+def _responses(
+    network: Network,
+    targets: list[Target],
+    inputs: FloatArray,
+    thetas: FloatArray,
+    weight: FloatArray,
+) -> FloatArray:
+    plain, added = _volts(network, inputs, weight), np.zeros(len(inputs))
+    for target, theta in zip(targets, thetas.T, strict=True):
+        if target.kind is Kind.RESPONSE:
+            without = inputs.copy()
+            without[:, list(target.indices)] = 0.0
+            added += (theta - 1.0) * (plain - _volts(network, without, weight))
+    return added
 
 
 def draw(

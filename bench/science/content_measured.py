@@ -76,7 +76,14 @@ def car(results: Results) -> Section:
     """The measured car, through its winter."""
     figures = results.figures
     rows: list[Row] = [
-        ("winter, frozen (mV a cell)", number(figures.get("car/frozen_mv_per_cell"), 1)),
+        (
+            "winter, frozen: as trained (mV a cell)",
+            number(figures.get("car/frozen_mv_per_cell"), 1),
+        ),
+        (
+            "winter, aligned, without updates (mV a cell)",
+            number(figures.get("car/aligned_mv_per_cell"), 1),
+        ),
         ("winter, living (mV a cell)", number(figures.get("car/living_mv_per_cell"), 1)),
         ("frozen over living", number(figures.get("car/times_lower"), 2)),
         ("updates of 1,000 trips", number(figures.get("car/updates_per_1000"), 0)),

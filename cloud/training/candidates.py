@@ -6,11 +6,16 @@ Pure. Must never decide which candidates are chosen.
 | --- | --- | --- |
 | `gain:<feature>` | x' = gain · x, raw units | 1, 0.1, [0.2, 5] |
 | `gain:<f1>+<f2>` | one gain on several features (a current and its moving average) | as above |
+| `response:<f1>+…` | gain on what these features do to v: v' = v₀ + gain · (v − v₀) | as above |
 | `offset:<feature>` | x' = … + offset, raw units | 0, 5 % of its range, ± its range |
 | `gain:output` | v' = gain · v | 1, 0.1, [0.2, 5] |
 | `offset:output` | v' = … + offset, volts | 0, 5 % of the voltage's range, ± that range |
 | `weight:h<j>` | factor on the last layer's weight of hidden unit j (from 0) | 1, 0.1, [0.2, 5] |
 | `bias:output` | on the last layer's bias, volts: v' = gain · (v + bias) + … | as the offset |
+
+v₀ is the network's voltage with these inputs (with their gains and offsets) at zero. A response is
+a candidate only where it is named: a resistance that grows, while the inputs stay where the network
+was trained. A gain on the inputs of a tanh network saturates beyond its training.
 
 With the output's gain at its nominal value `bias:output` is `offset:output` under another name: the
 selection, which takes what a trip can tell apart, never takes both.
@@ -34,6 +39,8 @@ GAIN_PRIOR_STD: Final = 0.1
 GAIN_BOUNDS: Final = (0.2, 5.0)
 OFFSET_PRIOR_SHARE: Final = 0.05
 OUTPUT: Final = "output"
+INPUT: Final = "gain:"
+RESPONSE: Final = "response:"
 
 
 class Kind(Enum):
@@ -41,6 +48,7 @@ class Kind(Enum):
 
     INPUT_GAIN = "gain"
     INPUT_OFFSET = "offset"
+    RESPONSE = "response"
     LAST_WEIGHT = "weight"
     LAST_BIAS = "bias"
     OUTPUT_GAIN = "output gain"
@@ -119,16 +127,19 @@ def list_candidates(
     overrides: Overrides,
     extra: Sequence[str] = (),
 ) -> list[Candidate]:
-    """All candidates, the groups of a signal with its moving averages, and the `extra` groups.
+    """All candidates, the groups of a signal with its moving averages, and what `extra` names.
 
     Raises UnknownCandidateError for a name in `extra` or in `overrides` that is none.
     """
     names = [feature.name for feature in features]
-    groups = [*_natural_groups(features), *(name for name in extra if "+" in name)]
-    groups += [name for name in sorted(overrides.names) if "+" in name]
+    named = (*extra, *sorted(overrides.names))
+    responses = dict.fromkeys(name for name in named if name.startswith(RESPONSE))
+    groups = [*_natural_groups(features), *(name for name in named if "+" in name)]
+    groups = [name for name in dict.fromkeys(groups) if name not in responses]
     found = [
         *(_gain(f"gain:{name}", Kind.INPUT_GAIN, (i,)) for i, name in enumerate(names)),
-        *(_gain(name, Kind.INPUT_GAIN, _members(name, names)) for name in dict.fromkeys(groups)),
+        *(_gain(name, Kind.INPUT_GAIN, _members(name, names, INPUT)) for name in groups),
+        *(_gain(name, Kind.RESPONSE, _members(name, names, RESPONSE)) for name in responses),
         *(_input_offset(i, feature, ranges) for i, feature in enumerate(features)),
         _gain(f"gain:{OUTPUT}", Kind.OUTPUT_GAIN, (0,)),
         _offset(OUTPUT, target.unit, Kind.OUTPUT_OFFSET, 0, ranges.target),
@@ -136,7 +147,7 @@ def list_candidates(
         _offset(OUTPUT, target.unit, Kind.LAST_BIAS, 0, ranges.target),
     ]
     known = tuple(candidate.name for candidate in found)
-    for name in (*extra, *sorted(overrides.names)):
+    for name in named:
         if name not in known:
             raise UnknownCandidateError(name, known)
     return [_overridden(candidate, overrides) for candidate in found]
@@ -151,13 +162,13 @@ def _natural_groups(features: Sequence[Feature]) -> list[str]:
     return ["gain:" + "+".join(family) for family in families.values() if len(family) > 1]
 
 
-def _members(name: str, features: Sequence[str]) -> tuple[int, ...]:
-    members = name.removeprefix("gain:").split("+")
-    if not name.startswith("gain:") or len(set(members)) != len(members):
-        raise UnknownCandidateError(name, tuple(f"gain:{feature}" for feature in features))
+def _members(name: str, features: Sequence[str], prefix: str) -> tuple[int, ...]:
+    members = name.removeprefix(prefix).split("+")
+    if not name.startswith(prefix) or len(set(members)) != len(members):
+        raise UnknownCandidateError(name, tuple(f"{prefix}{feature}" for feature in features))
     for member in members:
         if member not in features:
-            raise UnknownCandidateError(name, tuple(f"gain:{feature}" for feature in features))
+            raise UnknownCandidateError(name, tuple(f"{prefix}{feature}" for feature in features))
     return tuple(features.index(member) for member in members)
 
 

@@ -36,6 +36,7 @@ INPUTS: Final = "inputs"
 GROUPS: Final = {
     Kind.INPUT_GAIN: "gains of inputs",
     Kind.INPUT_OFFSET: "offsets of inputs",
+    Kind.RESPONSE: "responses to inputs",
     Kind.OUTPUT_GAIN: "output",
     Kind.OUTPUT_OFFSET: "output",
     Kind.LAST_BIAS: "output",

@@ -24,7 +24,8 @@ def write_tflite(network: Network, targets: Sequence[Target]) -> bytes:
     """The file: features [n, F] and parameters [n, P] → voltage [n, 1], all float32.
 
     `targets[p]` says what parameter p acts on. Inputs become gain · x + offset, then the network,
-    then gain · (v + bias) + offset. What no parameter acts on costs no operator. Same arguments,
+    whose v becomes v + (response − 1) · (v − v₀) with v₀ that of some inputs at zero, then
+    gain · (v + bias) + offset. What no parameter acts on costs no operator. Same arguments,
     same bytes.
     """
     writer = _Writer(network, targets)
@@ -40,46 +41,84 @@ class _Writer:
         self._targets = targets
         self._features = self.graph.input("features", network.input_count)
         self._parameters = self.graph.input("parameters", len(targets))
+        self._weights: dict[str, tuple[int, int]] = {}
 
     def voltage(self) -> int:
-        return self._output(self._hidden(self._inputs()))
+        x = self._inputs()
+        hidden = self._hidden(self._centred(x))
+        return self._output(hidden, self._responses(x, hidden))
 
     def _inputs(self) -> int:
-        """gain · x + offset − mean; unscaled, so that float32 cancels less."""
+        """gain · x, what is added comes with the mean."""
         x = self._features
         width = self._network.input_count
         for number, group in enumerate(_without_overlap(self._of(Kind.INPUT_GAIN))):
             gains = self._picked(f"input_gain_{number}", group, np.ones(width))
             x = self.graph.operator(MUL, (x, gains), f"scaled_input_{number}", width)
+        return x
+
+    def _centred(self, x: int, zero: Sequence[int] = (), suffix: str = "") -> int:
+        """gain · x + offset − mean; unscaled, so that float32 cancels less. At `zero` −mean."""
+        width = self._network.input_count
         offsets = self._of(Kind.INPUT_OFFSET)
         shift = -self._network.input_mean
+        if zero:
+            offsets = [(p, target) for p, target in offsets if target.indices[0] not in zero]
+            kept = self.graph.constant(f"kept{suffix}", 1.0 - np.isin(np.arange(width), zero)[None])
+            x = self.graph.operator(MUL, (x, kept), f"kept_input{suffix}", width)
         if offsets:
-            added = self._picked("input_offset", offsets, shift, add_to=True)
+            added = self._picked(f"input_offset{suffix}", offsets, shift, add_to=True)
         else:
-            added = self.graph.constant("minus_input_mean", shift[None])
-        return self.graph.operator(ADD, (x, added), "centred_input", width)
+            added = self.graph.constant(f"minus_input_mean{suffix}", shift[None])
+        return self.graph.operator(ADD, (x, added), f"centred_input{suffix}", width)
 
-    def _hidden(self, x: int) -> int:
+    def _hidden(self, x: int, suffix: str = "") -> int:
         network = self._network
         weights = [network.weights[0] / network.input_scale, *network.weights[1:-1]]
         for number, (w, b) in enumerate(zip(weights, network.biases[:-1], strict=True)):
-            x = self._dense(x, w, b, f"dense_{number}")
-            x = self.graph.operator(TANH, (x,), f"hidden_{number}", len(b))
+            x = self._dense(x, w, b, f"dense_{number}", suffix)
+            x = self.graph.operator(TANH, (x,), f"hidden_{number}{suffix}", len(b))
         factors = self._of(Kind.LAST_WEIGHT)
         if not factors:
             return x
         width = network.last_hidden_count
-        picked = self._picked("last_weight", factors, np.ones(width))
-        return self.graph.operator(MUL, (x, picked), "weighted_hidden", width)
+        picked = self._picked(f"last_weight{suffix}", factors, np.ones(width))
+        return self.graph.operator(MUL, (x, picked), f"weighted_hidden{suffix}", width)
 
-    def _output(self, hidden: int) -> int:
+    def _responses(self, x: int, hidden: int) -> list[int]:
+        """(response − 1) · (v − v₀) of each response; the mean voltage is in neither."""
+        w = self._network.weights[-1] * self._network.output_scale
+        parts = []
+        for number, (p, target) in enumerate(self._of(Kind.RESPONSE)):
+            suffix = f"_without_{number}"
+            without = self._hidden(self._centred(x, target.indices, suffix), suffix)
+            zero = np.zeros(1)
+            answer = self.graph.operator(
+                ADD,
+                (
+                    self._dense(hidden, w, zero, "with_all_inputs", suffix),
+                    self._dense(without, -w, zero, "minus_without", suffix),
+                ),
+                f"answer{suffix}",
+                1,
+            )
+            beyond = self._picked(
+                f"response{suffix}", [(p, Target(Kind.RESPONSE, (0,)))], -np.ones(1), add_to=True
+            )
+            parts.append(self.graph.operator(MUL, (answer, beyond), f"responding{suffix}", 1))
+        return parts
+
+    def _output(self, hidden: int, responses: Sequence[int]) -> int:
         network = self._network
         w = network.weights[-1] * network.output_scale
         b = network.biases[-1] * network.output_scale + network.output_mean
         steps = [(ADD, Kind.LAST_BIAS), (MUL, Kind.OUTPUT_GAIN), (ADD, Kind.OUTPUT_OFFSET)]
         needed = [(op, self._of(kind)) for op, kind in steps if self._of(kind)]
         names = (*("network_output", "output_1", "output_2")[: len(needed)], "voltage")
-        v = self._dense(hidden, w, b, names[0])
+        v = self._dense(hidden, w, b, "without_responses" if responses else names[0])
+        for number, part in enumerate(responses, start=1):
+            name = names[0] if number == len(responses) else f"with_response_{number}"
+            v = self.graph.operator(ADD, (v, part), name, 1)
         for (op, acting), name in zip(needed, names[1:], strict=True):
             picked = self._picked(f"{name}_parameter", acting, np.zeros(1), add_to=True)
             v = self.graph.operator(op, (v, picked), name, 1)
@@ -105,10 +144,15 @@ class _Writer:
                 bias[list(target.indices)] = 0.0
         return self._dense(self._parameters, weights, bias, name)
 
-    def _dense(self, x: int, weights: FloatArray, bias: FloatArray, name: str) -> int:
-        w = self.graph.constant(f"{name}/weights", weights)
-        b = self.graph.constant(f"{name}/bias", bias)
-        return self.graph.operator(FULLY_CONNECTED, (x, w, b), name, len(bias))
+    def _dense(
+        self, x: int, weights: FloatArray, bias: FloatArray, name: str, suffix: str = ""
+    ) -> int:
+        """Of one name the weights are one: a second pass through the network takes them again."""
+        if name not in self._weights:
+            w = self.graph.constant(f"{name}/weights", weights)
+            self._weights[name] = w, self.graph.constant(f"{name}/bias", bias)
+        inputs = (x, *self._weights[name])
+        return self.graph.operator(FULLY_CONNECTED, inputs, f"{name}{suffix}", len(bias))
 
 
 def _without_overlap(acting: Sequence[tuple[int, Target]]) -> list[list[tuple[int, Target]]]:
