@@ -32,7 +32,7 @@ fi
 if [ ! -e "$folder/.complete" ]; then
     rm -rf "$folder"
     # shellcheck disable=SC2016 # apt's own variable
-    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $suite" | grep '/debian/\?$' | head -n 1)
+    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $suite" | grep '/debian/\?$' | head -n 1) || true # debootstrap knows one
     packages=python3,python3-venv,ca-certificates,openssl,systemd,systemd-sysv
     debootstrap --arch="$arch" --variant=minbase --include=$packages "$suite" "$folder" ${mirror:+"$mirror"} >"$folder.log"
     touch "$folder/.complete"
@@ -71,7 +71,7 @@ else
     if unshare --mount --pid --fork --kill-child bash -euc '
         mount --bind "$1" "$1"; mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"; mount -t tmpfs tmpfs "$1/tmp"
         mount --bind "$2" "$1/src"; mount --bind "$3" "$1/device"; mount --rbind /etc/ssl/certs "$1/etc/ssl/certs"
-        exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$1" bash /src/deploy/edge/test-inside.sh
+        exec env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin chroot "$1" bash /src/deploy/edge/test-inside.sh
     ' bash "$folder" "$checkout" "$device/device" >"$result" 2>&1; then
         touch "$folder/root/passed"
     fi
