@@ -56,6 +56,12 @@ lock: setup ## resolve the lock files again (ARGS="--upgrade" for newer versions
 		-o requirements/dev.lock
 	@$(COMPILE) --constraints requirements/dev.lock requirements/bootstrap.in \
 		-o requirements/bootstrap.lock
+	@$(COMPILE) --constraints requirements/dev.lock requirements/build.in \
+		-o requirements/build.lock
+	@$(COMPILE) --constraints requirements/dev.lock --extra edge pyproject.toml \
+		-o requirements/edge.lock
+	@$(COMPILE) --constraints requirements/edge.lock --extra edge --extra can pyproject.toml \
+		-o requirements/edge-can.lock
 
 clean: ## remove .venv, .broker, builds and caches; runs/ stays
 	@rm -rf "$(VENV)" .broker build dist .pytest_cache .ruff_cache .mypy_cache \

@@ -1,4 +1,4 @@
-"""The `edge-agent` command: run, replay a file, show the status.
+"""The `edge-agent` command: run, replay a file, show the status, check, enroll.
 
 Must never need more than the vehicle has: argparse, no colours, no progress library.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sqlite3
 import sys
@@ -21,7 +22,7 @@ from typing import Any
 
 from common.bundle import load_bundle
 from common.errors import TransientError, TwinError
-from edge_agent import __version__, kept, outbox, sources
+from edge_agent import __version__, check_command, enroll_command, kept, outbox, sources
 from edge_agent.agent import Agent
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
@@ -33,16 +34,19 @@ from edge_agent.service import (
     wait_connected,
     wait_until,
 )
+from edge_agent.supervision import Supervisor
 
 EXIT_CODES = """\
 exit codes: 0 done, 1 failed, 2 usage, 5 the broker or the cloud did not answer
 
 examples:
-  edge-agent run --config /etc/edge-agent/agent.toml
+  edge-agent run
   edge-agent replay trips.csv --config agent.toml --wait-for-cloud 30
+  edge-agent enroll --vehicle vehicle-0001
 """
 
 
+CONFIG = Path("/etc/edge-agent/agent.toml")  # where the installer puts it
 LAST_CHANCE_S = 2.0
 
 
@@ -79,8 +83,10 @@ def _run(_options: argparse.Namespace, config: Config) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    supervisor = Supervisor(os.environ, os.getpid(), time.monotonic)
     with running_agent(config) as agent:
-        feed_live(agent, _configured_source(config), stop.is_set, time.monotonic)
+        feed_live(agent, _configured_source(config), stop.is_set, time.monotonic, supervisor)
+        supervisor.stopping()
         agent.end_trip(partial=stop.is_set())
         _drain(agent, config, seconds=LAST_CHANCE_S, required=False)
         if not agent.statistics.items and not stop.is_set():
@@ -223,6 +229,12 @@ def _parser() -> argparse.ArgumentParser:
         help="begin a trip only when the cloud has answered the one before (0: do not wait)",
     )
     status = _command(commands, "status", _status, "show revision, outbox and what was refused")
+    _command(commands, "check", check_command.run, "say whether the agent would start here")
+    enroll_command.add_arguments(
+        _command(
+            commands, "enroll", enroll_command.run, "make this vehicle's key, take its certificate"
+        )
+    )
     for command in (replay, status):
         command.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
@@ -236,7 +248,13 @@ def _command(commands: Any, name: str, act: Any, text: str) -> argparse.Argument
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("--config", type=Path, required=True, help="the agent's TOML file")
+    command.add_argument(
+        "--config",
+        type=Path,
+        default=CONFIG,
+        metavar="FILE",
+        help=f"the agent's TOML file (default: {CONFIG})",
+    )
     command.add_argument("-v", "--verbose", action="store_true", help="log every trip and verdict")
     command.set_defaults(act=act)
     return command

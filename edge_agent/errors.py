@@ -96,3 +96,11 @@ class NoAnswerError(TransientError):
             f"{waiting} breach(es) got no answer within {seconds:g} s: is `twin-cloud serve` "
             "running on the same broker, with this bundle? They stay on disk and are offered again."
         )
+
+
+class EnrolmentError(TwinError):
+    """Key, request or certificate of the vehicle cannot be made or do not fit."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"Nothing was installed: {problem}.")

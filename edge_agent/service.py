@@ -23,6 +23,7 @@ from edge_agent.errors import BrokerUnreachableError, NoAnswerError
 from edge_agent.link import MqttLink
 from edge_agent.sources import Item
 from edge_agent.state import State
+from edge_agent.supervision import Supervisor
 
 POLL_EVERY_SAMPLES = 64
 LIVE_QUEUE = 1024
@@ -71,15 +72,20 @@ def feed_live(
     items: Iterable[Item],
     stopped: Callable[[], bool],
     monotonic: Callable[[], float],
+    supervisor: Supervisor,
 ) -> None:
     """Take items as they come, serving the link in between; returns at the end of the source.
 
-    A car that falls silent has ended its trip: nothing else may ever come to say so.
+    A car that falls silent has ended its trip: nothing else may ever come to say so. Each turn of
+    the loop is a sign of life: one that hangs is started again from outside.
     """
     arrived: queue.Queue[Item | BaseException | None] = queue.Queue(maxsize=LIVE_QUEUE)
     threading.Thread(target=_read_into, args=(items, arrived), name="source", daemon=True).start()
     last_s = monotonic()
+    supervisor.ready()
     while not stopped():
+        supervisor.alive()
+        supervisor.status(_summary(agent))
         try:
             item = arrived.get(timeout=LIVE_POLL_S)
         except queue.Empty:
@@ -93,6 +99,11 @@ def feed_live(
             return
         agent.take(item)
         agent.poll()
+
+
+def _summary(agent: Agent) -> str:
+    link = "connected" if agent.connected else "offline, keeping what it cannot send"
+    return f"{link}; revision {agent.twin.revision}, {agent.statistics.trips} trips since the start"
 
 
 def _read_into(items: Iterable[Item], arrived: queue.Queue[Item | BaseException | None]) -> None:

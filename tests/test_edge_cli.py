@@ -101,7 +101,7 @@ def alone(tmp_path: Path) -> Installation:
     return Installation(tmp_path, free_port())
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["replay"], ["status"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["replay"], ["status"], ["check"], ["enroll"]])
 def test_help_explains_itself_with_examples(command: list[str]) -> None:
     shown = subprocess.run(
         [*AGENT, *command, "--help"], env=ENVIRONMENT, capture_output=True, text=True, check=False
@@ -111,7 +111,7 @@ def test_help_explains_itself_with_examples(command: list[str]) -> None:
     assert "exit codes: 0 done, 1 failed, 2 usage, 5" in shown.stdout
 
 
-@pytest.mark.parametrize("command", [["run"], ["replay", "trips.csv"], ["status"]])
+@pytest.mark.parametrize("command", [["run"], ["replay", "trips.csv"], ["status"], ["check"]])
 def test_a_missing_configuration_is_one_sentence(tmp_path: Path, command: list[str]) -> None:
     path = tmp_path / "none.toml"
     found = subprocess.run(
@@ -173,6 +173,20 @@ def test_what_is_wrong_with_an_installation_is_one_sentence(
     assert found.returncode == 1
     assert says in found.stderr
     assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize("fault", [broken_bundle, missing_key, broken_key])
+def test_a_check_finds_what_a_start_would_stumble_over(
+    alone: Installation, fault: Callable[[Installation], None]
+) -> None:
+    good = alone.run("check")
+    assert (good.returncode, said(good.stderr)) == (0, "")
+    assert f"bundle    {alone.bundle.sha256[:16]}" in good.stdout
+    fault(alone)
+    bad, started = alone.run("check"), alone.run("replay", str(alone.table))
+    assert bad.returncode == 1
+    assert said(bad.stderr) == said(started.stderr)
+    assert not (alone.folder / "state.db").exists()
 
 
 def test_without_a_broker_a_replay_keeps_its_trips_and_waiting_for_the_cloud_is_exit_code_5(

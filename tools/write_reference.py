@@ -38,7 +38,7 @@ from common.topics import DOWNWARD, UPWARD
 ROOT: Final = Path(__file__).resolve().parent.parent
 PAGE: Final = ROOT / "docs" / "reference.md"
 COMMANDS: Final = (
-    ("edge-agent", "edge_agent", ("", "run", "replay", "status")),
+    ("edge-agent", "edge_agent", ("", "run", "replay", "status", "check", "enroll")),
     (
         "twin-cloud",
         "cloud",
