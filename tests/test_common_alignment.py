@@ -42,6 +42,14 @@ def voltage_at_start(estimate: Estimate) -> float:
     return EXACT.predict_one(FIRST.tolist(), estimate.theta)
 
 
+def test_a_parameter_that_nobody_doubts_stays_and_spoils_no_other() -> None:
+    before = learned()
+    before = replace(before, covariance=np.zeros_like(before.covariance))
+    aligned = calibration.align(before, FIRST, voltage_at_start(before) + 0.04, EXACT, OWN)
+    assert aligned.theta[0] == pytest.approx(before.theta[0], abs=1e-12)
+    assert 0.02 < aligned.theta[1] - before.theta[1] < 0.04
+
+
 @FEW
 @given(st.floats(1.0, 5.0))
 def test_without_a_spread_from_trip_to_trip_a_trip_is_predicted_as_before(voltage_v: float) -> None:
