@@ -24,13 +24,13 @@ from demo.figure_style import (
     LeftOut,
     legend_on_top,
     new_figure,
+    short_name,
 )
 from demo.results import RunResults
 
 TITLE = "What a trip can tell apart"
 BAR = 0.36
 OPAQUE = 0.75
-SHORT = 26
 
 
 def identifiability(results: RunResults) -> Drawing | LeftOut:
@@ -63,9 +63,12 @@ def _draw_correlations(axes: Axes, found: Identifiability) -> None:
             _draw_cell(axes, row, column, found.pairwise[row][column])
     axes.set_xlim(-0.5, count - 1.5)
     axes.set_ylim(count - 0.5, 0.5)
-    axes.set_yticks(range(1, count), [_short(name) for name in found.compared[1:]])
+    axes.set_yticks(range(1, count), [short_name(name) for name in found.compared[1:]])
     axes.set_xticks(
-        range(count - 1), [_short(name) for name in found.compared[:-1]], rotation=40, ha="right"
+        range(count - 1),
+        [short_name(name) for name in found.compared[:-1]],
+        rotation=40,
+        ha="right",
     )
     labels = [*zip(axes.get_yticklabels(), found.compared[1:], strict=True)]
     labels += [*zip(axes.get_xticklabels(), found.compared[:-1], strict=True)]
@@ -106,16 +109,12 @@ def _draw_doubt(axes: Axes, found: Identifiability) -> None:
         for y, share in zip(at, left, strict=True):
             axes.text(share + 1.5, y, percent(share / 100), va="center", fontsize=8)
     axes.axvline(100 * MAX_POSTERIOR_STD, color=PALE, linestyle="--", linewidth=1.0)
-    axes.set_yticks(rows, [_short(name) for name in found.names])
+    axes.set_yticks(rows, [short_name(name) for name in found.names])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 115)
     axes.set_xticks(range(0, 101, 25))
     axes.set_xlabel("doubt left (% of the prior)")
     axes.grid(visible=False, axis="y")
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= SHORT else f"{name[: SHORT - 1]}…"
 
 
 def _conditions(found: Identifiability) -> str:

@@ -23,6 +23,7 @@ from demo.figure_style import (
     LeftOut,
     legend_on_top,
     new_figure,
+    short_name,
     thousands,
 )
 from demo.results import FloatArray, RevisionRow, RunResults, TripRow
@@ -93,7 +94,7 @@ def draw_parameter(axes: Axes, results: RunResults, number: int) -> None:
 
 def _heading(parameter: Parameter) -> str:
     unit = parameter.unit if parameter.unit not in {"", "1", "-"} else "no unit"
-    return f"{parameter.name} ({unit})"
+    return f"{short_name(parameter.name)} ({unit})"
 
 
 def _draw_strong(axes: Axes, rows: Sequence[RevisionRow], number: int, label: str) -> None:

@@ -22,6 +22,7 @@ from demo.figure_style import (
     LeftOut,
     legend_on_top,
     new_figure,
+    short_name,
 )
 from demo.results import RunResults
 
@@ -86,7 +87,7 @@ def _draw_bars(axes: Axes, shown: Sequence[SobolIndex | GroupIndex], labels: Seq
 
 
 def _marked(index: SobolIndex) -> str:
-    return f"{index.name}  ●" if index.selected else f"{index.name}  ○"
+    return f"{short_name(index.name)}  {'●' if index.selected else '○'}"
 
 
 def _bars_story(study: Sensitivity, ranked: list[SobolIndex]) -> str:
@@ -135,7 +136,13 @@ def _draw_pairs(axes: Axes, pairs: list[PairIndex], kinds: dict[str, str]) -> No
         colour = kinds[pair.first]
         axes.barh(row, pair.index, height=0.3, color=colour, alpha=0.75)
         axes.errorbar(pair.index, row, xerr=pair.ci, color=INK, linewidth=0.9, capsize=1.8)
-        axes.text(0, row - 0.27, f"{pair.first} × {pair.second}", fontsize=8, va="bottom")
+        axes.text(
+            0,
+            row - 0.27,
+            f"{short_name(pair.first)} × {short_name(pair.second)}",
+            fontsize=8,
+            va="bottom",
+        )
     axes.set_ylim(MOST_PAIRS - 0.4, -0.9)
     axes.set_xlim(left=0)
     axes.set_xlabel("second-order Sobol index")

@@ -21,6 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 # After Okabe and Ito: told apart with each kind of colour blindness, and in grey by lightness.
+LONGEST_NAME: Final = 26
 INK: Final = "#1b2430"
 MUTED: Final = "#5b6776"
 GRID: Final = "#e4e8ed"
@@ -142,6 +143,11 @@ def log_volts(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="minor", left=False)
+
+
+def short_name(name: str) -> str:
+    """A parameter's name as a label: one on several inputs would leave no room for the axes."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def thousands(axes: Axes) -> None:
