@@ -49,16 +49,58 @@ class Derived(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scale: float = 1.0
 
 
+class CanSignal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One signal of the DBC: what the agent takes is `scale` × its physical value + `offset`.
+
+    `message` where several messages have a signal of this name; `stale_s` for one that is rare.
+    """
+
+    signal: str
+    message: str = ""
+    scale: float = 1.0
+    offset: float = 0.0
+    stale_s: Positive | None = None
+
+
+class CanCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Signals by which a message of the DBC shows that it is alive and whole.
+
+    `counter` counts every frame; `crc` is a byte of its own, CRC-8 SAE J1850 over the others.
+    """
+
+    counter: str = ""
+    crc: str = ""
+
+
+class Can(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The car's CAN bus, as python-can and cantools name things.
+
+    `signals`: for each name that the agent needs, where it stands in the DBC. A sample is formed
+    every `interval_s` of what is no older than `stale_s`; at most `frames_per_s` are looked at.
+    """
+
+    dbc: File
+    signals: dict[str, CanSignal]
+    interface: str = "socketcan"
+    channel: str = "can0"
+    options: dict[str, str | int | float | bool] = {}
+    checks: dict[str, CanCheck] = {}
+    interval_s: Annotated[float, msgspec.Meta(ge=0.01)] = 1.0
+    stale_s: Positive = 2.0
+    frames_per_s: Annotated[int, msgspec.Meta(ge=10)] = 5000
+
+
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where samples come from; the columns (or JSON keys) that are no features.
 
     `speed` is for a file that `run` plays: 1 as it was recorded, 10 ten times faster, 0 at once.
     """
 
-    kind: Literal["stdin", "file"] = "stdin"
+    kind: Literal["stdin", "file", "can"] = "stdin"
     path: str = ""
     speed: NonNegative = 0.0
     derived: dict[str, Derived] = {}
+    can: Can | None = None
     time_s: str = "time_s"
     odometer: str = "odometer"
     trip_id: str = "trip_id"
@@ -147,6 +189,8 @@ def _problem(config: Config) -> str | None:
         return "[trips] has a stop_… above its start_…: a car would be on and off at once"
     if source.kind == "file" and not source.path:
         return 'source.kind is "file" but source.path names none'
+    if source.kind == "can" and source.can is None:
+        return 'source.kind is "can" but there is no [source.can]'
     for name, derived in source.derived.items():
         if (derived.how == "odometer") == bool(derived.of):
             what = "is the way itself" if derived.of else f"is the {derived.how} of which signal"

@@ -29,6 +29,16 @@ class SourceError(TwinError):
         )
 
 
+class CanSetupError(TwinError):
+    """The DBC, the map of signals or the interface cannot be used at all."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"The CAN bus cannot be read: {problem}. Correct [source.can] and start again."
+        )
+
+
 class ExtraMissingError(TwinError):
     """A source needs a library that is not installed on this vehicle."""
 

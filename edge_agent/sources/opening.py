@@ -12,6 +12,7 @@ from pathlib import Path
 
 from common.manifest import Manifest
 from edge_agent.config import Config
+from edge_agent.sources.can_source import opened_can
 from edge_agent.sources.items import Item
 from edge_agent.sources.lines import bounded_lines, read_json_lines
 from edge_agent.sources.tables import paced, read_file
@@ -23,6 +24,8 @@ def opened(config: Config, manifest: Manifest) -> Iterator[Item]:
     if source.kind == "file":
         items = recorded(config.path(source.path), config, manifest)
         return paced(items, source.speed, time.monotonic, time.sleep)
+    if source.kind == "can":
+        return opened_can(config, manifest)
     # An object of its own: Python could not close the one in `sys` while the thread waits on it.
     stream = open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115
     return read_json_lines(
