@@ -52,6 +52,7 @@ class FrameReader:
     def __init__(self, database: Any, can: Can) -> None:
         self._stale_s = can.stale_s
         self._messages: dict[Key, _Message] = {}
+        self._known = {_key(message) for message in database.messages}
         for name, wanted in can.signals.items():
             message = _carrier(database, name, wanted)
             signal = message.get_signal_by_name(wanted.signal)
@@ -66,8 +67,10 @@ class FrameReader:
     def read(self, key: Key, data: bytes, now_s: float) -> Reading:
         """One frame. Never raises."""
         message = self._messages.get(key)
+        if message is None and key in self._known:
+            return Reading()  # of the car, and nobody here needs it
         if message is None:
-            return Reading(troubles=[Trouble("can_unknown_id", f"{key[0]:#x} is in no map")])
+            return Reading(troubles=[Trouble("can_unknown_id", f"the DBC knows no {key[0]:#x}")])
         name = message.dbc.name
         if len(data) != message.dbc.length:
             told = f"{name} has {len(data)} bytes, the DBC says {message.dbc.length}"
@@ -82,8 +85,7 @@ class FrameReader:
         return _believed(message, found, now_s, self._stale_s)
 
     def _entry(self, message: Any) -> _Message:
-        key = (int(message.frame_id), bool(message.is_extended_frame))
-        return self._messages.setdefault(key, _Message(message))
+        return self._messages.setdefault(_key(message), _Message(message))
 
     def _add_check(self, database: Any, name: str, check: CanCheck) -> None:
         message = _found(database, name)
@@ -97,6 +99,10 @@ class FrameReader:
             ):
                 raise CanSetupError(f"checks.{name}: {check.crc} is no byte of its own")
         self._entry(message).check = check
+
+
+def _key(message: Any) -> Key:
+    return int(message.frame_id), bool(message.is_extended_frame)
 
 
 def crc8(data: bytes) -> int:

@@ -25,7 +25,7 @@ from edge_agent.sources.items import BadRow, Item, Skipped, signal_names, to_sam
 
 log = logging.getLogger(__name__)
 
-REPORT_S: Final = 10.0
+REPORT_S: Final = 30.0
 WINDOW_S: Final = 0.1
 LONGEST_RECV_S: Final = 0.1
 FIRST_WAIT_S: Final = 0.5
