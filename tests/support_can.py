@@ -16,7 +16,7 @@ from edge_agent.sources.can_source import CanSource
 from firmware_sim.can_frames import DBC, Encoder
 from tests.support_edge import START, manifest_of
 
-DATABASE = cantools.database.load_file(DBC)
+DATABASE: Any = cantools.database.load_file(DBC)
 SIGNALS = {
     "voltage_v": CanSignal("CellVoltageMean"),
     "odometer": CanSignal("Odometer"),
