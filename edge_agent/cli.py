@@ -14,11 +14,13 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import msgspec
 
 from common.bundle import load_bundle
 from common.errors import TransientError, TwinError
@@ -41,6 +43,7 @@ exit codes: 0 done, 1 failed, 2 usage, 5 the broker or the cloud did not answer
 
 examples:
   edge-agent run
+  some-program | edge-agent run --config agent.toml --source -
   edge-agent replay trips.csv --config agent.toml --wait-for-cloud 30
   edge-agent enroll --vehicle vehicle-0001
 """
@@ -78,16 +81,24 @@ def _configure_logging(level: int) -> None:
     logging.basicConfig(level=level, handlers=[handler])
 
 
-def _run(_options: argparse.Namespace, config: Config) -> int:
-    """Live: a stop in the middle closes the trip as partial."""
+def _run(options: argparse.Namespace, config: Config) -> int:
+    """Live: a stop in the middle leaves the trip to the next start; a file ends with its trip."""
+    config = _with_source(config, options.source)
+    manifest = load_bundle(config.path(config.bundle)).manifest
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     supervisor = Supervisor(os.environ, os.getpid(), time.monotonic)
     with running_agent(config) as agent:
-        feed_live(agent, _configured_source(config), stop.is_set, time.monotonic, supervisor)
+        if config.source.kind != "file":
+            agent.keep_trips()
+        source = sources.opened(config, manifest)
+        feed_live(agent, source, stop.is_set, time.monotonic, supervisor)
         supervisor.stopping()
-        agent.end_trip(partial=stop.is_set())
+        if stop.is_set():
+            agent.leave_trip()
+        else:
+            agent.end_trip()
         _drain(agent, config, seconds=LAST_CHANCE_S, required=False)
         if not agent.statistics.items and not stop.is_set():
             print("edge-agent: the source ended without a single sample", file=sys.stderr)
@@ -95,10 +106,19 @@ def _run(_options: argparse.Namespace, config: Config) -> int:
     return 0
 
 
+def _with_source(config: Config, named: str | None) -> Config:
+    if named is None:
+        return config
+    where = (
+        {"kind": "stdin"} if named == "-" else {"kind": "file", "path": str(Path(named).resolve())}
+    )
+    return msgspec.structs.replace(config, source=msgspec.structs.replace(config.source, **where))
+
+
 def _replay(options: argparse.Namespace, config: Config) -> int:
     """A file: a stop in the middle leaves the trip to the next replay, which begins it again."""
     manifest = load_bundle(config.path(config.bundle)).manifest
-    items = sources.read_file(options.file, config.source, manifest, config.vehicle_id)
+    items = sources.recorded(options.file, config, manifest)
     with running_agent(config) as agent:
         try:
             if options.wait_for_cloud > 0:
@@ -134,16 +154,6 @@ def _drain(agent: Agent, config: Config, seconds: float, *, required: bool) -> N
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
     raise Stopped
-
-
-def _configured_source(config: Config) -> Iterator[sources.Item]:
-    manifest = load_bundle(config.path(config.bundle)).manifest
-    if config.source.kind == "file":
-        path = config.path(config.source.path)
-        return sources.read_file(path, config.source, manifest, config.vehicle_id)
-    # A stray byte must cost one line, not the source.
-    lines = open(sys.stdin.fileno(), encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    return sources.read_json_lines(lines, config.source, manifest)
 
 
 def _print_replay(agent: Agent, *, as_json: bool) -> None:
@@ -218,9 +228,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _command(commands, "run", _run, "run on the source that the configuration names")
-    replay = _command(commands, "replay", _replay, "take the trips of a CSV file, then stop")
-    replay.add_argument("file", type=Path, metavar="FILE", help="CSV table, plain or gzip")
+    run = _command(commands, "run", _run, "run on the source that the configuration names")
+    run.add_argument(
+        "--source",
+        metavar="SOURCE",
+        help="instead of the configured one: - for lines on standard input, or a table",
+    )
+    replay = _command(commands, "replay", _replay, "take the trips of a table, then stop")
+    replay.add_argument("file", type=Path, metavar="FILE", help="CSV (plain or gzip) or Parquet")
     replay.add_argument(
         "--wait-for-cloud",
         type=float,

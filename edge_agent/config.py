@@ -16,6 +16,7 @@ from common.topics import check_identifier
 from edge_agent.errors import ConfigError
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,16 +37,99 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls: Tls | None = None
 
 
-class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where samples come from; the columns (or JSON keys) that are no features."""
+class Derived(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A signal that the agent makes of another within a trip, times `scale`.
 
-    kind: Literal["stdin", "file"] = "stdin"
+    `odometer`: the way since the trip's start. `mean`, `integral` (over seconds), `first`: of the
+    signal `of`, since the trip's start.
+    """
+
+    how: Literal["odometer", "mean", "integral", "first"]
+    of: str = ""
+    scale: float = 1.0
+
+
+class CanSignal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One signal of the DBC: what the agent takes is `scale` × its physical value + `offset`.
+
+    `message` where several messages have a signal of this name; `stale_s` for one that is rare.
+    """
+
+    signal: str
+    message: str = ""
+    scale: float = 1.0
+    offset: float = 0.0
+    stale_s: Positive | None = None
+
+
+class CanCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Signals by which a message of the DBC shows that it is alive and whole.
+
+    `counter` counts every frame; `crc` is a byte of its own, CRC-8 SAE J1850 over the others.
+    """
+
+    counter: str = ""
+    crc: str = ""
+
+
+class Can(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The car's CAN bus, as python-can and cantools name things.
+
+    `signals`: for each name that the agent needs, where it stands in the DBC. A sample is formed
+    every `interval_s` of what is no older than `stale_s`; at most `frames_per_s` are looked at.
+    """
+
+    dbc: File
+    signals: dict[str, CanSignal]
+    interface: str = "socketcan"
+    channel: str = "can0"
+    options: dict[str, str | int | float | bool] = {}
+    checks: dict[str, CanCheck] = {}
+    interval_s: Annotated[float, msgspec.Meta(ge=0.01)] = 1.0
+    stale_s: Positive = 2.0
+    frames_per_s: Annotated[int, msgspec.Meta(ge=10)] = 5000
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where samples come from; the columns (or JSON keys) that are no features.
+
+    `speed` is for a file that `run` plays: 1 as it was recorded, 10 ten times faster, 0 at once.
+    """
+
+    kind: Literal["stdin", "file", "can"] = "stdin"
     path: str = ""
+    speed: NonNegative = 0.0
+    derived: dict[str, Derived] = {}
+    can: Can | None = None
     time_s: str = "time_s"
     odometer: str = "odometer"
     trip_id: str = "trip_id"
     ignition: str = "ignition"
     vehicle_id: str = "vehicle_id"
+
+
+class Trips(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How trips are told apart where the source names none: by when the car is on.
+
+    That is by its `ignition`, or by `motion`: the discharge current (positive) or the speed, which
+    are the signals of these names, exceed `start_…`; off when both are at most `stop_…`. On and
+    off count once they have lasted so long.
+    """
+
+    by: Literal["ignition", "motion"] = "ignition"
+    on_after_s: NonNegative = 0.0
+    off_after_s: NonNegative = 0.0
+    current: str = "current_a"
+    speed: str = "speed_m_s"
+    start_current_a: float = 5.0
+    stop_current_a: float = 1.0
+    start_speed_m_s: float = 1.0
+    stop_speed_m_s: float = 0.3
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """What must come with every sample."""
+        return (self.current, self.speed) if self.by == "motion" else ()
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,6 +140,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trace_points: Annotated[int, msgspec.Meta(ge=4, le=512)] = 50
     min_trip_samples: Annotated[int, msgspec.Meta(ge=2)] = 10
     trip_gap_s: Positive = 300.0
+    checkpoint_s: Positive = 60.0
     receipt_timeout_s: Positive = 30.0
     status_interval_s: Positive = 300.0
 
@@ -69,6 +154,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     trusted_keys: Annotated[list[File], msgspec.Meta(min_length=1)]
     mqtt: Mqtt = Mqtt()
     source: Source = Source()
+    trips: Trips = Trips()
     limits: Limits = Limits()
     base: str = "."
 
@@ -88,8 +174,27 @@ def load_config(path: Path) -> Config:
         check_identifier("vehicle_id", config.vehicle_id)
     except (msgspec.MsgspecError, UnicodeDecodeError, TopicError) as error:
         raise ConfigError(path, str(error)) from error
-    if config.source.kind == "file" and not config.source.path:
-        raise ConfigError(path, 'source.kind is "file" but source.path names none')
+    problem = _problem(config)
+    if problem is not None:
+        raise ConfigError(path, problem)
     base = path.resolve().parent
     mqtt = msgspec.structs.replace(config.mqtt, tls=below(config.mqtt.tls, base))
     return msgspec.structs.replace(config, mqtt=mqtt, base=str(base))
+
+
+def _problem(config: Config) -> str | None:
+    """What each field alone cannot tell."""
+    source, trips = config.source, config.trips
+    if trips.stop_current_a > trips.start_current_a or trips.stop_speed_m_s > trips.start_speed_m_s:
+        return "[trips] has a stop_… above its start_…: a car would be on and off at once"
+    if source.kind == "file" and not source.path:
+        return 'source.kind is "file" but source.path names none'
+    if source.kind == "can" and source.can is None:
+        return 'source.kind is "can" but there is no [source.can]'
+    for name, derived in source.derived.items():
+        if (derived.how == "odometer") == bool(derived.of):
+            what = "is the way itself" if derived.of else f"is the {derived.how} of which signal"
+            return f"source.derived.{name} {what}: `of` is for mean, integral and first"
+        if derived.of in source.derived:
+            return f"source.derived.{name} is derived from {derived.of}, which is derived itself"
+    return None

@@ -24,8 +24,27 @@ class SourceError(TwinError):
     def __init__(self, source: object, problem: str) -> None:
         self.source, self.problem = source, problem
         super().__init__(
-            f"No samples can be read from {source}: {problem}. Give a CSV table, plain or gzip."
+            f"No samples can be read from {source}: {problem}. Give a CSV table, plain or "
+            "gzip, or a Parquet file."
         )
+
+
+class CanSetupError(TwinError):
+    """The DBC, the map of signals or the interface cannot be used at all."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"The CAN bus cannot be read: {problem}. Correct [source.can] and start again."
+        )
+
+
+class ExtraMissingError(TwinError):
+    """A source needs a library that is not installed on this vehicle."""
+
+    def __init__(self, what: str, library: str, remedy: str) -> None:
+        self.library = library
+        super().__init__(f"{what} needs {library}, which does not load. {remedy}.")
 
 
 class RefusedSampleError(TwinError):

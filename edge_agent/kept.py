@@ -106,10 +106,27 @@ def write_parameters(db: sqlite3.Connection, slot: str, signed: bytes) -> None:
 def finish_trip(db: sqlite3.Connection, trip_id: str) -> None:
     """Remember that the trip was reported, so that a replay does not report it again."""
     db.execute("INSERT OR IGNORE INTO finished_trip (trip_id) VALUES (?)", (trip_id,))
+    forget_running_trip(db, trip_id)
     db.execute(
         "DELETE FROM finished_trip WHERE seq <= (SELECT MAX(seq) FROM finished_trip) - ?",
         (KEPT_TRIP_IDS,),
     )
+
+
+def save_running_trip(db: sqlite3.Connection, trip_id: str, saved: bytes) -> None:
+    """Keep how far the running trip has come, in place of what was kept of it before."""
+    db.execute("INSERT OR REPLACE INTO running_trip VALUES (1, ?, ?)", (trip_id, saved))
+
+
+def running_trip(db: sqlite3.Connection) -> bytes | None:
+    """What `save_running_trip` kept last."""
+    row = db.execute("SELECT saved FROM running_trip").fetchone()
+    return row[0] if row else None
+
+
+def forget_running_trip(db: sqlite3.Connection, trip_id: str) -> None:
+    """It has ended; an empty id forgets whichever it is."""
+    db.execute("DELETE FROM running_trip WHERE ? IN (trip_id, '')", (trip_id,))
 
 
 def is_finished(db: sqlite3.Connection, trip_id: str) -> bool:

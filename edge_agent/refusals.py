@@ -10,7 +10,8 @@ import logging
 from edge_agent import kept
 from edge_agent.clock import Clock
 from edge_agent.errors import StorageError
-from edge_agent.sources import BadRow, Item
+from edge_agent.samples import Sample
+from edge_agent.sources import BadRow, Skipped
 from edge_agent.state import State
 
 log = logging.getLogger("edge_agent.agent")
@@ -22,7 +23,7 @@ class Refusals:
     def __init__(self, state: State, vehicle_id: str, clock: Clock) -> None:
         self._state, self._vehicle_id, self._clock = state, vehicle_id, clock
 
-    def sample(self, item: Item, reason: str) -> None:
+    def sample(self, item: Sample | BadRow, reason: str) -> None:
         """A sample or a row that is none."""
         text = item.text if isinstance(item, BadRow) else repr(item)
         self._keep("sample", reason, text.encode(errors="backslashreplace"))
@@ -38,6 +39,22 @@ class Refusals:
                 kept.count(db, name)
         except StorageError as error:
             log.warning("count_not_kept name=%s error=%s", name, error)
+
+    def skipped(self, skipped: Skipped) -> None:
+        """What the source could not use: its numbers, and the examples for a person to look at."""
+        examples = [
+            (row.reason, row.text.encode(errors="backslashreplace")) for row in skipped.examples
+        ]
+        for reason, _ in examples:
+            log.warning("source_trouble vehicle=%s reason=%r", self._vehicle_id, reason)
+        try:
+            with self._state.transaction() as db:
+                for name, number in skipped.counts.items():
+                    kept.count(db, name, number)
+                for reason, payload in examples:
+                    kept.refuse(db, kept.Refusal(self._clock.unix(), "frame", reason, payload))
+        except StorageError as error:
+            log.warning("refusal_not_kept error=%s", error)
 
     def trouble(self, error: Exception) -> None:
         """The loop goes on: the next item, the next second try again."""

@@ -6,7 +6,7 @@ Pure. Must never repair a value: a sample is taken as it is or refused with its 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.errors import TopicError
 from common.manifest import Manifest
@@ -21,7 +21,8 @@ END_OF_TIME_S = 32_503_680_000  # the contract's latest time, the year 3000
 class Sample:
     """One row at one instant. `time_s` is Unix time; `odometer` in the manifest's odometer unit.
 
-    `trip_id` where the source knows it, `ignition` where the source has that signal.
+    `trip_id` where the source knows it, `ignition` where the source has that signal; `monotonic_s`
+    of the moment at which it came, where it comes from a car that drives now.
     """
 
     time_s: float
@@ -30,6 +31,11 @@ class Sample:
     voltage_v: float
     trip_id: str | None = None
     ignition: bool | None = None
+    monotonic_s: float | None = None
+
+    def arrived_at(self, monotonic_s: float) -> Sample:
+        """The same sample, with the moment at which it came."""
+        return replace(self, monotonic_s=monotonic_s)
 
 
 def header_problem(sample: Sample) -> str | None:

@@ -16,7 +16,7 @@ from common.bundle import Bundle, load_bundle
 from common.messages import Status, encode
 from common.signing import key_id, load_public_key
 from edge_agent import __version__
-from edge_agent.agent import Agent
+from edge_agent.agent import Agent, TripRules
 from edge_agent.clock import SYSTEM, Clock
 from edge_agent.config import Config
 from edge_agent.errors import BrokerUnreachableError, NoAnswerError
@@ -39,7 +39,8 @@ def running_agent(config: Config, clock: Clock = SYSTEM) -> Iterator[Agent]:
     state = State(config.path(config.state), config.vehicle_id, bundle.sha256)
     try:
         link = MqttLink(config.vehicle_id, config.mqtt, _last_will(config, bundle), random.Random())  # noqa: S311
-        agent = Agent(config.vehicle_id, bundle, trusted, state, link, config.limits, clock)
+        rules = TripRules(config.trips, config.source.derived)
+        agent = Agent(config.vehicle_id, bundle, trusted, state, link, config.limits, clock, rules)
         link.start()
         try:
             yield agent

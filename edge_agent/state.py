@@ -41,6 +41,8 @@ CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NUL
 CREATE TABLE IF NOT EXISTS refused (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     at REAL NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS running_trip (
+    one INTEGER PRIMARY KEY CHECK (one = 1), trip_id TEXT NOT NULL, saved BLOB NOT NULL);
 """
 
 log = logging.getLogger(__name__)

@@ -1,16 +1,27 @@
 """Where one trip ends and the next begins.
 
-Pure. By the source's own trip id where it has one, else by the ignition signal, else by a gap in
-time, either way: a clock that was set back would otherwise refuse samples until it has caught up.
-Must never merge samples of two trip ids.
+Pure. By the source's own trip id where it has one, else by whether the car is on (its ignition, or
+its current and speed, each with hysteresis), else by a gap in time, either way: a clock that was
+set back would otherwise refuse samples until it has caught up. Intervals are monotonic where the
+sample says when it came. Must never merge samples of two trip ids.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from edge_agent.config import Trips
 from edge_agent.samples import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Whether the car is on, and since when its signals have said the contrary without a break."""
+
+    is_on: bool
+    contrary_since_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +32,32 @@ class TripStep:
     trip_id: str | None
 
 
+def turned(switch: Switch | None, sample: Sample, rule: Trips) -> Switch | None:
+    """The switch after this sample; None as long as no sample has said anything of it.
+
+    It turns when the contrary has been said for `on_after_s` or `off_after_s` without a break; a
+    sample that says nothing changes nothing.
+    """
+    before = switch or Switch(is_on=False)
+    says_on = sample.ignition if rule.by == "ignition" else _in_motion(sample, rule, before)
+    if says_on is None:
+        return switch
+    if says_on == before.is_on:
+        return Switch(before.is_on)
+    now_s = _moment(sample)
+    since_s = before.contrary_since_s
+    if since_s is None or now_s < since_s:  # a recorded clock may have been set back
+        since_s = now_s
+    if now_s - since_s >= (rule.on_after_s if says_on else rule.off_after_s):
+        return Switch(says_on)
+    return Switch(before.is_on, since_s)
+
+
+def seen(sample: Sample, switch: Switch | None) -> Sample:
+    """The sample with what the switch says in place of the raw signal."""
+    return sample if switch is None else replace(sample, ignition=switch.is_on)
+
+
 def step(running: str | None, previous: Sample | None, sample: Sample, gap_s: float) -> TripStep:
     """Judge one sample against the running trip (`running` is its id) and the sample before."""
     if sample.trip_id is not None:
@@ -29,7 +66,7 @@ def step(running: str | None, previous: Sample | None, sample: Sample, gap_s: fl
         return TripStep(running is not None, None)
     if running is None or previous is None:
         return TripStep(ends_running_trip=False, trip_id=trip_id_at(sample))
-    if abs(sample.time_s - previous.time_s) > gap_s:
+    if _between_s(previous, sample) > gap_s:
         return TripStep(ends_running_trip=True, trip_id=trip_id_at(sample))
     return TripStep(ends_running_trip=False, trip_id=running)
 
@@ -41,3 +78,29 @@ def trip_id_at(first: Sample) -> str:
     """
     started_at = datetime.fromtimestamp(first.time_s, UTC)
     return f"{started_at:%Y%m%dT%H%M%SZ}-{round(1000 * first.odometer)}"
+
+
+def _in_motion(sample: Sample, rule: Trips, switch: Switch) -> bool | None:
+    """What discharge current and speed say; between the two thresholds the car is what it was.
+
+    A current that flows in (negative) is a charge or a recuperation, and no sign of driving.
+    """
+    current_a = sample.signals.get(rule.current)
+    speed_m_s = sample.signals.get(rule.speed)
+    if current_a is None or speed_m_s is None or math.isnan(current_a + speed_m_s):
+        return None
+    if current_a >= rule.start_current_a or speed_m_s >= rule.start_speed_m_s:
+        return True
+    if current_a <= rule.stop_current_a and speed_m_s <= rule.stop_speed_m_s:
+        return False
+    return switch.is_on
+
+
+def _moment(sample: Sample) -> float:
+    return sample.time_s if sample.monotonic_s is None else sample.monotonic_s
+
+
+def _between_s(previous: Sample, sample: Sample) -> float:
+    if previous.monotonic_s is None or sample.monotonic_s is None:
+        return abs(sample.time_s - previous.time_s)
+    return sample.monotonic_s - previous.monotonic_s

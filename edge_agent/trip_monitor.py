@@ -6,7 +6,10 @@ anything; a refused sample raises and changes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +21,18 @@ from common.manifest import Manifest
 from common.model import VoltageModel
 from common.thinning import thin
 from common.trace import TraceArrays
+from edge_agent.config import Derived
 from edge_agent.errors import RefusedSampleError
 from edge_agent.samples import Sample, check_plausible
+from edge_agent.trip_signals import TripSignals
+from edge_agent.trip_state import SAVED_ROWS, Saved, packed_rows
 
 FloatArray = npt.NDArray[np.float64]
 
 BUFFER_ROWS = 4096
 GLITCH_SAMPLES = 3  # that contradict an odometer before it is believed no more
 Z95 = 1.959963984540054
+NOTHING: Final[Mapping[str, Derived]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,14 @@ class TripResult:
 class TripMonitor:
     """One trip in progress. The parameters in force at its start stay in force to its end."""
 
-    def __init__(self, trip_id: str, first: Sample, twin: Twin, trace_points: int) -> None:
+    def __init__(
+        self,
+        trip_id: str,
+        first: Sample,
+        twin: Twin,
+        trace_points: int,
+        derived: Mapping[str, Derived] = NOTHING,
+    ) -> None:
         self.trip_id = trip_id
         self.odometer_start = first.odometer
         self.samples = 0
@@ -72,6 +86,7 @@ class TripMonitor:
         self._trace_points = trace_points
         self._estimate = twin.estimate
         self._features = FeatureBuilder(twin.manifest)
+        self._signals = TripSignals(derived)
         self._started_at = first.time_s
         self._last_time_s = -np.inf
         self._odometer = first.odometer
@@ -96,6 +111,7 @@ class TripMonitor:
         self._absolute_error += error
         self._feature_sums += row
         self._features.take(sample.time_s, row)
+        self._signals.take(sample)
         self._last_time_s, self._odometer = sample.time_s, sample.odometer
         self._buffer.add(sample.time_s - self._started_at, row, sample.voltage_v)
         return error
@@ -128,6 +144,59 @@ class TripMonitor:
             partial=partial,
         )
 
+    def saved(self, bundle: str, *, is_named: bool) -> Saved:
+        """What `restored` needs; after at least one sample."""
+        estimate, buffer = self._estimate, self._buffer
+        grown, own = estimate.growth, estimate.discrepancy
+        rows, stride = buffer.halved_to(SAVED_ROWS)
+        return Saved(
+            trip_id=self.trip_id,
+            is_named=is_named,
+            bundle=bundle,
+            revision=self._twin.revision,
+            started_at=self._started_at,
+            odometer_start=self.odometer_start,
+            odometer=self._odometer,
+            samples=self.samples,
+            refused=self.refused,
+            absolute_error=self._absolute_error,
+            theta=estimate.theta.tolist(),
+            rate=estimate.rate.tolist(),
+            covariance=estimate.covariance.ravel().tolist(),
+            estimate_odometer=estimate.odometer,
+            growth=None if grown is None else grown.tolist(),
+            discrepancy=None if own is None else (own.std_v, own.trips),
+            feature_sums=self._feature_sums.tolist(),
+            signals=self._signals.saved(),
+            last=buffer.last,
+            rows=packed_rows(rows),
+            stride=stride,
+            seen=buffer.seen,
+        )
+
+    @classmethod
+    def restored(
+        cls, saved: Saved, twin: Twin, trace_points: int, derived: Mapping[str, Derived] = NOTHING
+    ) -> TripMonitor:
+        """The trip goes on with the parameters that it began with.
+
+        Raises ValueError when it does not fit the twin, or what is derived now.
+        """
+        if len(saved.last) != len(twin.manifest.features) + 2:
+            raise ValueError("it has other features than the bundle")
+        own = replace(twin, revision=saved.revision)
+        first = Sample(saved.started_at, saved.odometer_start, {}, 0.0)
+        monitor = cls(saved.trip_id, first, own, trace_points, derived)
+        monitor._estimate = saved.estimate()
+        monitor.samples, monitor.refused = saved.samples, saved.refused
+        monitor._absolute_error = saved.absolute_error
+        monitor._feature_sums = np.array(saved.feature_sums)
+        monitor._last_time_s, monitor._odometer = saved.last_time_s, saved.odometer
+        monitor._features.take(saved.last_time_s, saved.last[1:-1])
+        monitor._signals.restore(saved.signals)
+        monitor._buffer.restore(saved.table(), saved.last, saved.stride, saved.seen)
+        return monitor
+
     def _align(self, row: list[float], voltage_v: float) -> None:
         """What this trip alone brings is read off its first sample; then the parameters stay."""
         twin = self._twin
@@ -148,7 +217,7 @@ class TripMonitor:
             raise RefusedSampleError("its odometer runs backwards")
         self._behind = 0
         try:
-            row = self._features.candidate_row(sample.time_s, sample.signals)
+            row = self._features.candidate_row(sample.time_s, self._signals.candidate(sample))
         except MissingSignalError as error:
             raise RefusedSampleError(str(error)) from error
         check_plausible(row, sample, self._twin.manifest)
@@ -161,25 +230,37 @@ class _Buffer:
     def __init__(self, features: int) -> None:
         self._rows = np.empty((BUFFER_ROWS, features + 2))
         self._count = 0
-        self._seen = 0
+        self.seen = 0
         self._stride = 1
-        self._last: list[float] = []
+        self.last: list[float] = []
 
     def add(self, time_s: float, row: list[float], voltage_v: float) -> None:
-        self._last = [time_s, *row, voltage_v]
-        if self._seen % self._stride == 0:
+        self.last = [time_s, *row, voltage_v]
+        if self.seen % self._stride == 0:
             if self._count == BUFFER_ROWS:
                 self._halve()
-            if self._seen % self._stride == 0:
-                self._rows[self._count] = self._last
+            if self.seen % self._stride == 0:
+                self._rows[self._count] = self.last
                 self._count += 1
-        self._seen += 1
+        self.seen += 1
 
     def arrays(self) -> TraceArrays:
         rows = self._rows[: self._count]
-        if rows[-1, 0] != self._last[0]:
-            rows = np.vstack([rows, self._last])
+        if rows[-1, 0] != self.last[0]:
+            rows = np.vstack([rows, self.last])
         return TraceArrays(rows[:, 0].copy(), rows[:, 1:-1].copy(), rows[:, -1].copy())
+
+    def halved_to(self, most: int) -> tuple[FloatArray, int]:
+        """The rows with as many as fit into `most`, and their stride; nothing changes."""
+        rows, stride = self._rows[: self._count], self._stride
+        while len(rows) > most:
+            rows, stride = rows[::2], 2 * stride
+        return rows, stride
+
+    def restore(self, rows: FloatArray, last: list[float], stride: int, seen: int) -> None:
+        """Go on from these."""
+        self._rows[: len(rows)] = rows
+        self._count, self._stride, self.seen, self.last = len(rows), stride, seen, list(last)
 
     def _halve(self) -> None:
         kept = self._rows[::2].copy()

@@ -1,4 +1,4 @@
-"""`firmware-sim`: write synthetic fleets and cells to files.
+"""`firmware-sim`: write synthetic fleets and cells to files, or play a vehicle onto a CAN bus.
 
 Must never simulate anything itself: it parses, shows the progress on stderr and the result on
 stdout, and turns errors into one sentence and an exit code.
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from firmware_sim.can_command import BusSettings, PlaySettings, dbc_text, play_vehicle
 from firmware_sim.circuit_files import circuit_dataset
 from firmware_sim.circuit_fleet import (
     KM_BETWEEN_TRIPS,
@@ -43,6 +44,7 @@ Examples:
   firmware-sim fleet --vehicles 5 --trips 40 --out runs/small --format csv --json
   firmware-sim fleet --cell equivalent-circuit --vehicles 20 --seed 1 --out runs/circuit
   firmware-sim pybamm --cells 2 --cycles 150 --out runs/pybamm
+  firmware-sim can --vehicle V001 --trips 3 --speed-up 60 --fault drop:BMS_Pack@10..20
 
 \b
 Exit codes:
@@ -145,6 +147,53 @@ def pybamm(
 
     with _told():
         _show(_make(make, cells, out, file_format), as_json=as_json)
+
+
+@app.command(epilog=EPILOG)
+def can(  # noqa: PLR0913 - each option is one argument
+    vehicle: Annotated[str, typer.Option(help="V001, V002 and so on.")] = "V001",
+    cell: Annotated[Cell, typer.Option(help="Kind of battery.")] = Cell.PUBLISHED,
+    first_trip: Annotated[int, typer.Option(min=1, help="Its first trip that is played.")] = 1,
+    trips: Annotated[int, typer.Option(min=1, help="Trips that are played.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the fleet, and of the faults.")] = 1,
+    speed_up: Annotated[float, typer.Option(help="How much faster than it was driven.")] = 1.0,
+    pause_s: Annotated[float, typer.Option(min=0.0, help="Ignition off after a trip.")] = 5.0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND[:MESSAGE]@START..END",
+            help="drop, stuck, flip, late or babble, in seconds since the start; may be repeated.",
+        ),
+    ] = None,
+    interface: Annotated[str, typer.Option(help="Of python-can.")] = "udp_multicast",
+    channel: Annotated[str, typer.Option(help="Its channel, e.g. vcan0.")] = "239.74.163.2",
+    port: Annotated[int | None, typer.Option(help="Of UDP multicast.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Play a vehicle of a fleet onto a CAN bus, as the sample DBC describes it.
+
+    Frames come at their own rates in real time; with --speed-up the car lives faster, and its
+    clock on the bus with it. `firmware-sim dbc` prints the DBC. Needs python-can and cantools.
+    """
+    settings = PlaySettings(
+        vehicle=vehicle,
+        is_circuit=cell is Cell.EQUIVALENT_CIRCUIT,
+        first_trip=first_trip,
+        trips=trips,
+        seed=seed,
+        speed_up=speed_up,
+        pause_s=pause_s,
+        faults=fault or [],
+    )
+    with _told():
+        _show(play_vehicle(settings, BusSettings(interface, channel, port)), as_json=as_json)
+
+
+@app.command(epilog=EPILOG)
+def dbc() -> None:
+    """Print the DBC of the bus that `firmware-sim can` plays: `firmware-sim dbc > bms.dbc`."""
+    typer.echo(dbc_text(), nl=False)
 
 
 @contextmanager

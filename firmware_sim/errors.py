@@ -74,3 +74,14 @@ class SimulationFailedError(FirmwareSimError):
             f"PyBaMM could not cycle {cell_id} beyond {cycles_done} of {cycles_asked} cycles: "
             "ask for fewer cycles."
         )
+
+
+class BusError(FirmwareSimError):
+    """There is no such CAN bus, or it cannot be opened."""
+
+    def __init__(self, interface: str, channel: str, problem: str) -> None:
+        self.interface, self.channel = interface, channel
+        super().__init__(
+            f"The bus {interface} {channel} cannot be opened ({problem}): for a virtual one on "
+            "this machine use --interface udp_multicast --channel 239.74.163.2, or make a vcan0."
+        )

@@ -260,11 +260,17 @@ def live(at: Installation) -> subprocess.Popen[str]:
     )
 
 
-def feed_half_a_trip(agent: subprocess.Popen[str], at: Installation) -> None:
-    """Fifteen samples, then a line whose refusal tells that they were taken."""
+def feed_half_a_trip(
+    agent: subprocess.Popen[str],
+    at: Installation,
+    trip_id: str = "trip-1",
+    part: int = 0,
+    count: int = 400,
+) -> None:
+    """Fifteen samples of a `part`, then a line whose refusal tells that they were taken."""
     assert agent.stdin is not None
     assert agent.stderr is not None
-    for sample in list(drive(at.bundle, count=20))[:15]:
+    for sample in list(drive(at.bundle, trip_id, count=count))[15 * part : 15 * part + 15]:
         agent.stdin.write(json.dumps(cells(sample)) + "\n")
     agent.stdin.write("\udcff stray bytes\n")
     agent.stdin.flush()
@@ -272,18 +278,44 @@ def feed_half_a_trip(agent: subprocess.Popen[str], at: Installation) -> None:
         assert line, "the agent ended"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_in_the_middle_of_a_live_trip_closes_it_as_partial(
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_trip_survives_a_stop_of_the_agent_in_its_middle(
     alone: Installation, number: int
 ) -> None:
+    config = alone.config.read_text()
+    alone.config.write_text(config + "[limits]\ncheckpoint_s = 1e-9\n")
     with live(alone) as agent:
         feed_half_a_trip(agent, alone)
         agent.send_signal(number)
-        assert agent.wait(30) == 0
+        agent.wait(30)
         assert agent.stderr is not None
         assert "Traceback" not in agent.stderr.read()
+    assert alone.summaries() == []
+    with live(alone) as agent:
+        feed_half_a_trip(agent, alone, part=1)
+        assert agent.stdin is not None
+        agent.stdin.close()
+        assert agent.wait(30) == 0
     (summary,) = alone.summaries()
-    assert (summary.samples, summary.refused_samples, summary.partial) == (15, 1, True)
+    assert (summary.trip_id, summary.samples, summary.partial) == ("trip-1", 30, False)
+    assert alone.run("status", "--json").stdout.count('"trips_continued": 1') == 1
+
+
+def test_a_trip_that_is_another_one_after_the_restart_is_closed_as_partial(
+    alone: Installation,
+) -> None:
+    with live(alone) as agent:
+        feed_half_a_trip(agent, alone)
+        agent.terminate()
+        assert agent.wait(30) == 0
+    with live(alone) as agent:
+        feed_half_a_trip(agent, alone, trip_id="trip-2")
+        assert agent.stdin is not None
+        agent.stdin.close()
+        assert agent.wait(30) == 0
+    found = [(one.trip_id, one.samples, one.partial) for one in alone.summaries()]
+    assert found == [("trip-1", 15, True), ("trip-2", 15, False)]
+    assert '"partial_trips": 1' in alone.run("status", "--json").stdout
 
 
 def test_the_end_of_the_live_source_closes_the_trip_as_whole(alone: Installation) -> None:
@@ -309,10 +341,11 @@ def test_the_status_shows_what_waits_and_what_was_refused(alone: Installation) -
     assert early.returncode == 1
     assert "Has the agent run yet?" in early.stderr
     with live(alone) as agent:
-        feed_half_a_trip(agent, alone)
+        feed_half_a_trip(agent, alone, count=20)
         during = json.loads(alone.run("status", "--json").stdout)
         assert (during["outbox_messages"], during["counters"]) == (0, {"refused_sample": 1})
-        agent.terminate()
+        assert agent.stdin is not None
+        agent.stdin.close()
     facts = json.loads(alone.run("status", "--json").stdout)
     assert facts["vehicle_id"] == VEHICLE
     assert facts["bundle"] == alone.bundle.sha256

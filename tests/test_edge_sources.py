@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.config import Source, load_config
-from edge_agent.errors import ConfigError, SourceError
+from edge_agent.errors import ConfigError, ExtraMissingError, SourceError
 from edge_agent.samples import Sample, header_problem
 from edge_agent.sources import BadRow, read_file, read_json_lines, signal_names, to_sample
+from edge_agent.sources.lines import LONGEST_LINE, bounded_lines
+from edge_agent.sources.tables import paced
 from edge_agent.trip_detection import TripStep, step, trip_id_at
 from tests.support_edge import START, VEHICLE, manifest_of
 
@@ -289,3 +292,69 @@ def test_a_configuration_that_cannot_be_read_is_a_config_error(
         path.write_bytes(raw)
     with pytest.raises(ConfigError, match=r"agent\.toml"):
         load_config(path)
+
+
+def test_a_parquet_file_is_read_like_a_table(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    path = tmp_path / "trips.parquet"
+    rows = [{name: float(value) for name, value in GOOD.items()} for _ in range(3)]
+    pandas.DataFrame([{**row, "vehicle_id": VEHICLE} for row in rows]).to_parquet(path)
+    assert read(path) == [SAMPLE] * 3
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 nonsense"])
+def test_a_file_that_is_no_parquet_is_a_source_error(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "trips.parquet"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceError):
+        read(path)
+
+
+def test_a_parquet_file_without_its_library_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ExtraMissingError, match=r"needs pyarrow.*Install pyarrow, or give.*CSV"):
+        read(tmp_path / "trips.parquet")
+
+
+def paced_at(items: list[Any], speed: float) -> list[float]:
+    """The moments at which the items come, by a clock that only waiting moves."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    return [now[0] for _ in paced(items, speed, lambda: now[0], sleep)]
+
+
+def test_a_recorded_drive_is_played_in_its_own_time_or_faster() -> None:
+    items = [at(0), at(1), BadRow("x", "bad"), at(3), at(10_000), at(9_000), at(9_001)]
+    assert paced_at(items, 1.0) == [0.0, 1.0, 1.0, 3.0, 3.0, 3.0, 4.0]
+    assert paced_at(items, 2.0) == [0.0, 0.5, 0.5, 1.5, 1.5, 1.5, 2.0]
+    assert paced_at(items, 0.0) == [0.0] * 7
+
+
+def test_a_slow_agent_is_not_waited_for_twice() -> None:
+    now = [0.0]
+    moments = []
+    for _ in paced([at(0), at(1), at(2)], 1.0, lambda: now[0], now.append):
+        moments.append(now[0])
+        now[0] += 1.5
+    assert now[1:] == [0.0, 0.0, 0.0]
+
+
+def test_a_line_without_an_end_costs_itself_and_no_memory() -> None:
+    stream = io.BytesIO(b"[" * 3 * LONGEST_LINE + b"\n" + json.dumps(GOOD).encode() + b"\n\xff\n")
+    lines = list(bounded_lines(stream))
+    assert [len(line) for line in lines[:1]] == [LONGEST_LINE]
+    found = list(read_json_lines(lines, Source(), MANIFEST))
+    assert [type(item) for item in found] == [BadRow, Sample, BadRow]
+
+
+def test_a_live_line_is_stamped_with_the_moment_of_its_arrival() -> None:
+    ticks = iter([7.0, 8.0])
+    lines = [json.dumps(GOOD), "{broken", json.dumps(GOOD)]
+    found = list(read_json_lines(lines, Source(), MANIFEST, (), lambda: next(ticks)))
+    assert [item.monotonic_s for item in found if isinstance(item, Sample)] == [7.0, 8.0]
