@@ -65,7 +65,7 @@ COMMANDS: Final = (
             "battery-replaced",
         ),
     ),
-    ("firmware-sim", "firmware_sim", ("", "fleet", "pybamm")),
+    ("firmware-sim", "firmware_sim", ("", "fleet", "pybamm", "can", "dbc")),
 )
 ERROR_MODULES: Final = (
     common.errors,
