@@ -91,14 +91,14 @@ def _run(options: argparse.Namespace, config: Config) -> int:
     supervisor = Supervisor(os.environ, os.getpid(), time.monotonic)
     with running_agent(config) as agent:
         if config.source.kind != "file":
-            agent.keep_trips()
+            agent.driving.keep_trips()
         source = sources.opened(config, manifest)
         feed_live(agent, source, stop.is_set, time.monotonic, supervisor)
         supervisor.stopping()
         if stop.is_set():
-            agent.leave_trip()
+            agent.driving.leave_trip()
         else:
-            agent.end_trip()
+            agent.driving.end_trip()
         _drain(agent, config, seconds=LAST_CHANCE_S, required=False)
         if not agent.statistics.items and not stop.is_set():
             print("edge-agent: the source ended without a single sample", file=sys.stderr)

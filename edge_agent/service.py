@@ -16,9 +16,10 @@ from common.bundle import Bundle, load_bundle
 from common.messages import Status, encode
 from common.signing import key_id, load_public_key
 from edge_agent import __version__
-from edge_agent.agent import Agent, TripRules
+from edge_agent.agent import Agent
 from edge_agent.clock import SYSTEM, Clock
 from edge_agent.config import Config
+from edge_agent.driving import TripRules
 from edge_agent.errors import BrokerUnreachableError, NoAnswerError
 from edge_agent.link import MqttLink
 from edge_agent.sources import Item
@@ -60,7 +61,7 @@ def feed(
     Raises NoAnswerError when that takes longer.
     """
     for number, item in enumerate(items, 1):
-        if agent.ends_trip(item):
+        if agent.driving.ends_trip(item):
             finish_trip(agent, settle_s, monotonic)
         agent.take(item)
         if number % POLL_EVERY_SAMPLES == 0:
@@ -90,7 +91,7 @@ def feed_live(
         try:
             item = arrived.get(timeout=LIVE_POLL_S)
         except queue.Empty:
-            agent.end_silent_trip(monotonic() - last_s)
+            agent.driving.end_silent_trip(monotonic() - last_s)
             agent.poll()
             continue
         last_s = monotonic()
@@ -119,7 +120,7 @@ def _read_into(items: Iterable[Item], arrived: queue.Queue[Item | BaseException 
 
 def finish_trip(agent: Agent, settle_s: float, monotonic: Callable[[], float]) -> None:
     """Close the running trip and, with `settle_s` above zero, wait for its outcome."""
-    agent.end_trip()
+    agent.driving.end_trip()
     if settle_s > 0:
         wait_until(agent, agent.is_settled, settle_s, monotonic)
 

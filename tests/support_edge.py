@@ -230,4 +230,4 @@ class Rig:
         """A whole trip, ended."""
         for sample in drive(self.bundle, trip_id, **options):
             self.agent.take(sample)
-        self.agent.end_trip()
+        self.agent.driving.end_trip()

@@ -278,7 +278,7 @@ def test_a_revision_is_applied_at_once_and_runs_from_the_next_trip_on(rig: Rig) 
     assert rig.agent.twin.revision == 1
     for sample in samples[30:]:
         rig.agent.take(sample)
-    rig.agent.end_trip()
+    rig.agent.driving.end_trip()
     rig.drive("trip-2")
     first, second = (decode(payload, TripSummary) for payload in rig.link.payloads("trip"))
     assert (first.revision, first.breach) == (0, True)
@@ -461,7 +461,7 @@ def test_a_trip_without_an_id_is_told_apart_by_a_gap(rig: Rig) -> None:
     for start in (START, START + 60 * 60 + 1000):
         for sample in drive(rig.bundle, None, start=start):
             rig.agent.take(sample)
-    rig.agent.end_trip()
+    rig.agent.driving.end_trip()
     assert rig.agent.statistics.trips == 2
 
 
@@ -472,7 +472,7 @@ def test_a_clock_that_was_set_back_begins_a_new_trip_instead_of_refusing_the_res
         rig.agent.take(sample)
     for sample in drive(rig.bundle, None, start=START - 86_400, odometer=2000.0):
         rig.agent.take(sample)
-    rig.agent.end_trip()
+    rig.agent.driving.end_trip()
     assert rig.agent.statistics.trips == 2
     assert rig.agent.status().refused_samples == 0
 
@@ -509,10 +509,10 @@ def test_an_unbelievable_sample_is_counted_and_the_trip_is_what_it_was(
     samples: list[Sample] = list(drive(rig.bundle, trip_id))
     samples.insert(place, replace(samples[place], **changes))
     for item in samples:
-        if rig.agent.ends_trip(item):
-            rig.agent.end_trip()
+        if rig.agent.driving.ends_trip(item):
+            rig.agent.driving.end_trip()
         rig.agent.take(item)
-    rig.agent.end_trip()
+    rig.agent.driving.end_trip()
     payload = outbox.payload(rig.state.connection, 2)
     summary = decode(payload, TripSummary)
     of_no_trip = place == 0 and header_problem(samples[0]) is not None
@@ -527,7 +527,7 @@ def test_a_bad_row_is_counted_with_its_trip_and_kept_with_its_reason(rig: Rig) -
     items: list[Item] = [*samples[:30], BadRow("1;2;\ud800", "no number"), *samples[30:]]
     for item in items:
         rig.agent.take(item)
-    rig.agent.end_trip()
+    rig.agent.driving.end_trip()
     summary = decode(outbox.payload(rig.state.connection, 1), TripSummary)
     assert (summary.samples, summary.refused_samples) == (60, 1)
     assert kept.refusals(rig.state.connection, 1)[0].reason == "no number"
@@ -582,9 +582,9 @@ def test_the_wait_for_a_receipt_grows_while_none_comes_and_is_short_again_after_
 def test_a_car_that_falls_silent_has_ended_its_trip(rig: Rig) -> None:
     for sample in drive(rig.bundle, None):
         rig.agent.take(sample)
-    rig.agent.end_silent_trip(300.0)
+    rig.agent.driving.end_silent_trip(300.0)
     assert kinds(rig) == []
-    rig.agent.end_silent_trip(301.0)
+    rig.agent.driving.end_silent_trip(301.0)
     assert kinds(rig) == ["breach", "trip"]
 
 
@@ -592,10 +592,10 @@ def test_a_trip_that_the_source_names_goes_on_when_the_source_does(rig: Rig) -> 
     samples = list(drive(rig.bundle, "trip-1"))
     for sample in samples[:30]:
         rig.agent.take(sample)
-    rig.agent.end_silent_trip(10_000.0)
+    rig.agent.driving.end_silent_trip(10_000.0)
     for sample in samples[30:]:
         rig.agent.take(sample)
-    rig.agent.end_trip()
+    rig.agent.driving.end_trip()
     assert decode(outbox.payload(rig.state.connection, 2), TripSummary).samples == len(samples)
 
 
@@ -603,7 +603,7 @@ def test_a_clock_that_begins_again_at_every_key_on_hides_no_trip(rig: Rig) -> No
     for odometer in (1000.0, 1300.0, 1600.0):
         for sample in drive(rig.bundle, None, odometer=odometer, gain=1.0):
             rig.agent.take(sample)
-        rig.agent.end_trip()
+        rig.agent.driving.end_trip()
     assert kinds(rig) == ["trip"] * 3
     assert rig.agent.statistics.passed_over == 0
 

@@ -30,7 +30,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture
 def rig(tmp_path: Path, bundle: Bundle) -> Iterator[Rig]:
     made = Rig(tmp_path / "state.db", bundle)
-    made.agent.keep_trips()
+    made.agent.driving.keep_trips()
     yield made
     made.state.close()
 
@@ -44,7 +44,7 @@ def take(rig: Rig, samples: list[Sample], *, every_s: float = 60.0) -> None:
 def killed(rig: Rig) -> None:
     """What was not on disk is gone; the next agent begins."""
     rig.reopen()
-    rig.agent.keep_trips()
+    rig.agent.driving.keep_trips()
 
 
 def reported(rig: Rig) -> list[TripSummary]:
@@ -67,7 +67,7 @@ def test_a_trip_that_was_killed_in_its_middle_goes_on_where_it_was_written_down(
     take(rig, trip[:200])
     killed(rig)
     take(rig, trip[200:])
-    rig.agent.end_trip()
+    rig.agent.driving.end_trip()
     (summary,) = reported(rig)
     assert summary.partial is False
     assert summary.samples == COUNT
@@ -84,13 +84,13 @@ def test_the_result_is_that_of_a_trip_that_was_never_cut(
     results: list[Breach] = []
     for number in range(2):
         made = Rig(tmp_path / f"{number}.db", bundle)
-        made.agent.keep_trips()
+        made.agent.driving.keep_trips()
         trip = samples_of(bundle)
         take(made, trip[:cut])
         if number:
             killed(made)
         take(made, trip[cut:])
-        made.agent.end_trip()
+        made.agent.driving.end_trip()
         whole = made.state.connection.execute("SELECT payload FROM outbox WHERE kind = 'breach'")
         results.append(decode(whole.fetchone()[0], Breach))
         made.state.close()
@@ -110,7 +110,7 @@ def test_the_parameters_of_the_trips_beginning_stay_in_force_after_the_restart(
     assert rig.agent.twin.revision == 1
     killed(rig)
     take(rig, trip[200:])
-    rig.agent.end_trip()
+    rig.agent.driving.end_trip()
     (summary,) = reported(rig)
     assert summary.revision == 0
     assert summary.error_v > bundle.manifest.error_threshold_v  # with the revision: far below
@@ -132,7 +132,7 @@ def test_a_checkpoint_is_small_whatever_the_trips_length(bundle: Bundle, rig: Ri
     sizes = []
     for part in (long[:200], long[200:]):
         take(rig, part, every_s=1.0)
-        rig.agent.leave_trip()
+        rig.agent.driving.leave_trip()
         sizes.append(len(kept.running_trip(rig.state.connection) or b""))
     assert 0 < sizes[0] < 8192
     assert 0 < sizes[1] < 8192
@@ -178,9 +178,9 @@ def test_a_car_that_stays_silent_after_the_restart_has_ended_its_trip(
 ) -> None:
     take(rig, [replace(sample, trip_id=None) for sample in samples_of(bundle)[:200]])
     killed(rig)
-    rig.agent.end_silent_trip(299.0)
+    rig.agent.driving.end_silent_trip(299.0)
     assert reported(rig) == []
-    rig.agent.end_silent_trip(301.0)
+    rig.agent.driving.end_silent_trip(301.0)
     (summary,) = reported(rig)
     assert summary.partial
 
@@ -189,10 +189,10 @@ def test_a_stop_before_anything_more_came_leaves_the_trip_on_disk(rig: Rig, bund
     trip = samples_of(bundle)
     take(rig, trip[:200])
     killed(rig)
-    rig.agent.leave_trip()
+    rig.agent.driving.leave_trip()
     killed(rig)
     take(rig, trip[200:202])
-    rig.agent.end_trip()
+    rig.agent.driving.end_trip()
     assert [(one.samples, one.partial) for one in reported(rig)] == [(202, False)]
 
 
@@ -200,11 +200,11 @@ def test_a_trip_that_was_reported_is_not_begun_again(rig: Rig, bundle: Bundle) -
     take(rig, samples_of(bundle)[:200])
     saved = kept.running_trip(rig.state.connection)
     assert saved is not None
-    rig.agent.end_trip()
+    rig.agent.driving.end_trip()
     with rig.state.transaction() as db:
         kept.save_running_trip(db, "trip-1", saved)
     killed(rig)
-    rig.agent.end_trip()
+    rig.agent.driving.end_trip()
     assert len(reported(rig)) == 1
     assert kept.running_trip(rig.state.connection) is None
 
@@ -212,7 +212,7 @@ def test_a_trip_that_was_reported_is_not_begun_again(rig: Rig, bundle: Bundle) -
 def test_a_trip_too_short_to_report_leaves_no_checkpoint(rig: Rig, bundle: Bundle) -> None:
     take(rig, samples_of(bundle)[:3])
     assert kept.running_trip(rig.state.connection) is not None
-    rig.agent.end_trip()
+    rig.agent.driving.end_trip()
     assert kept.running_trip(rig.state.connection) is None
     assert counters(rig) == {"short_trips": 1}
 
@@ -245,7 +245,7 @@ def test_a_checkpoint_that_cannot_be_used_is_counted_as_lost_and_forgotten(
     assert counters(rig) == {"running_trips_lost": 1}
     assert kept.running_trip(rig.state.connection) is None
     take(rig, samples_of(bundle)[200:220])
-    rig.agent.end_trip()
+    rig.agent.driving.end_trip()
     assert [one.samples for one in reported(rig)] == [20]
 
 
