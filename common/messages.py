@@ -101,13 +101,32 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     sent_at: UnixTime = 0.0
 
 
+KeyId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
+Signature = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{128}\Z")]
+
+
 class SignedRevision(msgspec.Struct, frozen=True, kw_only=True):
     """cloud -> vehicle, retained. `revision` holds the exact bytes that were signed."""
 
     schema: int = SCHEMA
-    key_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
-    signature: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{128}\Z")]
+    key_id: KeyId
+    signature: Signature
     revision: Annotated[str, msgspec.Meta(max_length=MAX_PAYLOAD_BYTES)]
+
+
+class SignedStatement(msgspec.Struct, frozen=True, kw_only=True):
+    """Which keys may sign (common.trust); `statement` holds the exact bytes that were signed."""
+
+    key_id: KeyId
+    signature: Signature
+    statement: Annotated[str, msgspec.Meta(max_length=8192)]
+
+
+class KeyChain(msgspec.Struct, frozen=True, kw_only=True):
+    """cloud -> vehicle, retained: every statement about keys that there ever was, in its turn."""
+
+    schema: int = SCHEMA
+    statements: Annotated[list[SignedStatement], msgspec.Meta(min_length=1, max_length=64)]
 
 
 RefusalReason = Literal[
@@ -115,6 +134,7 @@ RefusalReason = Literal[
     "malformed",
     "unknown_schema",
     "untrusted_key",
+    "revoked_key",
     "bad_signature",
     "wrong_vehicle",
     "wrong_bundle",
@@ -156,8 +176,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     declined: Annotated[list[Declined], msgspec.Meta(max_length=1024)] = []
 
 
-Message = TripSummary | Breach | Status | SignedRevision | Acknowledgement | Receipt
-M = TypeVar("M", TripSummary, Breach, Status, SignedRevision, Acknowledgement, Receipt)
+Message = TripSummary | Breach | Status | SignedRevision | Acknowledgement | Receipt | KeyChain
+M = TypeVar("M", TripSummary, Breach, Status, SignedRevision, Acknowledgement, Receipt, KeyChain)
 
 
 def message_id(vehicle_id: str, trip_id: str, kind: str) -> str:

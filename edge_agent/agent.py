@@ -15,8 +15,8 @@ from common.bundle import Bundle
 from common.errors import ContractError, MalformedMessageError
 from common.messages import Receipt, Status, decode, encode
 from common.model import VoltageModel
-from common.signing import TrustedKeys
 from common.topics import parse_topic
+from common.trust import TrustStore
 from edge_agent import __version__, kept, outbox, revision_intake
 from edge_agent.clock import Clock
 from edge_agent.config import Limits
@@ -44,7 +44,7 @@ class Agent:
         self,
         vehicle_id: str,
         bundle: Bundle,
-        trusted: TrustedKeys,
+        trusted: TrustStore,
         state: State,
         link: MqttLink,
         limits: Limits,

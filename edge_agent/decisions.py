@@ -15,8 +15,8 @@ from common.manifest import Manifest
 from common.messages import RefusalReason, RevisionNumber, SignedRevision
 from common.model import VoltageModel
 from common.revision import Revision, decode_revision, revision_hash, starts_a_battery
-from common.signing import TrustedKeys, verify
 from common.trace import TraceArrays
+from common.trust import TrustStore
 
 # A revision that leaves the error where it was is no worse; float noise must not refuse it.
 ERROR_TOLERANCE_V = 1e-9
@@ -29,7 +29,7 @@ class Identity:
     vehicle_id: str
     bundle: str
     manifest: Manifest
-    trusted: TrustedKeys
+    trusted: TrustStore
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ def is_breach(error_v: float, threshold_v: float) -> bool:
 
 def authenticate(message: SignedRevision, identity: Identity) -> Verdict:
     """Believe what is signed by a trusted key, for this vehicle and bundle, inside the bounds."""
+    content = message.revision.encode()
     try:
-        content = verify(message, identity.trusted)
+        identity.trusted.check(message.key_id, message.signature, content)
     except SignatureError as error:
-        known = message.key_id in identity.trusted
-        return Verdict("bad_signature" if known else "untrusted_key", str(error))
+        return Verdict(error.reason, str(error))
     try:
         revision = decode_revision(content)
     except ContractError as error:

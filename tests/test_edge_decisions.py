@@ -30,7 +30,7 @@ from edge_agent.reports import acknowledgement
 from tests.support_edge import (
     FOREIGN_KEY,
     KEY,
-    TRUSTED,
+    TRUST,
     VEHICLE,
     aged_bundle,
     revision_for,
@@ -46,7 +46,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def identity_of(bundle: Bundle) -> Identity:
-    return Identity(VEHICLE, bundle.sha256, bundle.manifest, TRUSTED)
+    return Identity(VEHICLE, bundle.sha256, bundle.manifest, TRUST)
 
 
 def kept_trace(bundle: Bundle, odometer: float = 0.0) -> KeptTrace:
