@@ -84,6 +84,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """vehicle -> cloud, retained, and (offline) the last will.
 
     `awaiting` names breaches whose outcome the vehicle has not heard: the cloud says it again.
+    `on_trial`: the revision has not driven a whole trip yet; `fallen_back` counts those that were
+    worse. `key_statement` is the number of the last statement about keys that the vehicle believes.
     """
 
     schema: int = SCHEMA
@@ -97,6 +99,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     dropped_breaches: Count = 0
     refused_samples: Count = 0
     refused_messages: Count = 0
+    on_trial: bool = False
+    fallen_back: Count = 0
+    key_statement: Count = 0
     awaiting: Annotated[list[MessageId], msgspec.Meta(max_length=16)] = []
     sent_at: UnixTime = 0.0
 
@@ -138,21 +143,31 @@ RefusalReason = Literal[
     "bad_signature",
     "wrong_vehicle",
     "wrong_bundle",
+    "too_large",
+    "older",
+    "replayed",
+    "conflicting",
+    "number_too_far",
     "not_newer",
     "out_of_bounds",
     "worse_on_trace",
+    "worse_on_next_trip",
 ]
 
 
 class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
-    """vehicle -> cloud: the verdict on a revision, with the error on the kept trace."""
+    """vehicle -> cloud: the verdict on a revision, with the error on the kept trace.
+
+    After `applied` comes a second one about the next trip, with the errors on that: `confirmed`, or
+    refused as `worse_on_next_trip`.
+    """
 
     schema: int = SCHEMA
     message_id: MessageId
     vehicle_id: Identifier
     revision: RevisionNumber
     revision_hash: Digest
-    verdict: Literal["applied", "refused"]
+    verdict: Literal["applied", "refused", "confirmed"]
     reason: RefusalReason = ""
     detail: Annotated[str, msgspec.Meta(max_length=512)] = ""
     error_before_v: float | None = None

@@ -17,7 +17,7 @@ from common.messages import Receipt, Status, decode, encode
 from common.model import VoltageModel
 from common.topics import parse_topic
 from common.trust import TrustStore
-from edge_agent import __version__, kept, outbox, revision_intake
+from edge_agent import __version__, kept, outbox, revision_intake, trials
 from edge_agent.clock import Clock
 from edge_agent.config import Limits
 from edge_agent.decisions import Identity, Verdict
@@ -59,7 +59,7 @@ class Agent:
         self._state, self._link, self._limits, self._clock = state, link, limits, clock
         self._refusals = Refusals(state, vehicle_id, clock)
         bounds = outbox.Bounds(limits.outbox_messages, limits.outbox_bytes)
-        self._finished = FinishedTrips(state, self.identity, bounds)
+        self._finished = FinishedTrips(state, self.identity, bounds, clock.unix)
         self._offers = Offers(limits.receipt_timeout_s)
         self.driving = Driving(
             *(self.identity, state, limits, rules, clock, self._refusals, self.statistics),
@@ -88,8 +88,17 @@ class Agent:
             if breach is not None:
                 self.statistics.breaches += 1
                 self._kept_at[breach.message_id] = self._clock.monotonic()
+        self._end_trials()
         while len(self._kept_at) > kept.KEPT_TRACES:
             self._kept_at.pop(next(iter(self._kept_at)))
+
+    def _end_trials(self) -> None:
+        while self._finished.trial_ends:
+            end = self._finished.trial_ends.popleft()
+            self.statistics.fallen_back += end.fell_back
+            self.twin = trials.after(self.twin, end)
+            if end.fell_back and self.connected:
+                self._publish_status()
 
     # ---- the link -----------------------------------------------------------------------------
 
@@ -137,6 +146,9 @@ class Agent:
             dropped_breaches=counters.get("dropped_breach", 0),
             refused_samples=counters.get("refused_sample", 0),
             refused_messages=counters.get("refused_message", 0),
+            on_trial=self.twin.confirmed is not None,
+            fallen_back=counters.get(trials.FALLEN_BACK, 0),
+            key_statement=self.identity.trusted.number,
             awaiting=kept.awaiting(db)[-16:],
             sent_at=round(self._clock.unix(), 3),
         )
@@ -228,7 +240,7 @@ class Agent:
         revision_intake.record(verdict, payload, self._state, self.identity, self._clock.unix())
         self._note(verdict)
         if verdict.applied:
-            self.twin = revision_intake.twin_of(verdict, self.identity, self.twin.model)
+            self.twin = revision_intake.applied(verdict, self.identity, self.twin)
             if self.connected:
                 self._publish_status()
 

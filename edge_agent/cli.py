@@ -24,7 +24,15 @@ import msgspec
 
 from common.bundle import load_bundle
 from common.errors import TransientError, TwinError
-from edge_agent import __version__, check_command, enroll_command, kept, outbox, sources
+from edge_agent import (
+    __version__,
+    check_command,
+    enroll_command,
+    kept,
+    outbox,
+    revision_records,
+    sources,
+)
 from edge_agent.agent import Agent
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
@@ -190,14 +198,17 @@ def _status(options: argparse.Namespace, config: Config) -> int:
 
 def _facts(db: sqlite3.Connection) -> dict[str, Any]:
     depth, total = outbox.size(db)
-    current = kept.read_parameters(db, "current")
-    revision = json.loads(current.revision) if current else None
+    on_trial = revision_records.trial(db)
+    confirmed = [json.loads(record.revision) for _, record in revision_records.confirmed(db)]
+    revision = json.loads(on_trial.revision) if on_trial else next(iter(confirmed), None)
     identity = dict(db.execute("SELECT key, value FROM identity"))
     return {
         "vehicle_id": identity["vehicle_id"],
         "bundle": identity["bundle"],
         "agent_version": __version__,
         "revision": revision["number"] if revision else 0,
+        "on_trial": on_trial is not None,
+        "confirmed_revisions": [record["number"] for record in confirmed],
         "theta": revision["theta"] if revision else None,
         "outbox_messages": depth,
         "outbox_bytes": total,

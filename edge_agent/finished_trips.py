@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections import Counter, deque
+from collections.abc import Callable
 
 from common.messages import Breach, encode
-from edge_agent import kept, outbox
+from edge_agent import kept, outbox, trials
 from edge_agent.decisions import Identity
 from edge_agent.errors import StorageError
 from edge_agent.reports import reports_of
 from edge_agent.state import State
+from edge_agent.trials import TrialEnd
 from edge_agent.trip_monitor import TripResult
 
 log = logging.getLogger(__name__)
@@ -26,8 +28,12 @@ UNSAVED_TRIPS = 32  # finished trips held in memory while the disk refuses them
 class FinishedTrips:
     """Trips in the order in which they ended; `save` as often as it may succeed."""
 
-    def __init__(self, state: State, identity: Identity, bounds: outbox.Bounds) -> None:
-        self._state, self._identity, self._bounds = state, identity, bounds
+    def __init__(
+        self, state: State, identity: Identity, bounds: outbox.Bounds, unix: Callable[[], float]
+    ) -> None:
+        self._state, self._identity, self._bounds, self._unix = state, identity, bounds, unix
+        self.trial_ends: deque[TrialEnd] = deque()
+        """On disk, and not yet carried out."""
         self._waiting: deque[TripResult] = deque()
         self._lost: Counter[str] = Counter()
 
@@ -60,6 +66,8 @@ class FinishedTrips:
     def _save(self, result: TripResult) -> Breach | None:
         summary, breach = reports_of(result, self._identity)
         with self._state.transaction() as db:
+            # Before the breach: the cloud then goes on from what drives again.
+            ended = trials.settle(db, result.beside, self._identity, self._unix())
             if breach is not None:
                 payload = encode(breach)
                 outbox.put(db, "breach", breach.message_id, payload)
@@ -68,6 +76,8 @@ class FinishedTrips:
             kept.finish_trip(db, result.trip_id)
             self._count_dropped(db)
         self._lost.clear()
+        if ended is not None:
+            self.trial_ends.append(ended)
         log.info(
             "trip_finished vehicle=%s trip=%s samples=%d error_v=%.4f breach=%s revision=%d",
             *(self._identity.vehicle_id, result.trip_id, result.samples, result.error_v),

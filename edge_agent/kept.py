@@ -80,7 +80,7 @@ def trace_for(db: sqlite3.Connection, message_id: str, manifest: Manifest) -> Ke
 
 
 def read_parameters(db: sqlite3.Connection, slot: str) -> SignedRevision | None:
-    """The signed revision in a slot (`current` or `judged`); None when empty or unreadable."""
+    """The signed revision in a slot (see revision_records); None when empty or unreadable."""
     row = db.execute("SELECT signed FROM parameters WHERE slot = ?", (slot,)).fetchone()
     try:
         return decode(row[0], SignedRevision) if row else None
@@ -88,19 +88,47 @@ def read_parameters(db: sqlite3.Connection, slot: str) -> SignedRevision | None:
         return None
 
 
-def has_parameters(db: sqlite3.Connection) -> bool:
-    """Whether the slot `current` holds anything, readable or not."""
-    return db.execute("SELECT 1 FROM parameters WHERE slot = 'current'").fetchone() is not None
+def slots(db: sqlite3.Connection) -> set[str]:
+    """The slots that hold anything, readable or not."""
+    return {row[0] for row in db.execute("SELECT slot FROM parameters")}
 
 
-def forget_parameters(db: sqlite3.Connection) -> None:
-    """Empty every slot."""
-    db.execute("DELETE FROM parameters")
+def forget_parameters(db: sqlite3.Connection, slot: str) -> None:
+    """Empty a slot."""
+    db.execute("DELETE FROM parameters WHERE slot = ?", (slot,))
+
+
+def move_parameters(db: sqlite3.Connection, slot: str, to: str) -> None:
+    """What is in one slot, if anything, is in the other now, in place of what was there."""
+    db.execute("UPDATE OR REPLACE parameters SET slot = ? WHERE slot = ?", (to, slot))
 
 
 def write_parameters(db: sqlite3.Connection, slot: str, signed: bytes) -> None:
     """Put a signed revision in a slot."""
     db.execute("INSERT OR REPLACE INTO parameters VALUES (?, ?)", (slot, signed))
+
+
+def read_anchor(db: sqlite3.Connection, name: str) -> bytes | None:
+    """What outlives a bundle, by name; None also in a state of before there were any."""
+    try:
+        row = db.execute("SELECT value FROM anchor WHERE name = ?", (name,)).fetchone()
+    except sqlite3.OperationalError:  # an older state, opened to be read
+        return None
+    return bytes(row[0]) if row else None
+
+
+def write_anchor(db: sqlite3.Connection, name: str, value: bytes) -> None:
+    """Keep something that outlives a bundle, in place of what had its name."""
+    db.execute("INSERT OR REPLACE INTO anchor (name, value) VALUES (?, ?)", (name, value))
+
+
+def bound_anchors(db: sqlite3.Connection, prefix: str, most: int) -> None:
+    """Of the anchors whose name begins so, the `most` that came last stay."""
+    db.execute(
+        "DELETE FROM anchor WHERE name LIKE ? || '%' AND seq NOT IN "
+        "(SELECT seq FROM anchor WHERE name LIKE ? || '%' ORDER BY seq DESC LIMIT ?)",
+        (prefix, prefix, most),
+    )
 
 
 def finish_trip(db: sqlite3.Connection, trip_id: str) -> None:

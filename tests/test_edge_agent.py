@@ -392,7 +392,7 @@ def test_stored_parameters_that_cannot_be_believed_give_way_to_the_nominal_ones(
 ) -> None:
     rig.tell(Received(PARAMETERS, signed(revision_for(rig.bundle))))
     with rig.state.transaction() as db:
-        kept.write_parameters(db, "current", content)
+        kept.write_parameters(db, "trial", content)
     rig.reopen()
     assert rig.agent.twin.revision == 0
     rig.drive(gain=1.0)

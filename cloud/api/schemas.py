@@ -63,6 +63,9 @@ class VehicleDetail(VehicleSummary):
     dropped_breaches: int | None
     refused_samples: int | None
     refused_messages: int | None
+    on_trial: bool | None = Field(description="Its revision has not driven a whole trip yet.")
+    fallen_back: int | None = Field(description="Revisions that were worse on their first trip.")
+    key_statement: int | None = Field(description="The last key statement that it believes.")
     error_threshold_v: float | None = Field(description="Above it a trip is a breach.")
     cutoff_voltage_v: float | None
     features: list[Feature]
@@ -93,7 +96,7 @@ class TripItem(BaseModel):
 class CauseItem(BaseModel):
     """Why a revision was made; of a breach, what the calibration saw on its trace."""
 
-    kind: Literal["breach", "fleet_prior", "replacement"]
+    kind: Literal["breach", "fleet_prior", "replacement", "roll_back"]
     finding: Literal["drift", "changed_battery"] = Field(
         description="What the trace says: it drifted as expected, or it changed at once."
     )
@@ -103,6 +106,9 @@ class CauseItem(BaseModel):
     nis: float = Field(description="Normalised innovation squared; about `points` is expected.")
     error_before_v: float
     error_after_v: float
+    returns_to: int = Field(description="Of a roll-back: the revision whose content it has again.")
+    ordered_by: str
+    why: str
 
 
 class RevisionItem(BaseModel):
@@ -124,6 +130,9 @@ class RevisionItem(BaseModel):
     verdict: Literal["applied", "refused"] | None = Field(description="The vehicle's; null: none.")
     verdict_reason: str | None
     verdict_at: datetime | None
+    confirmed_at: datetime | None = Field(
+        description="When the vehicle said that its next trip was no worse; null: not (yet)."
+    )
 
 
 class ParameterItem(BaseModel):
@@ -149,6 +158,10 @@ class RevisionDetail(RevisionItem):
     verdict_detail: str | None
     trace_error_before_v: float | None = Field(description="On the trace that the vehicle kept.")
     trace_error_after_v: float | None
+    next_trip_error_before_v: float | None = Field(
+        description="Of what it replaced, on the first trip that it drove."
+    )
+    next_trip_error_after_v: float | None
 
 
 class PredictionRequest(BaseModel):

@@ -130,6 +130,7 @@ def revision_fields(row: RevisionRow, revision: Revision, catalogue: Catalogue) 
         "verdict": row.verdict,
         "verdict_reason": row.verdict_reason,
         "verdict_at": utc(row.verdict_at),
+        "confirmed_at": utc(row.confirmed_at),
     }
 
 
@@ -142,6 +143,7 @@ def revision_detail(row: RevisionRow, catalogue: Catalogue) -> schemas.RevisionD
     """A revision with its parameters by name."""
     revision = decode_revision(row.content)
     own = {"key_id", "signature", "verdict_detail", "trace_error_before_v", "trace_error_after_v"}
+    own |= {"next_trip_error_before_v", "next_trip_error_after_v"}
     return schemas.RevisionDetail(
         **revision_fields(row, revision, catalogue),
         **row.model_dump(include=own),

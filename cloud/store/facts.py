@@ -16,7 +16,7 @@ from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
 from cloud.intake import Delivery, Upward, refused_offer
-from cloud.store import revisions
+from cloud.store import revisions, verdicts
 from cloud.store.tables import Breach, Quarantine, RevisionRow, Trip, Vehicle
 from common import messages
 from common.errors import UnknownSchemaError
@@ -191,21 +191,8 @@ class Recorder:
         return row
 
     def _record_verdict(self, vehicle: Vehicle, row: RevisionRow, ack: Acknowledgement) -> None:
-        """What runs is not unsaid: after `applied`, a refusal of the same revision is stale."""
-        if row.verdict in {"applied", ack.verdict}:
-            return
-        counts = row.kind == "breach"
-        if ack.verdict == "applied":
-            vehicle.calibrations += counts and row.verdict == "refused"
-            vehicle.failures = 0
-        else:
-            vehicle.calibrations = max(vehicle.calibrations - counts, 0)
-            vehicle.failures += counts
-        row.verdict, row.verdict_at = ack.verdict, self._now
-        row.verdict_reason, row.verdict_detail = ack.reason or None, ack.detail or None
-        row.trace_error_before_v = ack.error_before_v
-        row.trace_error_after_v = ack.error_after_v
-        self._db.flush()  # later messages of the batch ask for the newest revision that stands
+        if verdicts.record(vehicle, row, ack, self._now):
+            self._db.flush()  # later messages of the batch ask for the newest revision that stands
 
 
 def quarantine(

@@ -27,8 +27,16 @@ _STEPS: Final = {
         "DROP TRIGGER revision_is_not_updated",
         REVISION_TRIGGERS[0],
     ),
+    2: (
+        "ALTER TABLE vehicle ADD COLUMN on_trial BOOLEAN",
+        "ALTER TABLE vehicle ADD COLUMN fallen_back INTEGER",
+        "ALTER TABLE vehicle ADD COLUMN key_statement INTEGER",
+        "ALTER TABLE revision ADD COLUMN confirmed_at FLOAT",
+        "ALTER TABLE revision ADD COLUMN next_trip_error_before_v FLOAT",
+        "ALTER TABLE revision ADD COLUMN next_trip_error_after_v FLOAT",
+    ),
 }
-_TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS}
+_TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS, 2: ()}
 
 
 def upgrade(connection: Connection, found: int) -> None:
