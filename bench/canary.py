@@ -88,7 +88,7 @@ def _rows(folder: Path, threshold_v: float, vehicles: int, trips: int) -> Iterat
                 before, after = found.estimates[number], found.estimates[number + 1]
                 later = life[number + 1 : number + 2 + FOLLOWING]
                 good.append(_compared(before, after, later, model, manifest))
-                bad += _bad(before, life[number], later, model, manifest)
+                bad += _bad(before, life[number], later[:1], model, manifest)
     yield _row(threshold_v, "of a sound trip", good, manifest)
     yield _row(threshold_v, "of a sensor that is off", bad, manifest)
 

@@ -36,12 +36,14 @@ LONGEST_RETRY_S: Final = 5.0
 class Committed:
     """News for the worker.
 
-    There are new breaches, and first trips of vehicles; these vehicles need their revision again.
+    There are new breaches, and first trips of vehicles; these vehicles need their revision again,
+    those the statements about keys.
     """
 
     new_breaches: int
     republish: Collection[str]
     newcomers: int = 0
+    behind_on_keys: Collection[str] = frozenset()
 
 
 class Ingest:
@@ -74,7 +76,8 @@ class Ingest:
         if effects is None:
             return  # nothing is acknowledged: the broker has it all
         republish = frozenset(effects.republish)
-        self._committed(Committed(effects.new_breaches, republish, effects.newcomers))
+        behind = frozenset(effects.behind_on_keys)
+        self._committed(Committed(effects.new_breaches, republish, effects.newcomers, behind))
         self._answer(batch, effects)
 
     def _commit_patiently(self, batch: Sequence[Delivery], stop: threading.Event) -> Effects | None:

@@ -78,10 +78,20 @@ def sign_statement(statement: KeyStatement, key: Ed25519PrivateKey) -> SignedSta
 def follow(store: TrustStore, statements: Iterable[SignedStatement]) -> TrustStore:
     """What is believed after these statements; those that are known already change nothing.
 
-    Raises KeyStatementError at the first that is not signed as it must be or not next in turn.
+    Before the first one is believed, those by keys that the installation never knew are passed
+    over: it may have been made after a rotation. Raises KeyStatementError at the first that is not
+    signed as it must be or not next in turn, and when none is by a key that is known.
     """
+    unknown: KeyStatementError | None = None
     for signed in statements:
-        store = _followed(store, signed)
+        try:
+            store = _followed(store, signed)
+        except KeyStatementError as error:
+            if store.number or error.reason != "untrusted_key":
+                raise
+            unknown = error
+    if unknown is not None and not store.number:
+        raise unknown
     return store
 
 
@@ -94,7 +104,7 @@ def _followed(store: TrustStore, signed: SignedStatement) -> TrustStore:
     statement = read_statement(signed)
     if statement.number <= store.number:
         return store
-    if statement.number != store.number + 1:
+    if store.number and statement.number != store.number + 1:
         problem = f"number {statement.number} does not follow {store.number}"
         raise KeyStatementError(problem, "not_next")
     _check_author(store, signed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from dataclasses import replace
 
 import msgspec
 
@@ -17,7 +18,7 @@ from common.messages import Receipt, Status, decode, encode
 from common.model import VoltageModel
 from common.topics import parse_topic
 from common.trust import TrustStore
-from edge_agent import __version__, kept, outbox, revision_intake, trials
+from edge_agent import __version__, kept, key_intake, outbox, revision_intake, trials
 from edge_agent.clock import Clock
 from edge_agent.config import Limits
 from edge_agent.decisions import Identity, Verdict
@@ -51,6 +52,7 @@ class Agent:
         clock: Clock,
         rules: TripRules = PLAIN_TRIPS,
     ) -> None:
+        trusted = key_intake.restore_trust(state, trusted)
         self.identity = Identity(vehicle_id, bundle.sha256, bundle.manifest, trusted)
         self.statistics = Statistics()
         self.connected = False
@@ -215,6 +217,8 @@ class Agent:
                 self._take_receipt(decode(payload, Receipt))
             elif vehicle_id == self.identity.vehicle_id and kind == "parameters":
                 self._take_revision(payload)
+            elif vehicle_id == self.identity.vehicle_id and kind == "keys":
+                self._take_keys(payload)
         except ContractError as error:
             self._refusals.message(str(error), payload)
         except StorageError as error:
@@ -230,6 +234,14 @@ class Agent:
         self._offers.freed(receipt.message_ids)
         for declined in receipt.declined:
             log.info("breach_declined message=%s why=%r", declined.message_id, declined.reason)
+
+    def _take_keys(self, payload: bytes) -> None:
+        """What was judged under the keys of before stays in force."""
+        trusted = key_intake.take_statements(payload, self.identity.trusted, self._state)
+        if trusted is not self.identity.trusted:
+            self.identity = replace(self.identity, trusted=trusted)
+            if self.connected:
+                self._publish_status()
 
     def _take_revision(self, payload: bytes) -> None:
         verdict = revision_intake.consider(payload, self.twin, self._state, self.identity)

@@ -20,11 +20,12 @@ from common.model import VoltageModel
 
 FloatArray = npt.NDArray[np.float64]
 
-MARGIN: Final = 1.0
+MARGIN: Final = 1.25
 """In error thresholds: `python -m bench.canary` says how often that is wrong, and what it lets by.
 
 The next trip of a good revision may be worse by chance, since each trip brings something of its
-own; one that is worse by a whole threshold is another battery's, or of a sensor that is off.
+own; one that is worse by more than a threshold was learned of a sensor that was off, or of another
+battery.
 """
 LEAST_SAMPLES: Final = 30
 

@@ -233,6 +233,31 @@ class BatteryOrderItem(BaseModel):
     revision: int | None = Field(description="The revision that it brought; null: not yet.")
 
 
+class RollBack(BaseModel):
+    """An operator wants the content of an earlier revision again: who, which one, and why."""
+
+    model_config = {
+        "extra": "forbid",
+        "json_schema_extra": {"examples": [{"by": "fleet desk", "to": 3, "why": "a bad sensor"}]},
+    }
+
+    by: str = Field(min_length=1, max_length=64)
+    to: int = Field(ge=1, le=10**9)
+    why: str = Field(default="", max_length=256)
+
+
+class RollBackItem(BaseModel):
+    """An order that the worker settles with a revision of kind `roll_back`, or with a reason."""
+
+    vehicle_id: str
+    to_revision: int
+    ordered_by: str
+    ordered_at: datetime
+    why: str
+    revision: int | None = Field(description="The revision that it brought; null: not (yet).")
+    problem: str | None = Field(description="Why it brought none.")
+
+
 class QuarantineItem(BaseModel):
     """A message that was refused, with its first bytes (what is no UTF-8 is replaced)."""
 

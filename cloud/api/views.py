@@ -16,7 +16,7 @@ from sqlmodel import Session
 from cloud.api import schemas
 from cloud.bundles import Catalogue
 from cloud.store import evidence, revisions
-from cloud.store.tables import BatteryOrder, Quarantine, RevisionRow, Trip, Vehicle
+from cloud.store.tables import BatteryOrder, Quarantine, RevisionRow, RollBackOrder, Trip, Vehicle
 from common.calibration import Estimate, estimate_of
 from common.estimate_state import Judgement, judge
 from common.manifest import Manifest
@@ -178,6 +178,14 @@ def battery_order_item(order: BatteryOrder) -> schemas.BatteryOrderItem:
     return schemas.BatteryOrderItem(
         **order.model_dump(include={"vehicle_id", "odometer", "ordered_by", "why", "revision"}),
         ordered_at=some_utc(order.ordered_at),
+    )
+
+
+def roll_back_item(order: RollBackOrder) -> schemas.RollBackItem:
+    """An order."""
+    own = {"vehicle_id", "to_revision", "ordered_by", "why", "revision", "problem"}
+    return schemas.RollBackItem(
+        **order.model_dump(include=own), ordered_at=some_utc(order.ordered_at)
     )
 
 

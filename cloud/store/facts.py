@@ -16,7 +16,7 @@ from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
 from cloud.intake import Delivery, Upward, refused_offer
-from cloud.store import revisions, verdicts
+from cloud.store import key_statements, revisions, verdicts
 from cloud.store.tables import Breach, Quarantine, RevisionRow, Trip, Vehicle
 from common import messages
 from common.errors import UnknownSchemaError
@@ -39,6 +39,7 @@ class Effects:
     received: dict[str, list[str]] = field(default_factory=dict)
     declined: dict[str, list[Declined]] = field(default_factory=dict)
     republish: set[str] = field(default_factory=set)
+    behind_on_keys: set[str] = field(default_factory=set)
     new_breaches: int = 0
     newcomers: int = 0
     quarantined: int = 0
@@ -64,6 +65,7 @@ class Effects:
             for declined in entries:
                 self.decline(vehicle_id, declined)
         self.republish |= other.republish
+        self.behind_on_keys |= other.behind_on_keys
         self.new_breaches += other.new_breaches
         self.newcomers += other.newcomers
         self.quarantined += other.quarantined
@@ -79,6 +81,8 @@ class Recorder:
         trips = [m.message_id for m in news if isinstance(m, TripSummary)]
         vehicle_ids = {m.vehicle_id for m in news}
         self._vehicles = revisions.vehicles(db, vehicle_ids)
+        is_asked = any(isinstance(m, Status) for m in news)
+        self._newest_keys = key_statements.newest(db) if is_asked else 0
         known = db.exec(_KNOWN_BREACHES, params={"ids": breaches}) if breaches else ()
         self._breaches = {(row.vehicle_id, row.message_id): row for row in known}
         self._trips = set(db.exec(_KNOWN_TRIPS, params={"ids": trips}) if trips else ())
@@ -148,6 +152,8 @@ class Recorder:
                 setattr(vehicle, name, getattr(status, name))
         if not status.online:
             return
+        if status.key_statement < self._newest_keys:
+            self.effects.behind_on_keys.add(status.vehicle_id)
         newest = revisions.newest_standing(self._db, status.vehicle_id, status.bundle)
         if newest and newest.number > status.revision:
             self.effects.republish.add(status.vehicle_id)
