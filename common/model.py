@@ -103,12 +103,6 @@ class VoltageModel:
         """Voltage of one row in volts: what a vehicle does for each sample, without a detour."""
         return self._runner(1).one(features, parameters)
 
-    def predict_pair(
-        self, features: Sequence[float], parameters: FloatArray
-    ) -> tuple[float, float]:
-        """Voltage of one row under two parameter sets [2, P], in volts, in one call."""
-        return self._runner(2).pair(features, parameters)
-
     def _chunk(self, x: npt.NDArray[np.float32], theta: npt.NDArray[np.float32]) -> FloatArray:
         size = next(size for size in BATCH_SIZES if size >= len(x))
         return self._runner(size)(x, theta)
@@ -168,12 +162,6 @@ class _Runner:
         self._x[0] = x
         self._theta[0] = theta
         return float(self._run()[0, 0])
-
-    def pair(self, x: Sequence[float], theta: FloatArray) -> tuple[float, float]:
-        self._x[:] = x
-        self._theta[:] = theta
-        first, second = self._run()[:, 0].tolist()
-        return first, second
 
     def _run(self) -> npt.NDArray[np.float32]:
         self._interpreter.set_tensor(self._x_index, self._x)

@@ -1,6 +1,6 @@
 """The canary: the revision on trial drives a trip, the confirmed one predicts beside it.
 
-Both see the same samples, each aligned with the first one, in one model call. Pure. Must never let
+Both see the same samples, each aligned with the first one. Pure. Must never let
 the confirmed one drive, nor judge a trip that was not seen whole.
 """
 
@@ -47,22 +47,19 @@ class Canary:
 
     def __init__(self, confirmed: Estimate, model: VoltageModel, manifest: Manifest) -> None:
         self._confirmed, self._model, self._manifest = confirmed, model, manifest
-        self._thetas = np.zeros((2, len(manifest.parameters)))
         self._absolute_error = 0.0
         self._samples = 0
 
-    def begin(self, odometer: float, row: FloatArray, voltage_v: float, trial: Estimate) -> None:
-        """Align with the trip's first sample; `trial` is the one that drives, aligned."""
+    def begin(self, odometer: float, row: FloatArray, voltage_v: float) -> None:
+        """Align with the trip's first sample, as the one that drives."""
         there = calibration.extrapolate(self._confirmed, self._manifest, odometer)
-        there = calibration.align(there, row, voltage_v, self._model, self._manifest)
-        self._thetas[0], self._thetas[1] = trial.theta, there.theta
+        self._confirmed = calibration.align(there, row, voltage_v, self._model, self._manifest)
 
-    def predict(self, row: Sequence[float], voltage_v: float) -> float:
-        """What the trial predicts, in volts; the other's error is noted."""
-        driving, beside = self._model.predict_pair(row, self._thetas)
+    def add(self, row: Sequence[float], voltage_v: float) -> None:
+        """One sample, the first one included."""
+        beside = self._model.predict_one(row, self._confirmed.theta)
         self._absolute_error += abs(beside - voltage_v)
         self._samples += 1
-        return driving
 
     def result(self, revision: int, error_v: float) -> Beside | None:
         """None where too few samples were seen to say anything."""

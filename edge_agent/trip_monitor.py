@@ -111,7 +111,9 @@ class TripMonitor:
             raise
         if self.samples == 0:
             self._align(row, sample.voltage_v)
-        prediction = self._predict(row, sample.voltage_v)
+        if self._canary is not None:
+            self._canary.add(row, sample.voltage_v)
+        prediction = self._twin.model.predict_one(row, self._estimate.theta)
         error = abs(prediction - sample.voltage_v)
         self.samples += 1
         self.last_prediction_v = prediction
@@ -217,12 +219,7 @@ class TripMonitor:
         first = np.array(row)
         self._estimate = calibration.align(at_start, first, voltage_v, twin.model, twin.manifest)
         if self._canary is not None:
-            self._canary.begin(self.odometer_start, first, voltage_v, self._estimate)
-
-    def _predict(self, row: list[float], voltage_v: float) -> float:
-        if self._canary is not None:
-            return self._canary.predict(row, voltage_v)
-        return self._twin.model.predict_one(row, self._estimate.theta)
+            self._canary.begin(self.odometer_start, first, voltage_v)
 
     def _is_glitch_over(self, sample: Sample) -> bool:
         """Whether it was one sample that ran ahead, and not those after it that run backwards."""
