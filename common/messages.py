@@ -32,7 +32,10 @@ Column = list[float] | float
 
 
 class TripSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """vehicle -> cloud, for every trip. `revision` 0 means the bundle's nominal parameters."""
+    """vehicle -> cloud, for every trip. `revision` 0 means the bundle's nominal parameters.
+
+    `time_known` false: `started_at` comes from a clock that nobody had set. Durations always hold.
+    """
 
     schema: int = SCHEMA
     message_id: MessageId
@@ -52,6 +55,7 @@ class TripSummary(msgspec.Struct, frozen=True, kw_only=True):
     feature_means: list[float]
     breach: bool
     partial: bool = False
+    time_known: bool = True
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -86,6 +90,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     `awaiting` names breaches whose outcome the vehicle has not heard: the cloud says it again.
     `on_trial`: the revision has not driven a whole trip yet; `fallen_back` counts those that were
     worse. `key_statement` is the number of the last statement about keys that the vehicle believes.
+    `time_known` says whether a time source has set the vehicle's clock since it booted.
     """
 
     schema: int = SCHEMA
@@ -104,6 +109,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     key_statement: Count = 0
     awaiting: Annotated[list[MessageId], msgspec.Meta(max_length=16)] = []
     sent_at: UnixTime = 0.0
+    time_known: bool = True
 
 
 KeyId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
@@ -173,6 +179,7 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
     error_before_v: float | None = None
     error_after_v: float | None = None
     decided_at: UnixTime
+    time_known: bool = True
 
 
 class Declined(msgspec.Struct, frozen=True):

@@ -32,8 +32,10 @@ from edge_agent import (
     outbox,
     revision_records,
     sources,
+    timekeeper,
 )
 from edge_agent.agent import Agent
+from edge_agent.clock import SYSTEM
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
 from edge_agent.service import (
@@ -101,7 +103,7 @@ def _run(options: argparse.Namespace, config: Config) -> int:
         if config.source.kind != "file":
             agent.driving.keep_trips()
         source = sources.opened(config, manifest)
-        feed_live(agent, source, stop.is_set, time.monotonic, supervisor)
+        feed_live(agent, source, stop.is_set, SYSTEM.monotonic, supervisor)
         supervisor.stopping()
         if stop.is_set():
             agent.driving.leave_trip()
@@ -202,6 +204,7 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
     confirmed = [json.loads(record.revision) for _, record in revision_records.confirmed(db)]
     revision = json.loads(on_trial.revision) if on_trial else next(iter(confirmed), None)
     identity = dict(db.execute("SELECT key, value FROM identity"))
+    unknown = timekeeper.unknown(db, "refused")
     return {
         "vehicle_id": identity["vehicle_id"],
         "bundle": identity["bundle"],
@@ -210,12 +213,18 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
         "on_trial": on_trial is not None,
         "confirmed_revisions": [record["number"] for record in confirmed],
         "theta": revision["theta"] if revision else None,
+        "time_known": timekeeper.is_newest_boot_known(db),
         "outbox_messages": depth,
         "outbox_bytes": total,
         "breaches_awaiting_an_answer": len(kept.awaiting(db)),
         "counters": kept.counters(db),
         "last_refused": [
-            {"at": refusal.at, "kind": refusal.kind, "reason": refusal.reason}
+            {
+                "at": refusal.at,
+                "time_known": str(refusal.number) not in unknown,
+                "kind": refusal.kind,
+                "reason": refusal.reason,
+            }
             for refusal in kept.refusals(db, 5)
         ],
     }

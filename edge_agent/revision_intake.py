@@ -16,7 +16,7 @@ from common.errors import TwinError
 from common.messages import MAX_PAYLOAD_BYTES, SignedRevision, decode, encode
 from common.model import VoltageModel
 from common.revision import is_on_trial, starts_a_battery
-from edge_agent import kept, outbox, revision_records
+from edge_agent import kept, outbox, revision_records, timekeeper
 from edge_agent.decisions import (
     Identity,
     KeptTrace,
@@ -27,6 +27,7 @@ from edge_agent.decisions import (
 )
 from edge_agent.errors import StorageError
 from edge_agent.reports import acknowledgement
+from edge_agent.stamps import Stamp
 from edge_agent.state import State
 from edge_agent.trip_monitor import Twin
 
@@ -127,13 +128,14 @@ def _is_among(signed: SignedRevision, records: Iterable[SignedRevision | None]) 
     return any(record is not None and record.revision == signed.revision for record in records)
 
 
-def record(verdict: Verdict, payload: bytes, state: State, who: Identity, now: float) -> None:
+def record(verdict: Verdict, payload: bytes, state: State, who: Identity, now: Stamp) -> None:
     """Commit a verdict on a signed revision. Raises StorageError: then nothing has changed."""
     if verdict.number is None:
         return  # nobody trustworthy to answer, or nothing to name in the answer
     answer = acknowledgement(verdict, verdict.number, who, now)
     with state.transaction() as db:
-        outbox.put(db, "ack", answer.message_id, encode(answer))
+        if outbox.put(db, "ack", answer.message_id, encode(answer)):
+            timekeeper.mark(db, "ack", answer.message_id, now)
         if verdict.revision is not None and verdict.reason in {"", "worse_on_trace"}:
             kept.write_parameters(db, revision_records.JUDGED, payload)
             kept.settle(db, verdict.revision.cause.message_id)

@@ -11,10 +11,11 @@ import sqlite3
 from dataclasses import dataclass, replace
 
 from common.messages import encode
-from edge_agent import kept, outbox, revision_records
+from edge_agent import kept, outbox, revision_records, timekeeper
 from edge_agent.canary import Beside
 from edge_agent.decisions import Identity, authenticate_kept
 from edge_agent.reports import trial_acknowledgement
+from edge_agent.stamps import Stamp
 from edge_agent.trip_monitor import Twin
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class TrialEnd:
 
 
 def settle(
-    db: sqlite3.Connection, beside: Beside | None, who: Identity, now: float
+    db: sqlite3.Connection, beside: Beside | None, who: Identity, now: Stamp
 ) -> TrialEnd | None:
     """Inside the caller's transaction; None where the trip says nothing about a trial."""
     signed = revision_records.trial(db) if beside is not None else None
@@ -41,7 +42,8 @@ def settle(
     if found.number != beside.revision:
         return None
     told = trial_acknowledgement(beside, found.hash, who, now)
-    outbox.put(db, "ack", told.message_id, encode(told))
+    if outbox.put(db, "ack", told.message_id, encode(told)):
+        timekeeper.mark(db, "ack", told.message_id, now)
     fell_back = told.verdict == "refused"
     if fell_back:
         revision_records.end_trial(db)

@@ -66,6 +66,7 @@ class VehicleDetail(VehicleSummary):
     on_trial: bool | None = Field(description="Its revision has not driven a whole trip yet.")
     fallen_back: int | None = Field(description="Revisions that were worse on their first trip.")
     key_statement: int | None = Field(description="The last key statement that it believes.")
+    time_known: bool | None = Field(description="Whether its clock has been set since it booted.")
     error_threshold_v: float | None = Field(description="Above it a trip is a breach.")
     cutoff_voltage_v: float | None
     features: list[Feature]
@@ -76,6 +77,9 @@ class TripItem(BaseModel):
 
     trip_id: str
     started_at: datetime
+    time_known: bool = Field(
+        description="False: the vehicle's clock had not been set, `started_at` is its guess."
+    )
     received_at: datetime
     duration_s: float
     odometer_start: float

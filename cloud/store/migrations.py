@@ -34,6 +34,8 @@ _STEPS: Final = {
         "ALTER TABLE revision ADD COLUMN confirmed_at FLOAT",
         "ALTER TABLE revision ADD COLUMN next_trip_error_before_v FLOAT",
         "ALTER TABLE revision ADD COLUMN next_trip_error_after_v FLOAT",
+        "ALTER TABLE trip ADD COLUMN time_known BOOLEAN DEFAULT 1 NOT NULL",
+        "ALTER TABLE vehicle ADD COLUMN time_known BOOLEAN",
     ),
 }
 _TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS, 2: ()}

@@ -54,6 +54,7 @@ class Vehicle(SQLModel, table=True):
     on_trial: bool | None = None
     fallen_back: int | None = None
     key_statement: int | None = None
+    time_known: bool | None = None  # whether its clock had been set when it said so
 
 
 class Trip(SQLModel, table=True):
@@ -83,6 +84,8 @@ class Trip(SQLModel, table=True):
     breach: bool
     partial: bool
     received_at: float
+    # Last, where an older file gets it: false where the vehicle's clock had not been set.
+    time_known: bool = Field(default=True, sa_column_kwargs={"server_default": text("1")})
 
 
 class Breach(SQLModel, table=True):
