@@ -63,7 +63,9 @@ class Service:
         self.link = MqttLink(config.mqtt, self._inbox, self._connected, random.Random())  # noqa: S311  # jitter
         calibrations = Calibrations(self.store, self.catalogue, author, clock)
         self.worker = Worker(self.store, calibrations, self.link, clock, author)
-        self.ingest = Ingest(self.store, self.catalogue, self.link, clock, self._committed)
+        self.ingest = Ingest(
+            self.store, self.catalogue, self.link, clock, self._committed, author.key
+        )
         self._stopping = threading.Event()
         self._threads = {
             "ingest": self._thread("ingest", self.ingest.run, self._inbox, self._stopping),

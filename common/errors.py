@@ -88,6 +88,16 @@ class KeyStatementError(ContractError):
         )
 
 
+class FreshnessError(ContractError):
+    """What says that nothing newer is held back does not prove it."""
+
+    def __init__(self, problem: str, reason: str) -> None:
+        self.problem, self.reason = problem, reason
+        super().__init__(
+            f"The cloud's word was not believed ({reason}): {problem}. It is asked again."
+        )
+
+
 class KeyFileError(TwinError):
     """A key file is missing or not what it should be."""
 

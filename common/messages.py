@@ -90,6 +90,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     `awaiting` names breaches whose outcome the vehicle has not heard: the cloud says it again.
     `on_trial`: the revision has not driven a whole trip yet; `fallen_back` counts those that were
     worse. `key_statement` is the number of the last statement about keys that the vehicle believes.
+    `question` is a number drawn for this status (empty: nothing is asked): the signed answer
+    repeats it. `trips_since_word` counts the trips since the last such answer.
     `time_known` says whether a time source has set the vehicle's clock since it booted.
     """
 
@@ -107,6 +109,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     on_trial: bool = False
     fallen_back: Count = 0
     key_statement: Count = 0
+    question: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
+    trips_since_word: Count = 0
     awaiting: Annotated[list[MessageId], msgspec.Meta(max_length=16)] = []
     sent_at: UnixTime = 0.0
     time_known: bool = True
@@ -189,13 +193,25 @@ class Declined(msgspec.Struct, frozen=True):
     reason: Annotated[str, msgspec.Meta(max_length=256)]
 
 
+class SignedFreshness(msgspec.Struct, frozen=True, kw_only=True):
+    """That nothing newer is held back (common.freshness); the exact bytes that were signed."""
+
+    key_id: KeyId
+    signature: Signature
+    freshness: Annotated[str, msgspec.Meta(max_length=1024)]
+
+
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """cloud -> vehicle: these messages are committed; these breaches bring no revision."""
+    """cloud -> vehicle: these messages are committed; these breaches bring no revision.
+
+    `fresh` answers the question in a status.
+    """
 
     schema: int = SCHEMA
     vehicle_id: Identifier
     message_ids: Annotated[list[MessageId], msgspec.Meta(max_length=1024)] = []
     declined: Annotated[list[Declined], msgspec.Meta(max_length=1024)] = []
+    fresh: SignedFreshness | None = None
 
 
 Message = TripSummary | Breach | Status | SignedRevision | Acknowledgement | Receipt | KeyChain

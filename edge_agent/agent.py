@@ -7,8 +7,10 @@ in; must never block on the network and never stop for bad input.
 from __future__ import annotations
 
 import logging
+import secrets
 import sqlite3
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 
@@ -20,6 +22,7 @@ from common.topics import parse_topic
 from common.trust import TrustStore
 from edge_agent import __version__, kept, key_intake, outbox, revision_intake, trials
 from edge_agent.clock import Clock
+from edge_agent.cloud_word import CloudWord, trips_since
 from edge_agent.config import Limits
 from edge_agent.decisions import Identity, Verdict
 from edge_agent.driving import PLAIN_TRIPS, Driving, TripRules
@@ -71,6 +74,7 @@ class Agent:
             twin=lambda: self.twin,
             finished=self._take_trip,
         )
+        self._word = CloudWord(state, vehicle_id, partial(secrets.token_hex, 16))
         self._kept_at: dict[str, float] = {}
         self._next_status = self._next_offer = 0.0
 
@@ -156,6 +160,7 @@ class Agent:
             on_trial=self.twin.confirmed is not None,
             fallen_back=counters.get(trials.FALLEN_BACK, 0),
             key_statement=self.identity.trusted.number,
+            trips_since_word=trips_since(db),
             awaiting=kept.awaiting(db)[-16:],
             sent_at=round(now.unix_s, 3),
             time_known=now.is_known,
@@ -176,7 +181,9 @@ class Agent:
         return self._link.bytes_sent, self._link.bytes_received
 
     def _publish_status(self) -> None:
-        self._link.publish("status", encode(self.status()), retain=True)
+        question = self._word.question(self._clock.monotonic())
+        status = msgspec.structs.replace(self.status(), question=question)
+        self._link.publish("status", encode(status), retain=True)
         self._next_status = self._clock.monotonic() + self._limits.status_interval_s
 
     def _publish_status_when_due(self) -> None:
@@ -199,6 +206,7 @@ class Agent:
                 self.connected = True
                 self._is_outage_told = False
                 self._offers.reconnected()
+                self._word.ask_again()
                 self._publish_status()
             case Disconnected(why):
                 self._tell_outage(why)
@@ -238,6 +246,8 @@ class Agent:
             for declined in receipt.declined:
                 kept.settle(db, declined.message_id)
         self._offers.freed(receipt.message_ids)
+        if receipt.fresh is not None:
+            self._word.hear(receipt.fresh, self.identity.trusted)
         for declined in receipt.declined:
             log.info("breach_declined message=%s why=%r", declined.message_id, declined.reason)
 

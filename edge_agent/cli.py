@@ -27,6 +27,7 @@ from common.errors import TransientError, TwinError
 from edge_agent import (
     __version__,
     check_command,
+    cloud_word,
     enroll_command,
     kept,
     outbox,
@@ -210,6 +211,7 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
         "bundle": identity["bundle"],
         "agent_version": __version__,
         "revision": revision["number"] if revision else 0,
+        "trips_since_word": cloud_word.trips_since(db),
         "on_trial": on_trial is not None,
         "confirmed_revisions": [record["number"] for record in confirmed],
         "theta": revision["theta"] if revision else None,

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from dataclasses import replace
 
 from common.messages import Breach, encode
-from edge_agent import kept, outbox, timekeeper, trials
+from edge_agent import cloud_word, kept, outbox, timekeeper, trials
 from edge_agent.decisions import Identity
 from edge_agent.errors import StorageError
 from edge_agent.reports import reports_of
@@ -78,6 +78,7 @@ class FinishedTrips:
             if is_new and result.started is not None:
                 timekeeper.mark(db, "trip", summary.message_id, result.started)
             kept.finish_trip(db, result.trip_id)
+            cloud_word.count_trip(db, self._identity.vehicle_id)
             self._count_dropped(db)
         self._lost.clear()
         if ended is not None:

@@ -275,7 +275,9 @@ class Insides:
         author = Author(self.key, "0.1.0")
         calibrations = Calibrations(self.store, self.catalogue, author, clock)
         self.worker = Worker(self.store, calibrations, self.publisher, clock, author)
-        self.ingest = Ingest(self.store, self.catalogue, self.publisher, clock, self._committed)
+        self.ingest = Ingest(
+            self.store, self.catalogue, self.publisher, clock, self._committed, self.key
+        )
 
     def _committed(self, news: Committed) -> None:
         self.worker.republish(news.republish)

@@ -14,7 +14,7 @@ from cloud.errors import KeyOrderError
 from cloud.key_orders import keys_now, require_may_sign
 from cloud.store import key_statements
 from common.messages import KeyChain, decode
-from common.signing import create_key_pair, load_public_key
+from common.signing import create_key_pair
 from common.trust import TrustStore, follow
 from tests.cloud_doubles import Insides, write_bundle
 
@@ -149,4 +149,3 @@ def test_what_cannot_be_stated_is_refused_and_says_why(
     run("keys", "revoke", second, *signed_by)
     code, _, err = rotate(run, tmp_path)
     assert (code, "for ever" in err) == (4, True)
-    assert load_public_key(tmp_path / "public.pem")  # the files stay as they are

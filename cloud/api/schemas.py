@@ -65,6 +65,7 @@ class VehicleDetail(VehicleSummary):
     refused_messages: int | None
     on_trial: bool | None = Field(description="Its revision has not driven a whole trip yet.")
     fallen_back: int | None = Field(description="Revisions that were worse on their first trip.")
+    trips_since_word: int | None = Field(description="Since it last heard that nothing is newer.")
     key_statement: int | None = Field(description="The last key statement that it believes.")
     time_known: bool | None = Field(description="Whether its clock has been set since it booted.")
     error_threshold_v: float | None = Field(description="Above it a trip is a breach.")

@@ -20,6 +20,7 @@ from cloud.store import key_statements, revisions, verdicts
 from cloud.store.tables import Breach, Quarantine, RevisionRow, Trip, Vehicle
 from common import messages
 from common.errors import UnknownSchemaError
+from common.freshness import Freshness
 from common.messages import Acknowledgement, Declined, Status, TripSummary
 
 QUARANTINE_ROWS: Final = 10_000
@@ -32,6 +33,9 @@ _KNOWN_BREACHES = select(Breach).where(col(Breach.message_id).in_(_IDS))
 _KNOWN_TRIPS = select(Trip.vehicle_id, Trip.message_id).where(col(Trip.message_id).in_(_IDS))
 
 
+_NOT_KEPT: Final = {"schema", "vehicle_id", "awaiting", "question", "sent_at"}
+
+
 @dataclass
 class Effects:
     """What follows from a batch once it is committed, by vehicle."""
@@ -40,6 +44,7 @@ class Effects:
     declined: dict[str, list[Declined]] = field(default_factory=dict)
     republish: set[str] = field(default_factory=set)
     behind_on_keys: set[str] = field(default_factory=set)
+    asked: dict[str, Freshness] = field(default_factory=dict)
     new_breaches: int = 0
     newcomers: int = 0
     quarantined: int = 0
@@ -66,6 +71,7 @@ class Effects:
                 self.decline(vehicle_id, declined)
         self.republish |= other.republish
         self.behind_on_keys |= other.behind_on_keys
+        self.asked |= other.asked
         self.new_breaches += other.new_breaches
         self.newcomers += other.newcomers
         self.quarantined += other.quarantined
@@ -148,13 +154,21 @@ class Recorder:
             vehicle.online = False  # the last will was written before anything had happened
             return
         for name in status.__struct_fields__:
-            if name not in {"schema", "vehicle_id", "awaiting", "sent_at"}:
+            if name not in _NOT_KEPT:
                 setattr(vehicle, name, getattr(status, name))
         if not status.online:
             return
         if status.key_statement < self._newest_keys:
             self.effects.behind_on_keys.add(status.vehicle_id)
         newest = revisions.newest_standing(self._db, status.vehicle_id, status.bundle)
+        if status.question:
+            self.effects.asked[status.vehicle_id] = Freshness(
+                kind="freshness",
+                vehicle_id=status.vehicle_id,
+                nonce=status.question,
+                revision=newest.number if newest else 0,
+                key_statement=self._newest_keys,
+            )
         if newest and newest.number > status.revision:
             self.effects.republish.add(status.vehicle_id)
         for breach in revisions.breaches_of(self._db, status.vehicle_id, status.awaiting):

@@ -54,6 +54,7 @@ class Vehicle(SQLModel, table=True):
     on_trial: bool | None = None
     fallen_back: int | None = None
     key_statement: int | None = None
+    trips_since_word: int | None = None
     time_known: bool | None = None  # whether its clock had been set when it said so
 
 
