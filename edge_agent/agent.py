@@ -25,7 +25,7 @@ from edge_agent.driving import PLAIN_TRIPS, Driving, TripRules
 from edge_agent.errors import StorageError
 from edge_agent.finished_trips import FinishedTrips
 from edge_agent.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
-from edge_agent.offers import Offers
+from edge_agent.offers import STATUSES, Offers
 from edge_agent.refusals import Refusals
 from edge_agent.run_statistics import Statistics
 from edge_agent.sources import Item
@@ -35,6 +35,7 @@ from edge_agent.trip_monitor import TripResult
 log = logging.getLogger(__name__)
 
 OFFER_INTERVAL_S = 1.0  # how often a receipt that does not come is looked for
+EVENTS_A_POLL = 64  # whatever the broker sends, samples are taken in between
 
 
 class Agent:
@@ -68,6 +69,7 @@ class Agent:
         )
         self._kept_at: dict[str, float] = {}
         self._next_status = self._next_offer = 0.0
+        self._statuses: set[int] = set()  # those without their PUBACK
 
     # ---- samples ------------------------------------------------------------------------------
 
@@ -104,15 +106,17 @@ class Agent:
             self._refusals.trouble(error)
 
     def _poll(self, timeout_s: float) -> None:
-        event = self._link.next_event(timeout_s)
-        happened = event is not None
-        while event is not None:
+        happened = False
+        for _ in range(EVENTS_A_POLL):
+            event = self._link.next_event(0.0 if happened else timeout_s)
+            if event is None:
+                break
+            happened = True
             self._handle(event)
-            event = self._link.next_event(0.0)
         if happened or self._clock.monotonic() >= self._next_offer:
+            self._publish_status_when_due()
             self._save_trips()
             self._offer()
-            self._publish_status_when_due()
 
     def is_settled(self) -> bool:
         """Whether the outcome of every breach is known, and nothing is left to be stored."""
@@ -156,8 +160,14 @@ class Agent:
         return self._link.bytes_sent, self._link.bytes_received
 
     def _publish_status(self) -> None:
-        self._link.publish("status", encode(self.status()), retain=True)
-        self._next_status = self._clock.monotonic() + self._limits.status_interval_s
+        """A line that takes none is not filled with them: the next one says it all."""
+        self._next_status = self._clock.monotonic()
+        if len(self._statuses) >= STATUSES:
+            return
+        mid = self._link.publish("status", encode(self.status()), retain=True)
+        if mid is not None:
+            self._statuses.add(mid)
+            self._next_status += self._limits.status_interval_s
 
     def _publish_status_when_due(self) -> None:
         if self.connected and self._clock.monotonic() >= self._next_status:
@@ -169,21 +179,24 @@ class Agent:
         if not self.connected:
             return
         try:
-            self._offers.offer(self._state.connection, self._link.publish, now)
+            more_s = self._offers.offer(self._state.connection, self._link.publish, now)
+            self._next_offer = now + min(OFFER_INTERVAL_S, more_s)
         except sqlite3.Error as error:
             self._refusals.trouble(error)
 
     def _handle(self, event: Event) -> None:
         match event:
-            case Connected():
+            case Connected(limits):
                 self.connected = True
                 self._is_outage_told = False
-                self._offers.reconnected()
+                self._offers.reconnected(limits)
+                self._statuses.clear()
                 self._publish_status()
             case Disconnected(why):
                 self._tell_outage(why)
                 self.connected = False
             case Accepted(mid):
+                self._statuses.discard(mid)
                 self._offers.accepted(mid)
             case Received(name, payload):
                 self._receive(name, payload)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,8 +27,9 @@ from common.bundle import load_bundle
 from common.errors import TransientError, TwinError
 from edge_agent import __version__, check_command, enroll_command, kept, outbox, sources
 from edge_agent.agent import Agent
+from edge_agent.certificate_expiry import days_left
 from edge_agent.config import Config, load_config
-from edge_agent.errors import StateUnusableError, StorageError
+from edge_agent.errors import LinkError, StateUnusableError, StorageError
 from edge_agent.service import (
     feed,
     feed_live,
@@ -181,7 +183,7 @@ def _status(options: argparse.Namespace, config: Config) -> int:
         raise StateUnusableError(path, "there is none", "Has the agent run yet?")
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            _print(_facts(db), as_json=options.json)
+            _print({**_facts(db), **_expiry(config)}, as_json=options.json)
     except (sqlite3.Error, KeyError, ValueError) as error:
         remedy = "It is no agent's state, or damaged: the agent sets a damaged one aside."
         raise StateUnusableError(path, f"it cannot be read ({error})", remedy) from error
@@ -208,6 +210,17 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
             for refusal in kept.refusals(db, 5)
         ],
     }
+
+
+def _expiry(config: Config) -> dict[str, Any]:
+    """Nothing without TLS; a file that cannot be read is told in its place."""
+    if config.mqtt.tls is None:
+        return {}
+    try:
+        days: float | str = round(days_left(config.mqtt.tls, datetime.now(UTC)), 1)
+    except LinkError as error:
+        days = str(error)
+    return {"certificate_days_left": days}
 
 
 def _print(facts: dict[str, Any], *, as_json: bool) -> None:

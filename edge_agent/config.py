@@ -20,11 +20,15 @@ NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Mutual TLS: the broker's authority, and this vehicle's certificate and key."""
+    """Mutual TLS: the broker's authority, and this vehicle's certificate and key.
+
+    `alpn` is the protocol name to offer; left out, that of AWS IoT Core on port 443, else none.
+    """
 
     ca_file: File
     cert_file: File
     key_file: File
+    alpn: Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[!-~]*\Z")] | None = None
 
 
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

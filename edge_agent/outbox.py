@@ -46,6 +46,17 @@ def waiting(db: sqlite3.Connection, limit: int) -> list[Waiting]:
     return [Waiting(*row) for row in rows]
 
 
+def waiting_of(db: sqlite3.Connection, kind: Kind, limit: int, after_seq: int = 0) -> list[Waiting]:
+    """The oldest messages of one kind that were kept after `after_seq`."""
+    query = "SELECT seq, message_id, kind FROM outbox WHERE kind = ? AND seq > ? ORDER BY seq"
+    return [Waiting(*row) for row in db.execute(f"{query} LIMIT ?", (kind, after_seq, limit))]
+
+
+def newest_seq(db: sqlite3.Connection) -> int:
+    """The last message that was kept; 0 for none."""
+    return int(db.execute("SELECT COALESCE(MAX(seq), 0) FROM outbox").fetchone()[0])
+
+
 def payload(db: sqlite3.Connection, seq: int) -> bytes:
     """What is published of one message."""
     content: bytes = db.execute("SELECT payload FROM outbox WHERE seq = ?", (seq,)).fetchone()[0]

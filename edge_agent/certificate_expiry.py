@@ -1,0 +1,34 @@
+"""How long the vehicle's own certificate still holds, in words for `check` and `status`.
+
+Must never be imported by the running agent: it needs the whole of x509 for one date.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from edge_agent.config import Tls
+from edge_agent.errors import LinkError
+
+WARN_DAYS = 30
+
+
+def days_left(tls: Tls, now: datetime) -> float:
+    """Until the certificate expires; negative afterwards. Raises LinkError."""
+    try:
+        certificate = x509.load_pem_x509_certificates(Path(tls.cert_file).read_bytes())[0]
+    except (OSError, ValueError) as error:
+        raise LinkError((tls.cert_file,), error) from error
+    return (certificate.not_valid_after_utc - now).total_seconds() / 86_400
+
+
+def told(days: float) -> str:
+    """One phrase; what is urgent says what to do."""
+    if days < 0:
+        return f"certificate EXPIRED {-days:.0f} days ago: enroll again, no broker lets it in"
+    if days < WARN_DAYS:
+        return f"certificate holds for {days:.0f} more days ONLY: renew it (edge-agent enroll)"
+    return f"certificate holds for {days:.0f} more days"
