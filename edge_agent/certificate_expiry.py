@@ -1,6 +1,6 @@
 """How long the vehicle's own certificate still holds, in words for `check` and `status`.
 
-Must never be imported by the running agent: it needs the whole of x509 for one date.
+Must never judge whether a broker lets the certificate in.
 """
 
 from __future__ import annotations
@@ -25,10 +25,15 @@ def days_left(tls: Tls, now: datetime) -> float:
     return (certificate.not_valid_after_utc - now).total_seconds() / 86_400
 
 
+def is_urgent(days: float) -> bool:
+    """Whether somebody should do something."""
+    return days < WARN_DAYS
+
+
 def told(days: float) -> str:
     """One phrase; what is urgent says what to do."""
     if days < 0:
         return f"certificate EXPIRED {-days:.0f} days ago: enroll again, no broker lets it in"
-    if days < WARN_DAYS:
+    if is_urgent(days):
         return f"certificate holds for {days:.0f} more days ONLY: renew it (edge-agent enroll)"
     return f"certificate holds for {days:.0f} more days"

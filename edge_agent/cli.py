@@ -27,7 +27,7 @@ from common.bundle import load_bundle
 from common.errors import TransientError, TwinError
 from edge_agent import __version__, check_command, enroll_command, kept, outbox, sources
 from edge_agent.agent import Agent
-from edge_agent.certificate_expiry import days_left
+from edge_agent.certificate_expiry import days_left, is_urgent, told
 from edge_agent.config import Config, load_config
 from edge_agent.errors import LinkError, StateUnusableError, StorageError
 from edge_agent.service import (
@@ -183,7 +183,7 @@ def _status(options: argparse.Namespace, config: Config) -> int:
         raise StateUnusableError(path, "there is none", "Has the agent run yet?")
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            _print({**_facts(db), **_expiry(config)}, as_json=options.json)
+            _print({**_facts(db), **_certificate(config)}, as_json=options.json)
     except (sqlite3.Error, KeyError, ValueError) as error:
         remedy = "It is no agent's state, or damaged: the agent sets a damaged one aside."
         raise StateUnusableError(path, f"it cannot be read ({error})", remedy) from error
@@ -212,15 +212,18 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
     }
 
 
-def _expiry(config: Config) -> dict[str, Any]:
-    """Nothing without TLS; a file that cannot be read is told in its place."""
+def _certificate(config: Config) -> dict[str, Any]:
+    """Nothing without TLS; on stderr what somebody should do something about."""
     if config.mqtt.tls is None:
         return {}
     try:
-        days: float | str = round(days_left(config.mqtt.tls, datetime.now(UTC)), 1)
+        days = days_left(config.mqtt.tls, datetime.now(UTC))
     except LinkError as error:
-        days = str(error)
-    return {"certificate_days_left": days}
+        print(f"edge-agent: {error}", file=sys.stderr)
+        return {"certificate_days_left": None}
+    if is_urgent(days):
+        print(f"edge-agent: {told(days)}", file=sys.stderr)
+    return {"certificate_days_left": round(days, 1)}
 
 
 def _print(facts: dict[str, Any], *, as_json: bool) -> None:
