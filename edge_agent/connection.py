@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +32,11 @@ SESSION_EXPIRY_S = 30 * 24 * 3600
 LARGEST_PACKET_BYTES = AWS_IOT_CORE.packet_bytes
 RECEIVE_MAXIMUM = 20
 """Deliveries that the broker may have open with us (MQTT 5)."""
-LOOP_S = 0.5
+LOOP_S = 0.2
 GOODBYE_S = 2.0
-"""For what is queued when the agent stops: on a dead line nobody waits longer."""
+"""For the PUBACKs of what is on its way when the agent stops, and again for its last word."""
+ANSWER_KEEPALIVES = 2
+"""Without any PUBACK for so many keep-alives, while some are due, a connection is given up."""
 
 _NOT_LET_IN = {"not authorized", "bad user name or password", "banned", "bad authentication method"}
 _OUR_CERTIFICATE = re.compile(
@@ -69,6 +72,9 @@ class Connection:
         self._accepted_at: float | None = None
         self._refusal = self._trouble = self._reason = ""
         self._is_closing = self._is_told = False
+        self._handed = self._taken = 0  # publishes, and their PUBACKs
+        self._progress_at = 0.0
+        self._limits = AWS_IOT_CORE
         self._client = self._build_client(will, tls)
 
     def serve(self) -> Ended:
@@ -92,26 +98,48 @@ class Connection:
         """Hand a message over at QoS 1; its number, or None: it is not on its way."""
         if self._accepted_at is None:
             return None
+        if self._handed <= self._taken:
+            self._progress_at = time.monotonic()
         name = topic(self._vehicle_id, kind)
+        retain = retain and self._limits.retains
         info = self._client.publish(name, payload, qos=1, retain=retain)
-        return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return None
+        self._handed += 1
+        return info.mid
 
     def close(self) -> None:
         """Say goodbye cleanly: the broker sends no last will."""
         self._is_closing = True
-        self._client.disconnect()
 
     # ---- on the link's thread -------------------------------------------------------------------
 
     def _turn_until_it_ends(self) -> None:
-        end_s: float | None = None
-        if self._is_closing:  # somebody closed it while it was being opened
+        while not self._is_closing:
+            if self._client.loop(LOOP_S) != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return
+            if self._is_stuck():
+                self._trouble = "it answers pings and no publish"
+                return
+        # A PUBACK that comes to a closed socket makes the broker forget what it has not read yet.
+        if self._turn(GOODBYE_S, lambda: self._handed <= self._taken):
             self._client.disconnect()
-        while self._client.loop(LOOP_S) == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            if self._is_closing:
-                end_s = end_s or time.monotonic() + GOODBYE_S
-                if time.monotonic() > end_s:
-                    return
+            self._turn(GOODBYE_S, lambda: False)
+
+    def _is_stuck(self) -> bool:
+        """A publish that has lost its PUBACK on a living line would wait for ever."""
+        silent_s = time.monotonic() - self._progress_at
+        return (
+            self._handed > self._taken and silent_s > ANSWER_KEEPALIVES * self._config.keepalive_s
+        )
+
+    def _turn(self, seconds: float, is_done: Callable[[], bool]) -> bool:
+        """Until it is done or time is up; False when the connection has ended."""
+        end_s = time.monotonic() + seconds
+        while not is_done() and time.monotonic() < end_s:
+            if self._client.loop(LOOP_S) != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return False
+        return True
 
     def _hang_up(self) -> None:
         """paho leaves the socket open when something is thrown through it."""
@@ -170,6 +198,7 @@ class Connection:
             client.disconnect()
             return
         client.subscribe([(topic(self._vehicle_id, kind), 1) for kind in DOWNWARD])
+        self._limits = limits
         self._accepted_at = time.monotonic()
         self._events.put(Connected(limits))
 
@@ -191,6 +220,8 @@ class Connection:
             told = "publish_refused vehicle=%s reason=%r: is it allowed to publish on its topics?"
             log.error(told, self._vehicle_id, str(reason))
             self._is_told = True
+        self._taken += 1
+        self._progress_at = time.monotonic()
         self._events.put(Accepted(mid))
 
     def _on_log(self, _client: Client, _data: Any, level: int, text: str) -> None:

@@ -24,7 +24,7 @@ WINDOW = 20
 """Messages with the broker at one time without its PUBACK."""
 STATUSES = 4
 """Places of the broker's window that are left to `status`."""
-WINDOW_BYTES = 192 * 1024
+WINDOW_BYTES = 64 * 1024
 """The same in bytes: a slow line must bring what is on its way within the keep-alive."""
 SCAN = 256
 """How far behind the oldest message a newer one may be offered."""
