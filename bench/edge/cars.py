@@ -69,7 +69,8 @@ class Car:
         self.expected: set[str] = set()
         self.drained_at: float | None = None
         self.connected = False
-        self.depth = 0
+        self.depth = self.taken = 0
+        self.ended_at: dict[str, float] = {}
         self.failure: BaseException | None = None
         self._bundle, self._folder, self._line, self._trusted = bundle, folder, line, trusted
         self._orders: queue.Queue[TripData | None] = queue.Queue()
@@ -133,6 +134,8 @@ class Car:
             agent.take(sample)
         before = agent.statistics.breaches
         agent.driving.end_trip()
+        self.ended_at[trip.trip_id] = time.monotonic()
+        self.taken += 1
         if agent.statistics.breaches > before:
             self.expected.add(message_id(self.vehicle_id, trip.trip_id, "breach"))
 

@@ -6,6 +6,7 @@ Must never believe what the contract does not: it is then counted as quarantined
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -29,6 +30,7 @@ class CloudStandIn:
         self.facts: dict[str, dict[str, Any]] = {}
         self.breach_odometers: dict[str, list[float]] = {}
         self.deliveries: Counter[str] = Counter()
+        self.committed_at: dict[str, float] = {}
         self.quarantined = 0
         self._lock = threading.Lock()
         self._client = Client(
@@ -91,5 +93,6 @@ class CloudStandIn:
         if found.message_id in facts:
             return
         facts[found.message_id] = found
+        self.committed_at[found.message_id] = time.monotonic()
         if isinstance(found, Breach):
             self.breach_odometers.setdefault(vehicle_id, []).append(found.odometer)

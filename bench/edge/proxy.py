@@ -213,7 +213,8 @@ class Proxy:
         up = asyncio.create_task(relay.up.run(_late(reader, self._delay_s)))
         down = asyncio.create_task(relay.down.run(_late(broker_reader, self._delay_s)))
         try:
-            await asyncio.wait([up, down], return_when=asyncio.FIRST_COMPLETED)
+            with suppress(asyncio.CancelledError):  # the proxy closes
+                await asyncio.wait([up, down], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._relays.remove(relay)
             relay.cut()
