@@ -5,12 +5,13 @@ Must never judge whether a broker lets the certificate in.
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
 
-from edge_agent.config import Tls
+from edge_agent.config import Mqtt, Tls
 from edge_agent.errors import LinkError
 
 WARN_DAYS = 30
@@ -37,3 +38,17 @@ def told(days: float) -> str:
     if is_urgent(days):
         return f"certificate holds for {days:.0f} more days ONLY: renew it (edge-agent enroll)"
     return f"certificate holds for {days:.0f} more days"
+
+
+def certificate_facts(mqtt: Mqtt, now: datetime) -> dict[str, float | None]:
+    """For `status`: nothing without TLS; on stderr what somebody should do something about."""
+    if mqtt.tls is None:
+        return {}
+    try:
+        days = days_left(mqtt.tls, now)
+    except LinkError as error:
+        print(f"edge-agent: {error}", file=sys.stderr)
+        return {"certificate_days_left": None}
+    if is_urgent(days):
+        print(f"edge-agent: {told(days)}", file=sys.stderr)
+    return {"certificate_days_left": round(days, 1)}
