@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections import Counter
 
 import msgspec
 
@@ -34,6 +35,7 @@ from edge_agent.trip_monitor import TripResult
 
 log = logging.getLogger(__name__)
 
+DAY_S = 86_400.0
 OFFER_INTERVAL_S = 1.0  # how often a receipt that does not come is looked for
 
 
@@ -58,8 +60,10 @@ class Agent:
         self.twin = revision_intake.restore_twin(state, self.identity, VoltageModel(bundle))
         self._state, self._link, self._limits, self._clock = state, link, limits, clock
         self._refusals = Refusals(state, vehicle_id, clock)
-        bounds = outbox.Bounds(limits.outbox_messages, limits.outbox_bytes)
-        self._finished = FinishedTrips(state, self.identity, bounds)
+        bounds = outbox.Bounds(
+            limits.outbox_messages, limits.outbox_bytes, limits.outbox_days * DAY_S
+        )
+        self._finished = FinishedTrips(state, self.identity, bounds, clock)
         self._offers = Offers(limits.receipt_timeout_s)
         self.driving = Driving(
             *(self.identity, state, limits, rules, clock, self._refusals, self.statistics),
@@ -88,6 +92,7 @@ class Agent:
             if breach is not None:
                 self.statistics.breaches += 1
                 self._kept_at[breach.message_id] = self._clock.monotonic()
+            self._refusals.write()
         while len(self._kept_at) > kept.KEPT_TRACES:
             self._kept_at.pop(next(iter(self._kept_at)))
 
@@ -104,6 +109,7 @@ class Agent:
             self._refusals.trouble(error)
 
     def _poll(self, timeout_s: float) -> None:
+        self._state.mend()
         event = self._link.next_event(timeout_s)
         happened = event is not None
         while event is not None:
@@ -111,6 +117,7 @@ class Agent:
             event = self._link.next_event(0.0)
         if happened or self._clock.monotonic() >= self._next_offer:
             self._save_trips()
+            self._refusals.write_when_due()
             self._offer()
             self._publish_status_when_due()
 
@@ -124,8 +131,9 @@ class Agent:
 
     def status(self) -> Status:
         """What the agent says of itself."""
+        self._refusals.write()
         db = self._state.connection
-        counters = kept.counters(db)
+        counters = Counter(kept.counters(db)) + self._refusals.counts
         return Status(
             vehicle_id=self.identity.vehicle_id,
             online=True,
@@ -133,10 +141,10 @@ class Agent:
             bundle=self.identity.bundle,
             revision=self.twin.revision,
             outbox_depth=outbox.size(db)[0],
-            dropped_trips=counters.get("dropped_trip", 0),
-            dropped_breaches=counters.get("dropped_breach", 0),
-            refused_samples=counters.get("refused_sample", 0),
-            refused_messages=counters.get("refused_message", 0),
+            dropped_trips=counters["dropped_trip"],
+            dropped_breaches=counters["dropped_breach"],
+            refused_samples=counters["refused_sample"],
+            refused_messages=counters["refused_message"],
             awaiting=kept.awaiting(db)[-16:],
             sent_at=round(self._clock.unix(), 3),
         )
@@ -147,6 +155,7 @@ class Agent:
 
     def say_goodbye(self) -> None:
         """Leave the word *offline* behind: after a clean end the broker sends no last will."""
+        self._refusals.write()
         if self.connected:
             farewell = msgspec.structs.replace(self.status(), online=False)
             self._link.publish("status", encode(farewell), retain=True)
@@ -211,7 +220,7 @@ class Agent:
     def _take_receipt(self, receipt: Receipt) -> None:
         if receipt.vehicle_id != self.identity.vehicle_id:
             raise MalformedMessageError("Receipt", f"it is addressed to {receipt.vehicle_id}")
-        with self._state.transaction() as db:
+        with self._state.transaction(may_be_lost=True) as db:  # then it is offered once more
             outbox.free(db, receipt.message_ids)
             for declined in receipt.declined:
                 kept.settle(db, declined.message_id)

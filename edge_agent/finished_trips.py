@@ -12,6 +12,7 @@ from collections import Counter, deque
 
 from common.messages import Breach, encode
 from edge_agent import kept, outbox
+from edge_agent.clock import Clock
 from edge_agent.decisions import Identity
 from edge_agent.errors import StorageError
 from edge_agent.reports import reports_of
@@ -26,8 +27,11 @@ UNSAVED_TRIPS = 32  # finished trips held in memory while the disk refuses them
 class FinishedTrips:
     """Trips in the order in which they ended; `save` as often as it may succeed."""
 
-    def __init__(self, state: State, identity: Identity, bounds: outbox.Bounds) -> None:
+    def __init__(
+        self, state: State, identity: Identity, bounds: outbox.Bounds, clock: Clock
+    ) -> None:
         self._state, self._identity, self._bounds = state, identity, bounds
+        self._clock = clock
         self._waiting: deque[TripResult] = deque()
         self._lost: Counter[str] = Counter()
 
@@ -59,14 +63,15 @@ class FinishedTrips:
 
     def _save(self, result: TripResult) -> Breach | None:
         summary, breach = reports_of(result, self._identity)
+        now = self._clock.unix()
         with self._state.transaction() as db:
             if breach is not None:
                 payload = encode(breach)
-                outbox.put(db, "breach", breach.message_id, payload)
+                outbox.put(db, "breach", breach.message_id, payload, now)
                 kept.keep_trace(db, breach.message_id, breach.odometer, payload)
-            outbox.put(db, "trip", summary.message_id, encode(summary))
+            outbox.put(db, "trip", summary.message_id, encode(summary), now)
             kept.finish_trip(db, result.trip_id)
-            self._count_dropped(db)
+            self._count_dropped(db, now)
         self._lost.clear()
         log.info(
             "trip_finished vehicle=%s trip=%s samples=%d error_v=%.4f breach=%s revision=%d",
@@ -75,9 +80,9 @@ class FinishedTrips:
         )
         return breach
 
-    def _count_dropped(self, db: sqlite3.Connection) -> None:
+    def _count_dropped(self, db: sqlite3.Connection, now: float) -> None:
         dropped = Counter(self._lost)
-        for kind, number in outbox.evict(db, self._bounds).items():
+        for kind, number in outbox.evict(db, self._bounds, now).items():
             dropped[f"dropped_{kind}"] += number
         for name, number in dropped.items():
             kept.count(db, name, number)
