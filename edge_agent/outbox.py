@@ -66,11 +66,13 @@ def put(
 def waiting(db: sqlite3.Connection, limit: int) -> list[Waiting]:
     """The oldest messages, in the order in which they were kept."""
     rows = db.execute("SELECT seq, message_id, kind FROM outbox ORDER BY seq LIMIT ?", (limit,))
-    found = [Waiting(*row) for row in rows]
-    for entry in found:
-        if not isinstance(entry.message_id, str) or not isinstance(entry.kind, str):
-            raise DamagedRowError("outbox", f"message {entry.seq} has no id or kind")
-    return found
+    return [Waiting(seq, *_texts(seq, message_id, kind)) for seq, message_id, kind in rows]
+
+
+def _texts(seq: int, message_id: object, kind: object) -> tuple[str, Kind]:
+    if not isinstance(message_id, str) or kind not in EVICTION_ORDER:
+        raise DamagedRowError("outbox", f"message {seq} has no id or kind")
+    return message_id, kind
 
 
 def payload(db: sqlite3.Connection, seq: int) -> bytes:

@@ -20,6 +20,7 @@ from edge_agent.salvage_rows import TROUBLE, Row, Table, rows_of, table_of
 from edge_agent.state_schema import DERIVED
 
 OF_A_BUNDLE: Final = frozenset({"parameters", "applied_revision", "kept_trace"})
+OF_A_VEHICLE: Final = frozenset({"counter", "finished_trip", "refused", "running_trip"})
 BULK: Final = frozenset({"outbox", "refused"})
 _FIRST: Final = ("applied_revision", "parameters", "kept_trace", "counter")
 _MESSAGES: Final = {"outbox": "payload", "kept_trace": "breach"}
@@ -49,11 +50,12 @@ def salvage(
             found.lost["everything"] += 1
             return found
         owner = _identity(connection)
-        if owner.get("vehicle_id", key["vehicle_id"]) != key["vehicle_id"]:
-            return found
         if owner.get("bundle", key["bundle"]) != key["bundle"]:
             without |= OF_A_BUNDLE
-        mark = b"" if owner else f'"vehicle_id":"{key["vehicle_id"]}"'.encode()
+        is_own = owner.get("vehicle_id") == key["vehicle_id"]
+        if owner and not is_own:
+            without |= OF_A_VEHICLE
+        mark = b"" if is_own else f'"vehicle_id":"{key["vehicle_id"]}"'.encode()
         for table in _tables(connection, target, without):
             rows = _Rows(table, mark, found)
             if table.name == "outbox":
@@ -64,7 +66,7 @@ def salvage(
 
 
 def _identity(source: sqlite3.Connection) -> dict[str, str]:
-    """Empty where it cannot be read: then each message must name the vehicle itself."""
+    """Empty where it cannot be read; unless it is the vehicle's, each message must name it."""
     try:
         found = dict(source.execute("SELECT key, value FROM identity"))
     except TROUBLE:

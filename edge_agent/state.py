@@ -8,18 +8,16 @@ a damaged file is renamed, for a person to look at.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from common.messages import SignedRevision
-from edge_agent import parameter_copy, replacement, stored_parameters
-from edge_agent.aside import beside, put_aside, remove_all
-from edge_agent.errors import StateInUseError, StateUnusableError, StorageError
+from edge_agent import kept, parameter_copy, replacement, stored_parameters
+from edge_agent.aside import put_aside, remove_all
+from edge_agent.errors import StateUnusableError, StorageError
 from edge_agent.salvage import BULK, Salvaged, salvage
 from edge_agent.state_file import (
     close_without_checkpoint,
@@ -30,11 +28,10 @@ from edge_agent.state_file import (
     has_stray_log,
     is_damage,
 )
+from edge_agent.state_lock import locked
 from edge_agent.state_schema import FORMAT
 
 log = logging.getLogger(__name__)
-
-REMEDY = "Free some space, make the folder writable, or give another path."
 
 
 class State:
@@ -54,7 +51,7 @@ class State:
         self._is_costly = False
         self._tries = 0
         self._copied_writes = -1
-        self._lock = _lock(path)
+        self._lock = locked(path)
         try:
             self.connection = self._open()
         except StateUnusableError:
@@ -166,7 +163,7 @@ class State:
             self.connection.close()
         self.connection, self._is_read_only, self._is_durable = connection, False, True
         self._tries = 0
-        self._lock = self._lock or _lock(self.path)
+        self._lock = self._lock or locked(self.path)
 
     def _open_to_write(self) -> sqlite3.Connection:
         if self.path.is_dir():
@@ -191,22 +188,24 @@ class State:
             found = dict(connection.execute("SELECT key, value FROM identity"))
             is_other = bool(found) and found != {**key, "bundle": found.get("bundle")}
             if not is_other and has_own_tables(connection):
-                if found and found != key:
-                    _change_bundle(connection, key)
-                    log.warning("bundle_changed path=%s: parameters begin anew", self.path)
-                self._make_own(connection)
+                self._make_own(connection, is_another_bundle=bool(found) and found != key)
                 return connection
         connection.close()
         if is_other:
             return self._begin_anew(f"it belongs to {found}", "other")
         return self._begin_anew("its tables are not this version's", "older")
 
-    def _make_own(self, connection: sqlite3.Connection) -> None:
+    def _make_own(self, connection: sqlite3.Connection, *, is_another_bundle: bool = False) -> None:
+        """Under this vehicle's name and bundle, with what only the parameters' copy has."""
         connection.execute("BEGIN IMMEDIATE")
+        if is_another_bundle:
+            _change_bundle(connection, self._key["bundle"])
+            log.warning("bundle_changed path=%s: parameters begin anew", self.path)
         connection.executemany(
             "INSERT OR IGNORE INTO identity VALUES (?, ?)", list(self._key.items())
         )
-        stored_parameters.take_copy(connection, self.copied_parameters())
+        copy = self.copied_parameters()
+        stored_parameters.take_copy(connection, copy, is_emptied=is_another_bundle)
         connection.execute("COMMIT")
 
     def _begin_anew(self, why: str, suffix: str) -> sqlite3.Connection:
@@ -285,31 +284,8 @@ def _is_time(tries: int) -> bool:
     return tries & (tries - 1) == 0 or tries % 1024 == 0
 
 
-def _change_bundle(connection: sqlite3.Connection, key: dict[str, str]) -> None:
+def _change_bundle(db: sqlite3.Connection, bundle: str) -> None:
     """What was measured stays to be sent; what was calibrated belongs to the other model."""
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("DELETE FROM parameters")
-    connection.execute("DELETE FROM applied_revision")
-    connection.execute("DELETE FROM kept_trace")
-    connection.execute("UPDATE identity SET value = ? WHERE key = 'bundle'", (key["bundle"],))
-    connection.execute("COMMIT")
-
-
-def _lock(path: Path) -> IO[str] | None:
-    """An advisory lock that the kernel lets go when the process dies, however it dies.
-
-    None where the disk refuses the file.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = beside(path, ".lock").open("w")
-    except (NotADirectoryError, FileExistsError) as error:
-        raise StateUnusableError(path, str(error), REMEDY) from error
-    except OSError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise StateInUseError(path) from error
-    return lock
+    kept.forget_parameters(db)
+    db.execute("DELETE FROM kept_trace")
+    db.execute("UPDATE identity SET value = ? WHERE key = 'bundle'", (bundle,))

@@ -60,16 +60,19 @@ def copy_of(db: sqlite3.Connection, key: Mapping[str, str], writes: int) -> Para
     )
 
 
-def take_copy(db: sqlite3.Connection, copy: ParameterCopy | None) -> None:
+def take_copy(
+    db: sqlite3.Connection, copy: ParameterCopy | None, *, is_emptied: bool = False
+) -> None:
     """Where the database has lost what the copy still has, take that. In a transaction."""
-    if copy is None or copy.writes <= number_of_writes(db):
+    writes = number_of_writes(db)
+    if copy is None or (copy.writes <= writes and not is_emptied):
         return
     kept.forget_parameters(db)
     db.executemany("INSERT INTO parameters VALUES (?, ?)", list(copy.slots.items()))
     db.executemany(
         "INSERT INTO applied_revision (signed) VALUES (?)", [(signed,) for signed in copy.applied]
     )
-    db.execute("INSERT OR REPLACE INTO parameter_writes VALUES (1, ?)", (copy.writes,))
+    db.execute("INSERT OR REPLACE INTO parameter_writes VALUES (1, ?)", (max(copy.writes, writes),))
     kept.count(db, "parameters_from_copy", 1)
     log.warning("parameters_from_copy slots=%s", sorted(copy.slots))
 
