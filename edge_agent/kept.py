@@ -6,7 +6,6 @@ Each function works inside the caller's transaction. Must never grow without bou
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common.errors import TwinError
@@ -25,12 +24,13 @@ KEPT_REFUSAL_BYTES = 1024
 
 @dataclass(frozen=True)
 class Refusal:
-    """Something that was not believed: when, what, why, and its first bytes."""
+    """Something that was not believed: when, what, why, and its first bytes; its number on disk."""
 
     at: float
     kind: str
     reason: str
     payload: bytes
+    number: int = 0
 
 
 def keep_trace(db: sqlite3.Connection, message_id: str, odometer: float, breach: bytes) -> None:
@@ -170,25 +170,26 @@ def counters(db: sqlite3.Connection) -> dict[str, int]:
     return found
 
 
-def keep_refusals(db: sqlite3.Connection, refused: Iterable[Refusal]) -> None:
-    """Keep refusals where a person can see them; the oldest go first."""
-    db.executemany(
+def keep_refusal(db: sqlite3.Connection, refusal: Refusal) -> int:
+    """Keep a refusal where a person can see it; the oldest go first. Its number."""
+    added = db.execute(
         "INSERT INTO refused (at, kind, reason, payload) VALUES (?, ?, ?, ?)",
-        [(one.at, one.kind, one.reason, one.payload[:KEPT_REFUSAL_BYTES]) for one in refused],
+        (refusal.at, refusal.kind, refusal.reason, refusal.payload[:KEPT_REFUSAL_BYTES]),
     )
     db.execute(
         "DELETE FROM refused WHERE seq <= (SELECT MAX(seq) FROM refused) - ?", (KEPT_REFUSALS,)
     )
+    return int(added.lastrowid or 0)
 
 
 def refusals(db: sqlite3.Connection, limit: int) -> list[Refusal]:
     """The newest refusals, newest first."""
     rows = db.execute(
-        "SELECT at, kind, reason, payload FROM refused ORDER BY seq DESC LIMIT ?", (limit,)
+        "SELECT at, kind, reason, payload, seq FROM refused ORDER BY seq DESC LIMIT ?", (limit,)
     )
     return [
-        Refusal(float(at), _text(kind, "refused"), _text(reason, "refused"), bytes(payload))
-        for at, kind, reason, payload in rows
+        Refusal(at, _text(kind, "refused"), _text(reason, "refused"), payload, number)
+        for at, kind, reason, payload, number in rows
         if isinstance(at, float) and isinstance(payload, bytes)
     ]
 

@@ -51,16 +51,17 @@ def put(
     message_id: str,
     payload: bytes,
     put_at: float = UNKNOWN_TIME,
-) -> None:
-    """Keep a message; the same id again is the same fact and changes nothing.
+) -> bool:
+    """Keep a message; the same id again is the same fact and changes nothing. Whether it is new.
 
-    `put_at` is Unix time as far as the vehicle knows it.
+    `put_at` is Unix time where it is known.
     """
-    db.execute(
+    inserted = db.execute(
         "INSERT OR IGNORE INTO outbox (message_id, kind, payload, put_at, crc) "
         "VALUES (?, ?, ?, ?, ?)",
         (message_id, kind, payload, put_at, zlib.crc32(payload)),
     )
+    return inserted.rowcount == 1
 
 
 def waiting(db: sqlite3.Connection, limit: int) -> list[Waiting]:
@@ -84,6 +85,12 @@ def payload(db: sqlite3.Connection, seq: int) -> bytes:
     if crc is not None and crc != zlib.crc32(content):  # an older version put none
         raise DamagedRowError("outbox", f"the checksum of message {seq} is wrong")
     return bytes(content)
+
+
+def rewrite(db: sqlite3.Connection, message_id: str, payload: bytes) -> None:
+    """Put a message's content right, while it waits."""
+    query = "UPDATE outbox SET payload = ?, crc = ? WHERE message_id = ?"
+    db.execute(query, (payload, zlib.crc32(payload), message_id))
 
 
 def free(db: sqlite3.Connection, message_ids: Collection[str]) -> int:

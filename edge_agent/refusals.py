@@ -7,15 +7,17 @@ a broken sensor does not wear the flash out. Must never raise: what cannot be ke
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections import Counter, deque
 from typing import Final
 
-from edge_agent import kept
-from edge_agent.clock import Clock
+from edge_agent import kept, timekeeper
 from edge_agent.errors import StorageError
 from edge_agent.samples import Sample
 from edge_agent.sources import BadRow, Skipped
+from edge_agent.stamps import Stamp
 from edge_agent.state import State
+from edge_agent.timekeeper import Timekeeper
 
 log = logging.getLogger("edge_agent.agent")
 
@@ -27,11 +29,11 @@ WRITE_AGAIN_S: Final = 60.0
 class Refusals:
     """Of one vehicle, into its state."""
 
-    def __init__(self, state: State, vehicle_id: str, clock: Clock) -> None:
-        self._state, self._vehicle_id, self._clock = state, vehicle_id, clock
+    def __init__(self, state: State, vehicle_id: str, time: Timekeeper) -> None:
+        self._state, self._vehicle_id, self._time = state, vehicle_id, time
         self.counts: Counter[str] = Counter()
-        self._refusals: deque[kept.Refusal] = deque(maxlen=kept.KEPT_REFUSALS)
-        self._writes, self._writes_at = float(WRITES_AT_ONCE), clock.monotonic()
+        self._refused: deque[tuple[Stamp, str, str, bytes]] = deque(maxlen=kept.KEPT_REFUSALS)
+        self._writes, self._writes_at = float(WRITES_AT_ONCE), time.monotonic()
 
     def sample(self, item: Sample | BadRow, reason: str) -> None:
         """A sample or a row that is none."""
@@ -63,9 +65,9 @@ class Refusals:
 
     def write_when_due(self) -> None:
         """What was gathered, unless too much was written lately."""
-        if not self.counts and not self._refusals:
+        if not self.counts and not self._refused:
             return
-        now = self._clock.monotonic()
+        now = self._time.monotonic()
         refilled = self._writes + (now - self._writes_at) / WRITE_AGAIN_S
         self._writes, self._writes_at = min(refilled, WRITES_AT_ONCE), now
         if self._writes >= 1.0:
@@ -74,18 +76,16 @@ class Refusals:
 
     def write(self) -> None:
         """What was gathered; a power cut may take the last of it back."""
-        if not self.counts and not self._refusals:
+        if not self.counts and not self._refused:
             return
         try:
             with self._state.transaction(may_be_lost=True) as db:
-                for name, number in self.counts.items():
-                    kept.count(db, name, number)
-                kept.keep_refusals(db, self._refusals)
+                self._store(db)
         except StorageError as error:
             log.warning("refusals_not_kept error=%s", error)
             return
         self.counts.clear()
-        self._refusals.clear()
+        self._refused.clear()
 
     def _keep(self, kind: str, reason: str, payload: bytes) -> None:
         log.warning("refused_%s vehicle=%s reason=%r", kind, self._vehicle_id, reason)
@@ -95,4 +95,12 @@ class Refusals:
     def _gather(self, kind: str, reason: str, payload: bytes) -> None:
         self.counts[f"refused_{kind}"] += 1
         first = payload[: kept.KEPT_REFUSAL_BYTES]
-        self._refusals.append(kept.Refusal(self._clock.unix(), kind, reason, first))
+        self._refused.append((self._time.now(), kind, reason, first))
+
+    def _store(self, db: sqlite3.Connection) -> None:
+        for name, number in self.counts.items():
+            kept.count(db, name, number)
+        for stamp, kind, reason, payload in self._refused:
+            at = self._time.settled(stamp)
+            number = kept.keep_refusal(db, kept.Refusal(at.unix_s, kind, reason, payload))
+            timekeeper.mark(db, "refused", str(number), at)
