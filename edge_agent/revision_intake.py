@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from common import calibration
@@ -37,27 +37,38 @@ log = logging.getLogger(__name__)
 def restore_twin(state: State, who: Identity, model: VoltageModel) -> Twin:
     """What was on trial or confirmed, where it still stands every check; else nominal parameters.
 
-    A record that does not is forgotten, with the number judged last: so the cloud's newest is taken
-    again.
+    A record that is damaged is taken from the copy beside the state. One that stands nowhere is
+    forgotten, with the number judged last: so the cloud's newest is taken again.
     """
-    db = state.connection
-    records = list(revision_records.confirmed(db))
-    held = kept.slots(db) & revision_records.IN_FORCE
-    unfit = held - {slot for slot, _ in records}
+    fit = _fit_records(state, who)
     confirmed = Twin(who.manifest, model, calibration.prior(who.manifest), 0, Settings())
-    for slot, record in records:
-        found = _fit(record, who)
-        if found is not None:
-            confirmed = _twin(found, who, model)
-            break
-        unfit.add(slot)
-    on_trial = revision_records.trial(db)
-    tried = _fit(on_trial, who) if on_trial is not None else None
-    if tried is not None:
-        unfit.discard(revision_records.TRIAL)
-    if unfit:
-        _forget(state, unfit)
+    newest = next((fit[slot] for slot in revision_records.NEWEST_FIRST if slot in fit), None)
+    if newest is not None:
+        confirmed = _twin(newest, who, model)
+    tried = fit.get(revision_records.TRIAL)
     return confirmed if tried is None else replace(_twin(tried, who, model), confirmed=confirmed)
+
+
+def _fit_records(state: State, who: Identity) -> dict[str, Verdict]:
+    """By slot, what may be run; the slots are put right."""
+    first, *others = state.stored_slots()
+    fit: dict[str, Verdict] = {}
+    healed: dict[str, bytes] = {}
+    unfit: set[str] = set()
+    for slot in first.keys() & revision_records.IN_FORCE:
+        for source in (first, *others):
+            record = source.get(slot)
+            found = _fit(record, who) if record is not None else None
+            if found is not None and record is not None:
+                fit[slot] = found
+                if source is not first:
+                    healed[slot] = encode(record)
+                break
+        else:
+            unfit.add(slot)
+    if unfit or healed:
+        _put_right(state, healed, unfit)
+    return fit
 
 
 def _fit(record: SignedRevision, who: Identity) -> Verdict | None:
@@ -68,13 +79,15 @@ def _fit(record: SignedRevision, who: Identity) -> Verdict | None:
     return None
 
 
-def _forget(state: State, unfit: Iterable[str]) -> None:
+def _put_right(state: State, healed: Mapping[str, bytes], unfit: Collection[str]) -> None:
     try:
         with state.transaction() as db:
-            for slot in {*unfit, revision_records.JUDGED}:
+            for slot, signed in healed.items():
+                kept.write_parameters(db, slot, signed)
+            for slot in {*unfit, revision_records.JUDGED} if unfit else ():
                 kept.forget_parameters(db, slot)
-    except StorageError as error:
-        log.warning("stored_revision_not_forgotten error=%s", error)
+    except (StorageError, sqlite3.Error) as error:
+        log.warning("stored_revision_not_put_right error=%s", error)
 
 
 def _twin(verdict: Verdict, who: Identity, model: VoltageModel) -> Twin:
@@ -134,7 +147,7 @@ def record(verdict: Verdict, payload: bytes, state: State, who: Identity, now: S
         return  # nobody trustworthy to answer, or nothing to name in the answer
     answer = acknowledgement(verdict, verdict.number, who, now)
     with state.transaction() as db:
-        if outbox.put(db, "ack", answer.message_id, encode(answer)):
+        if outbox.put(db, "ack", answer.message_id, encode(answer), now.unix_if_known()):
             timekeeper.mark(db, "ack", answer.message_id, now)
         if verdict.revision is not None and verdict.reason in {"", "worse_on_trace"}:
             kept.write_parameters(db, revision_records.JUDGED, payload)

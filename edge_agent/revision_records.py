@@ -21,7 +21,8 @@ JUDGED: Final = "judged"
 CONFIRMED: Final = ("confirmed", "confirmed-1", "confirmed-2")
 """The newest first: the last three."""
 BEFORE_TRIALS: Final = "current"  # where an older agent kept what it ran
-IN_FORCE: Final = frozenset({TRIAL, BEFORE_TRIALS, *CONFIRMED})
+NEWEST_FIRST: Final = (CONFIRMED[0], BEFORE_TRIALS, *CONFIRMED[1:])
+IN_FORCE: Final = frozenset({TRIAL, *NEWEST_FIRST})
 KEPT_FLOORS: Final = 8
 
 
@@ -37,7 +38,7 @@ def judged(db: sqlite3.Connection) -> SignedRevision | None:
 
 def confirmed(db: sqlite3.Connection) -> Iterator[tuple[str, SignedRevision]]:
     """(slot, record) of what was confirmed, the newest first; what cannot be read is left out."""
-    for slot in (CONFIRMED[0], BEFORE_TRIALS, *CONFIRMED[1:]):
+    for slot in NEWEST_FIRST:
         found = kept.read_parameters(db, slot)
         if found is not None:
             yield slot, found

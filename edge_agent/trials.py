@@ -42,7 +42,7 @@ def settle(
     if found.number != beside.revision:
         return None
     told = trial_acknowledgement(beside, found.hash, who, now)
-    if outbox.put(db, "ack", told.message_id, encode(told)):
+    if outbox.put(db, "ack", told.message_id, encode(told), now.unix_if_known()):
         timekeeper.mark(db, "ack", told.message_id, now)
     fell_back = told.verdict == "refused"
     if fell_back:

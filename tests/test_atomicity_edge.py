@@ -289,7 +289,7 @@ def test_what_is_unfit_sets_no_number_that_a_good_revision_must_exceed(
 
 
 @pytest.mark.parametrize("damage", ["edited", "torn", "garbage"])
-def test_a_revision_that_was_damaged_on_the_disk_is_taken_again_from_the_cloud(
+def test_a_revision_that_was_damaged_on_the_disk_gives_way_to_the_newest_that_is_whole(
     rig: Rig, damage: str
 ) -> None:
     receive(rig, signed(revision_for(rig.bundle, number=3, theta=BETTER)))
