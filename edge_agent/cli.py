@@ -25,9 +25,16 @@ import msgspec
 
 from common.bundle import load_bundle
 from common.errors import TransientError, TwinError
-from edge_agent import __version__, check_command, enroll_command, kept, outbox, sources, timekeeper
+from edge_agent import (
+    __version__,
+    check_command,
+    enroll_command,
+    kept,
+    outbox,
+    sources,
+    timekeeper,
+)
 from edge_agent.agent import Agent
-from edge_agent.certificate_expiry import certificate_facts
 from edge_agent.clock import SYSTEM
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
@@ -67,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code: int = options.act(options, load_config(options.config))
     except TwinError as error:
-        print(f"edge-agent: {error}", file=sys.stderr)
+        _complain(str(error))
         return 5 if isinstance(error, TransientError) and not isinstance(error, StorageError) else 1
     return code
 
@@ -221,6 +228,10 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
             for refusal in kept.refusals(db, 5)
         ],
     }
+
+
+def _complain(text: str) -> None:
+    print(f"edge-agent: {text}", file=sys.stderr)
 
 
 def _print(facts: dict[str, Any], *, as_json: bool) -> None:
