@@ -191,10 +191,8 @@ def _status(options: argparse.Namespace, config: Config) -> int:
         raise StateUnusableError(path, "there is none", "Has the agent run yet?")
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            _print(
-                {**_facts(db), **certificate_facts(config.mqtt, datetime.now(UTC))},
-                as_json=options.json,
-            )
+            expiry = certificate_expiry.facts(config.mqtt, datetime.now(UTC), _complain)
+            _print({**_facts(db), **expiry}, as_json=options.json)
     except (sqlite3.Error, KeyError, ValueError) as error:
         remedy = "It is no agent's state, or damaged: the agent sets a damaged one aside."
         raise StateUnusableError(path, f"it cannot be read ({error})", remedy) from error
