@@ -27,6 +27,7 @@ from common.bundle import load_bundle
 from common.errors import TransientError, TwinError
 from edge_agent import (
     __version__,
+    certificate_expiry,
     check_command,
     enroll_command,
     kept,
