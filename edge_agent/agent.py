@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections import Counter
 
 import msgspec
 
@@ -35,6 +36,7 @@ from edge_agent.trip_monitor import TripResult
 
 log = logging.getLogger(__name__)
 
+DAY_S = 86_400.0
 OFFER_INTERVAL_S = 1.0  # how often a receipt that does not come is looked for
 EVENTS_A_POLL = 64  # whatever the broker sends, samples are taken in between
 
@@ -61,7 +63,9 @@ class Agent:
         self._state, self._link, self._limits, self._clock = state, link, limits, clock
         self._time = Timekeeper(state, clock)
         self._refusals = Refusals(state, vehicle_id, self._time)
-        bounds = outbox.Bounds(limits.outbox_messages, limits.outbox_bytes)
+        bounds = outbox.Bounds(
+            limits.outbox_messages, limits.outbox_bytes, limits.outbox_days * DAY_S
+        )
         self._finished = FinishedTrips(state, self.identity, bounds, self._time)
         self._offers = Offers(limits.receipt_timeout_s)
         self.driving = Driving(
@@ -93,6 +97,7 @@ class Agent:
             if breach is not None:
                 self.statistics.breaches += 1
                 self._kept_at[breach.message_id] = self._clock.monotonic()
+            self._refusals.write()
         while len(self._kept_at) > kept.KEPT_TRACES:
             self._kept_at.pop(next(iter(self._kept_at)))
 
@@ -109,6 +114,7 @@ class Agent:
             self._refusals.trouble(error)
 
     def _poll(self, timeout_s: float) -> None:
+        self._state.mend()
         if self._time.poll() and self.connected:
             self._publish_status()
         happened = False
@@ -121,6 +127,7 @@ class Agent:
         if happened or self._clock.monotonic() >= self._next_offer:
             self._publish_status_when_due()
             self._save_trips()
+            self._refusals.write_when_due()
             self._offer()
 
     def is_settled(self) -> bool:
@@ -133,8 +140,9 @@ class Agent:
 
     def status(self) -> Status:
         """What the agent says of itself."""
+        self._refusals.write()
         db, now = self._state.connection, self._time.now()
-        counters = kept.counters(db)
+        counters = Counter(kept.counters(db)) + self._refusals.counts
         return Status(
             vehicle_id=self.identity.vehicle_id,
             online=True,
@@ -142,10 +150,10 @@ class Agent:
             bundle=self.identity.bundle,
             revision=self.twin.revision,
             outbox_depth=outbox.size(db)[0],
-            dropped_trips=counters.get("dropped_trip", 0),
-            dropped_breaches=counters.get("dropped_breach", 0),
-            refused_samples=counters.get("refused_sample", 0),
-            refused_messages=counters.get("refused_message", 0),
+            dropped_trips=counters["dropped_trip"],
+            dropped_breaches=counters["dropped_breach"],
+            refused_samples=counters["refused_sample"],
+            refused_messages=counters["refused_message"],
             awaiting=kept.awaiting(db)[-16:],
             sent_at=round(now.unix_s, 3),
             time_known=now.is_known,
@@ -157,6 +165,7 @@ class Agent:
 
     def say_goodbye(self) -> None:
         """Leave the word *offline* behind: after a clean end the broker sends no last will."""
+        self._refusals.write()
         if self.connected:
             farewell = msgspec.structs.replace(self.status(), online=False)
             self._link.publish("status", encode(farewell), retain=True)
@@ -230,7 +239,7 @@ class Agent:
     def _take_receipt(self, receipt: Receipt) -> None:
         if receipt.vehicle_id != self.identity.vehicle_id:
             raise MalformedMessageError("Receipt", f"it is addressed to {receipt.vehicle_id}")
-        with self._state.transaction() as db:
+        with self._state.transaction(may_be_lost=True) as db:  # then it is offered once more
             outbox.free(db, receipt.message_ids)
             for declined in receipt.declined:
                 kept.settle(db, declined.message_id)

@@ -245,6 +245,7 @@ def test_no_message_stops_the_loop(rig: Rig, topic: str, payload: bytes) -> None
 def test_refusals_are_kept_in_bounded_number(rig: Rig) -> None:
     for number in range(kept.KEPT_REFUSALS + 20):
         rig.tell(Received(RECEIPT, str(number).encode()))
+    rig.agent.say_goodbye()
     found = kept.refusals(rig.state.connection, 10_000)
     assert len(found) == kept.KEPT_REFUSALS
     assert found[0].payload == str(kept.KEPT_REFUSALS + 19).encode()
@@ -390,7 +391,6 @@ def test_a_restart_restores_the_applied_revision_and_refuses_the_older_one(rig: 
 def test_stored_parameters_that_cannot_be_believed_give_way_to_the_nominal_ones(
     rig: Rig, content: bytes
 ) -> None:
-    rig.tell(Received(PARAMETERS, signed(revision_for(rig.bundle))))
     with rig.state.transaction() as db:
         kept.write_parameters(db, "current", content)
     rig.reopen()
