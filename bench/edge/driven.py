@@ -36,8 +36,7 @@ class Car:
 
     stage: Stage
     bundle: Bundle
-    config: Path
-    bundle_folder: Path
+    folder: Path
 
 
 @contextmanager
@@ -47,25 +46,27 @@ def car() -> Iterator[Car]:
         folder = Path(name)
         bundle = train(training_settings(0.05), folder, SEED, TRAINING_VEHICLES).bundle
         with stage(folder / "bundle", folder / "loop") as running:
-            config = folder / "agent.toml"
-            config.write_text(_config(folder, running), encoding="utf-8")
-            yield Car(running, bundle, config, folder / "bundle")
+            yield Car(running, bundle, folder)
 
 
 @contextmanager
-def agent(car: Car, installed: Installed, code: str = "") -> Iterator[subprocess.Popen[bytes]]:
+def agent(
+    car: Car, installed: Installed, code: str = "", limits: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
     """`edge-agent run`, as the unit starts it; `code` runs in place of the program."""
+    config = car.folder / "agent.toml"
+    config.write_text(_config(car, limits), encoding="utf-8")
     program = ["-c", code] if code else ["-m", "edge_agent"]
-    command = [str(installed.python), *program, "run", "--config", str(car.config)]
+    command = [*installed.command, *program, "run", "--config", str(config)]
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    with (car.config.parent / "agent.log").open("ab") as log:
+    with (car.folder / "agent.log").open("ab") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             env={**inherited, **unit_environment()},
-            cwd=car.config.parent,
+            cwd=car.folder,
         )
     try:
         yield process
@@ -102,15 +103,16 @@ def lines(bundle: Bundle, count: int, name: str = "trip") -> list[bytes]:
     return found
 
 
-def _config(folder: Path, running: Stage) -> str:
+def _config(car: Car, limits: str) -> str:
+    broker = car.stage.broker
     return f"""
 vehicle_id = "bench-car"
-bundle = "{folder / "bundle"}"
-state = "{folder / "state.db"}"
-trusted_keys = ["{running.public_key}"]
+bundle = "bundle"
+state = "state.db"
+trusted_keys = ["{car.stage.public_key}"]
 [mqtt]
-host = "{running.broker.host}"
-port = {running.broker.port}
+host = "{broker.host}"
+port = {broker.port}
 [limits]
-checkpoint_s = 1.0
+{limits}
 """

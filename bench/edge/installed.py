@@ -18,10 +18,10 @@ UNIT = ROOT / "deploy" / "systemd" / "edge-agent.service"
 
 @dataclass(frozen=True)
 class Installed:
-    """An environment with the agent: its folder, its interpreter, and how it came about."""
+    """An environment with the agent: its folder, how Python is called, and how it came about."""
 
     folder: Path | None
-    python: Path
+    command: tuple[str, ...]
     how: str
 
     def size_mb(self) -> float | None:
@@ -53,15 +53,15 @@ def install(folder: Path) -> Installed:
         _run([*uv, "venv", "--python", sys.executable, str(folder)])
         _run([*uv, *packages, "--python", str(python)])
     except subprocess.CalledProcessError:
-        return Installed(None, Path(sys.executable), "this environment, no package index answers")
+        return Installed(None, (sys.executable,), "this environment, no package index answers")
     (site,) = folder.glob("lib/python*/site-packages")
     for package in ("common", "edge_agent"):
         shutil.copytree(ROOT / package, site / package, ignore=shutil.ignore_patterns("*.pyc"))
-    for tests in [path for path in site.rglob("tests") if path.is_dir()]:
-        shutil.rmtree(tests, ignore_errors=True)
-    _run([str(python), "-m", "compileall", "-q", str(site)])
+    _run(["sh", str(ROOT / "deploy" / "edge" / "slim.sh"), str(folder)])
     version = "{}.{}".format(*sys.version_info[:2])
-    return Installed(folder, python, f"requirements/edge.lock with bytecode, Python {version}")
+    return Installed(
+        folder, (str(python), "-OO"), f"requirements/edge.lock slimmed, Python {version}"
+    )
 
 
 def unit_environment() -> dict[str, str]:
