@@ -24,6 +24,7 @@ from common.trace import TraceArrays
 from edge_agent.config import Derived
 from edge_agent.errors import RefusedSampleError
 from edge_agent.samples import Sample, check_plausible
+from edge_agent.saved_trip_check import misfit
 from edge_agent.trip_signals import TripSignals
 from edge_agent.trip_state import SAVED_ROWS, Saved, packed_rows
 
@@ -184,6 +185,8 @@ class TripMonitor:
         """
         if len(saved.last) != len(twin.manifest.features) + 2:
             raise ValueError("it has other features than the bundle")
+        if (problem := misfit(saved, twin.manifest)) is not None:
+            raise ValueError(problem)
         own = replace(twin, revision=saved.revision)
         first = Sample(saved.started_at, saved.odometer_start, {}, 0.0)
         monitor = cls(saved.trip_id, first, own, trace_points, derived)
