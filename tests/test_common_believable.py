@@ -19,6 +19,7 @@ from common.revision import decode_revision, encode_revision
 from common.signing import sign
 from edge_agent.decisions import Identity, authenticate
 from edge_agent.reports import acknowledgement
+from edge_agent.stamps import Stamp
 from tests.support_edge import KEY, START, TRUSTED, VEHICLE, aged_bundle, revision_for
 
 FLEET = Path(__file__).parent / "data" / "fleet_bundle"
@@ -58,7 +59,7 @@ def test_signed_or_not_absurd_numbers_are_refused(how: str, tmp_path: Path) -> N
     who = Identity(VEHICLE, bundle.sha256, bundle.manifest, TRUSTED)
     found = authenticate(sign(encode_revision(made), KEY), who)
     assert found.reason in {"out_of_bounds", "malformed"}
-    answer = acknowledgement(found, 1, who, START)
+    answer = acknowledgement(found, 1, who, Stamp(1, 1.0, START, is_known=True))
     assert decode(encode(answer), Acknowledgement) == answer
 
 

@@ -40,10 +40,12 @@ from common.trace import from_wire
 from edge_agent import kept, revision_intake
 from edge_agent.decisions import Verdict
 from edge_agent.reports import acknowledgement, reports_of
+from edge_agent.stamps import Stamp
 from edge_agent.state import State
 from edge_agent.trip_monitor import TripMonitor
 
 ORDER: Final = 2**252 + 27742317777372353535851937790883648493  # of Ed25519's group
+NOW: Final = Stamp(1, 1.0, START, is_known=True)
 FAR: Final = (0.0, 1e4, 1e6)  # odometer since the revision
 
 
@@ -63,7 +65,7 @@ def check(data: bytes) -> None:
         return
     if verdict is None or verdict.number is None:
         return
-    answer = acknowledgement(verdict, verdict.number, vehicle.who, START)
+    answer = acknowledgement(verdict, verdict.number, vehicle.who, NOW)
     promise(decode(encode(answer), Acknowledgement) == answer, "an ack that the cloud refuses")
     if verdict.applied:
         _check_signed(data, verdict, vehicle)
@@ -123,7 +125,7 @@ def _check_driving(verdict: Verdict, vehicle: Vehicle) -> None:
 def _check_restart(data: bytes, verdict: Verdict, vehicle: Vehicle, state: State) -> None:
     """What was recorded comes back as it was; then the state is as before."""
     who = vehicle.who
-    revision_intake.record(verdict, data, state, who, START)
+    revision_intake.record(verdict, data, state, who, NOW)
     twin = revision_intake.restore_twin(state, who, vehicle.model)
     again = revision_intake.consider(data, twin, state, who)
     with state.transaction() as db:

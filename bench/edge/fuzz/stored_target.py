@@ -21,6 +21,7 @@ from bench.edge.fuzz.vehicle import START, samples, the_vehicle
 from common.messages import MAX_ODOMETER, Breach, TripSummary, decode, encode
 from common.trace import from_wire
 from edge_agent import trip_state
+from edge_agent.clock import Clock
 from edge_agent.config import Derived, Source
 from edge_agent.errors import RefusedSampleError
 from edge_agent.reports import reports_of
@@ -32,6 +33,7 @@ from edge_agent.trip_monitor import TripMonitor
 COLUMNS: Final = Source(derived={"distance_km": Derived("odometer")})
 DERIVED: Final = COLUMNS.derived
 TRACE_POINTS: Final = 16
+CLOCK: Final = Clock(lambda: START, lambda: 0.0)
 
 
 def lines_target() -> Target:
@@ -56,7 +58,7 @@ def check_lines(data: bytes) -> None:
     vehicle = the_vehicle()
     stream = bounded_lines(io.BytesIO(data))
     monitor: TripMonitor | None = None
-    for item in read_json_lines(stream, COLUMNS, vehicle.who.manifest, (), lambda: 0.0):
+    for item in read_json_lines(stream, COLUMNS, vehicle.who.manifest, (), CLOCK):
         if isinstance(item, BadRow):
             promise(item.reason, "refused without a reason")
         elif isinstance(item, Sample) and header_problem(item) is None:
