@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from bench.edge.figures import Figure
 
-PARTS: tuple[str, ...] = ("power_cuts",)
+PARTS: tuple[str, ...] = ("kills", "power_cuts")
 
 
 class Measure(Protocol):
