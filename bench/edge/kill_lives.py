@@ -104,7 +104,7 @@ class Lives(ABC):
         if self.can_trace and self.rng.random() < AT_A_CALL:
             call = self.rng.choice(list(CALLS))
             return replace(request, call=call, count=self.rng.randint(1, CALLS[call]))
-        longest_s = self.rng.choice((0.15, 0.5, 1.0)) + (1.0 if request.how == "exec" else 0.0)
+        longest_s = self.rng.choice((0.3, 0.7, 1.2)) + (1.0 if request.how == "exec" else 0.0)
         return replace(request, after_s=self.rng.uniform(0.0, longest_s))
 
     def to_the_end(self, source: str, pipe: str = os.devnull) -> Request:
