@@ -24,8 +24,9 @@ import msgspec
 
 from common.bundle import load_bundle
 from common.errors import TransientError, TwinError
-from edge_agent import __version__, check_command, enroll_command, kept, outbox, sources
+from edge_agent import __version__, check_command, enroll_command, kept, outbox, sources, timekeeper
 from edge_agent.agent import Agent
+from edge_agent.clock import SYSTEM
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
 from edge_agent.service import (
@@ -93,7 +94,7 @@ def _run(options: argparse.Namespace, config: Config) -> int:
         if config.source.kind != "file":
             agent.driving.keep_trips()
         source = sources.opened(config, manifest)
-        feed_live(agent, source, stop.is_set, time.monotonic, supervisor)
+        feed_live(agent, source, stop.is_set, SYSTEM.monotonic, supervisor)
         supervisor.stopping()
         if stop.is_set():
             agent.driving.leave_trip()
@@ -193,18 +194,25 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
     current = kept.read_parameters(db, "current")
     revision = json.loads(current.revision) if current else None
     identity = dict(db.execute("SELECT key, value FROM identity"))
+    unknown = timekeeper.unknown(db, "refused")
     return {
         "vehicle_id": identity["vehicle_id"],
         "bundle": identity["bundle"],
         "agent_version": __version__,
         "revision": revision["number"] if revision else 0,
         "theta": revision["theta"] if revision else None,
+        "time_known": timekeeper.is_newest_boot_known(db),
         "outbox_messages": depth,
         "outbox_bytes": total,
         "breaches_awaiting_an_answer": len(kept.awaiting(db)),
         "counters": kept.counters(db),
         "last_refused": [
-            {"at": refusal.at, "kind": refusal.kind, "reason": refusal.reason}
+            {
+                "at": refusal.at,
+                "time_known": str(refusal.number) not in unknown,
+                "kind": refusal.kind,
+                "reason": refusal.reason,
+            }
             for refusal in kept.refusals(db, 5)
         ],
     }
