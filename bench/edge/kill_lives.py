@@ -9,6 +9,7 @@ the truth.
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
 import random
@@ -29,6 +30,7 @@ from bench.edge.spawner import Reply, Request, Spawner
 
 AHEAD: Final = 12
 AGAIN: Final = 2
+PIPE_BYTES: Final = 4096  # about a trip: what is in it dies with the agent
 BY_EXEC: Final = 0.15
 AT_A_CALL: Final = 0.5
 CALLS: Final = {"pwrite64": 150, "fdatasync": 30, "sendto": 40, "recvfrom": 30}
@@ -128,7 +130,8 @@ class Lives(ABC):
 
     def said(self) -> int:
         """How long the log is now."""
-        return self.log.stat().st_size if self.log.exists() else 0
+        self.log.touch()  # an agent may die before it has made it
+        return self.log.stat().st_size
 
 
 class TableLives(Lives):
@@ -217,7 +220,9 @@ class StreamLives(Lives):
         """The pipe, once the agent reads it; None when it died before."""
         while not self.spawner.has_ended():
             with suppress(OSError):  # nobody reads yet
-                return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+                pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+                return pipe
             time.sleep(0.001)
         return None
 

@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Final
 
 from bench.edge.figures import Figure
-from bench.edge.kill_check import Ending, differences, problems_of_stream, problems_of_table
+from bench.edge.kill_check import (
+    Ending,
+    differences,
+    problems_of_stream,
+    problems_of_table,
+    whole,
+)
 from bench.edge.kill_fleet import Drive, at_once, drive_killed, drive_undisturbed, stage
 from bench.edge.kill_lives import Lives, StreamLives, TableLives
 
@@ -86,6 +92,17 @@ def _problems(killed: Sequence[Drive], never: Sequence[Ending]) -> dict[str, lis
     return found
 
 
+def _of_streams(effort: Effort, killed: Sequence[Drive]) -> str:
+    """What a dead agent cannot see is no loss, but is told."""
+    streams = killed[effort.tables :]
+    seen = [trip for drive in streams for trip in drive.ending.trips]
+    complete = sum(whole(trip) for trip in seen)
+    driven = sum(drive.trips for drive in streams)
+    return (
+        f"of {driven} trips of streams {complete} were seen whole, {len(seen) - complete} in part"
+    )
+
+
 def _figures(
     effort: Effort, killed: Sequence[Drive], problems: dict[str, list[str]]
 ) -> list[Figure]:
@@ -107,7 +124,7 @@ def _figures(
         Figure(
             *("kills: trips of the fleet meanwhile", trips, "", effort.kills),
             is_floor=True,
-            note=f"of {len(killed)} cars; {breaches} of them breached",
+            note=f"{len(killed)} cars, {breaches} breaches; {_of_streams(effort, killed)}",
         ),
         Figure("kills: lost trips and breaches", len(problems["lost"]), "", 0, 0),
         Figure("kills: facts that came twice", len(problems["twice"]), "", 0, 0),
