@@ -13,7 +13,7 @@ import msgspec
 
 from bench.edge.agent_under_test import VEHICLE, Rig, running
 from bench.edge.disk_changes import Mark
-from bench.edge.made_up_car import Car, breaches, theta, trip_id
+from bench.edge.made_up_car import Car, breaches, started_at, theta, trip_id
 from bench.edge.power_life import HALF, is_good, revision, revision_after
 from common.messages import Receipt, encode, message_id
 from edge_agent.config import Config
@@ -92,7 +92,7 @@ def recovered(config: Config, of: Car, promised: Promised) -> Findings:
     try:
         with running(config) as rig:
             rig.link.on_publish = published
-            rig.now_s[0] += 86_400.0 * (promised.driven + 1)
+            rig.now_s[0] = started_at(promised.driven + 1)
             rig.agent.driving.keep_trips()
             _parameters_stand(rig, promised, found)
             rig.connect()

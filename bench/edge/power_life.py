@@ -23,6 +23,7 @@ from bench.edge.made_up_car import (
     breaches,
     breaches_before,
     car,
+    started_at,
     theta,
 )
 from common.bundle import load_bundle
@@ -146,7 +147,7 @@ def main(arguments: Sequence[str] = sys.argv[1:]) -> None:
         life = Life(rig, of, mark)
         rig.link.on_publish = life.published
         rig.agent.driving.keep_trips()
-        rig.now_s[0] += 86_400.0 * first
+        rig.now_s[0] = started_at(first)
         for number in range(first, last):
             life.trip(number, HALF if number == first and begins == "half" else 0)
         mark(driven=last)
