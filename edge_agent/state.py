@@ -54,7 +54,7 @@ class State:
         self._lock = locked(path)
         try:
             self.connection = self._open()
-        except StateUnusableError:
+        except BaseException:
             self._unlock()
             raise
         self._copy_parameters()
