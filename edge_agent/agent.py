@@ -20,11 +20,13 @@ from common.topics import parse_topic
 from edge_agent import __version__, kept, outbox, revision_intake
 from edge_agent.clock import Clock
 from edge_agent.config import Limits
+from edge_agent.config import LocalRecalibration as LocalSettings
 from edge_agent.decisions import Identity, Verdict
 from edge_agent.driving import PLAIN_TRIPS, Driving, TripRules
 from edge_agent.errors import StorageError
 from edge_agent.finished_trips import FinishedTrips
 from edge_agent.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
+from edge_agent.local_recalibration import LocalRecalibration
 from edge_agent.offers import Offers
 from edge_agent.refusals import Refusals
 from edge_agent.run_statistics import Statistics
@@ -51,15 +53,21 @@ class Agent:
         limits: Limits,
         clock: Clock,
         rules: TripRules = PLAIN_TRIPS,
+        local: LocalSettings | None = None,
     ) -> None:
         self.identity = Identity(vehicle_id, bundle.sha256, bundle.manifest, trusted)
         self.statistics = Statistics()
         self.connected = False
         self._is_outage_told = False
-        self.twin = revision_intake.restore_twin(state, self.identity, VoltageModel(bundle))
+        self._base = revision_intake.restore_twin(state, self.identity, VoltageModel(bundle))
+        self.twin = self._base
         self._state, self._link, self._limits, self._clock = state, link, limits, clock
         self._time = Timekeeper(state, clock)
         self._refusals = Refusals(state, vehicle_id, self._time)
+        self._local: LocalRecalibration | None = None
+        if local is not None:
+            self._local = LocalRecalibration(local, state, self.identity, self._time)
+            self.twin = self._local.restored(self._base)
         bounds = outbox.Bounds(limits.outbox_messages, limits.outbox_bytes)
         self._finished = FinishedTrips(state, self.identity, bounds, self._time)
         self._offers = Offers(limits.receipt_timeout_s)
@@ -91,6 +99,8 @@ class Agent:
             if breach is not None:
                 self.statistics.breaches += 1
                 self._kept_at[breach.message_id] = self._clock.monotonic()
+                if self._local is not None:
+                    self.twin = self._local.after(breach, self.twin)
         while len(self._kept_at) > kept.KEPT_TRACES:
             self._kept_at.pop(next(iter(self._kept_at)))
 
@@ -145,6 +155,7 @@ class Agent:
             awaiting=kept.awaiting(db)[-16:],
             sent_at=round(now.unix_s, 3),
             time_known=now.is_known,
+            provisional=self.twin.provisional,
         )
 
     def short_trips(self) -> int:
@@ -183,11 +194,15 @@ class Agent:
         match event:
             case Connected():
                 self.connected = True
+                if self._local is not None:
+                    self._local.connected()
                 self._is_outage_told = False
                 self._offers.reconnected()
                 self._publish_status()
             case Disconnected(why):
                 self._tell_outage(why)
+                if self._local is not None:
+                    self._local.disconnected()
                 self.connected = False
             case Accepted(mid):
                 self._offers.accepted(mid)
@@ -224,9 +239,17 @@ class Agent:
         self._offers.freed(receipt.message_ids)
         for declined in receipt.declined:
             log.info("breach_declined message=%s why=%r", declined.message_id, declined.reason)
+            if self._local is not None and self._local.is_ended_by(declined.message_id):
+                self._run_base("the cloud declined its breach")
+
+    def _run_base(self, why: str) -> None:
+        """What the vehicle made for itself gives way to the chain."""
+        self.twin = self._base
+        if self._local is not None:
+            self._local.drop(why)
 
     def _take_revision(self, payload: bytes) -> None:
-        verdict = revision_intake.consider(payload, self.twin, self._state, self.identity)
+        verdict = revision_intake.consider(payload, self._base, self._state, self.identity)
         if verdict is None:
             return
         if not verdict.applied:
@@ -234,7 +257,8 @@ class Agent:
         revision_intake.record(verdict, payload, self._state, self.identity, self._time.now())
         self._note(verdict)
         if verdict.applied:
-            self.twin = revision_intake.twin_of(verdict, self.identity, self.twin.model)
+            self._base = revision_intake.twin_of(verdict, self.identity, self.twin.model)
+            self._run_base(f"revision {self._base.revision} has come")
             if self.connected:
                 self._publish_status()
 

@@ -89,6 +89,17 @@ def read_parameters(db: sqlite3.Connection, slot: str) -> SignedRevision | None:
         return None
 
 
+def read_slot(db: sqlite3.Connection, slot: str) -> bytes | None:
+    """What stands in a slot, as it is."""
+    row = db.execute("SELECT signed FROM parameters WHERE slot = ?", (slot,)).fetchone()
+    return None if row is None else row[0]
+
+
+def empty_slot(db: sqlite3.Connection, slot: str) -> None:
+    """Forget what stands in it."""
+    db.execute("DELETE FROM parameters WHERE slot = ?", (slot,))
+
+
 def has_parameters(db: sqlite3.Connection) -> bool:
     """Whether the slot `current` holds anything, readable or not."""
     return db.execute("SELECT 1 FROM parameters WHERE slot = 'current'").fetchone() is not None

@@ -1,7 +1,8 @@
 """What must reach the cloud: on disk before it is offered, there until the cloud's receipt.
 
-Bounded: when full, the oldest trip summaries go first, then the oldest acknowledgements, the oldest
-breaches last, and each is counted. Must never free a message on the broker's word.
+Bounded: when full, the oldest trip summaries go first, then what the vehicle made for itself, then
+the oldest acknowledgements, the oldest breaches last, and each is counted. Must never free a
+message on the broker's word.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from common.topics import Kind
 
-EVICTION_ORDER: tuple[Kind, ...] = ("trip", "ack", "breach")
+EVICTION_ORDER: tuple[Kind, ...] = ("trip", "provisional", "ack", "breach")
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS stamp (
     kind TEXT NOT NULL, ref TEXT NOT NULL, boot INTEGER NOT NULL, monotonic_s REAL NOT NULL,
     unix_s REAL NOT NULL, is_known INTEGER NOT NULL, PRIMARY KEY (kind, ref)) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS stamp_of_message AFTER DELETE ON outbox BEGIN
-    DELETE FROM stamp WHERE kind IN ('trip', 'ack') AND ref = OLD.message_id; END;
+    DELETE FROM stamp WHERE kind IN ('trip', 'ack', 'provisional') AND ref = OLD.message_id; END;
 CREATE TRIGGER IF NOT EXISTS stamp_of_refusal AFTER DELETE ON refused BEGIN
     DELETE FROM stamp WHERE kind = 'refused' AND ref = CAST(OLD.seq AS TEXT); END;
 CREATE TRIGGER IF NOT EXISTS stamp_of_trip AFTER DELETE ON running_trip BEGIN

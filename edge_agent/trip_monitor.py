@@ -38,13 +38,17 @@ NOTHING: Final[Mapping[str, Derived]] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Twin:
-    """What predicts: the model, its manifest, and the estimate in force with its number."""
+    """What predicts: the model, its manifest, and the estimate in force with its number.
+
+    `provisional` above 0: that step which the vehicle itself has made on the revision.
+    """
 
     manifest: Manifest
     model: VoltageModel
     estimate: Estimate
     revision: int
     settings: Settings
+    provisional: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class TripResult:
     trace: TraceArrays
     partial: bool
     started: Stamp | None = None
+    provisional: int = 0
 
 
 class TripMonitor:
@@ -147,6 +152,7 @@ class TripMonitor:
             feature_means=(self._feature_sums / self.samples).tolist(),
             trace=trace,
             partial=partial,
+            provisional=self._twin.provisional,
         )
 
     def saved(self, bundle: str, *, is_named: bool) -> Saved:
@@ -177,6 +183,7 @@ class TripMonitor:
             rows=packed_rows(rows),
             stride=stride,
             seen=buffer.seen,
+            provisional=self._twin.provisional,
         )
 
     @classmethod
@@ -189,7 +196,7 @@ class TripMonitor:
         """
         if len(saved.last) != len(twin.manifest.features) + 2:
             raise ValueError("it has other features than the bundle")
-        own = replace(twin, revision=saved.revision)
+        own = replace(twin, revision=saved.revision, provisional=saved.provisional)
         first = Sample(saved.started_at, saved.odometer_start, {}, 0.0)
         monitor = cls(saved.trip_id, first, own, trace_points, derived)
         monitor._estimate = saved.estimate()

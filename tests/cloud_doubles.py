@@ -44,6 +44,7 @@ from common.messages import (
     Acknowledgement,
     Breach,
     Message,
+    Provisional,
     Receipt,
     SignedRevision,
     Status,
@@ -186,6 +187,7 @@ class Car:
 def kind_of(message: Message) -> str:
     """The last level of the message's topic."""
     names = {TripSummary: "trip", Breach: "breach", Status: "status", Acknowledgement: "ack"}
+    names |= {Provisional: "provisional"}
     return names[type(message)]
 
 

@@ -64,6 +64,9 @@ class VehicleDetail(VehicleSummary):
     refused_samples: int | None
     refused_messages: int | None
     time_known: bool | None = Field(description="Whether its clock has been set since it booted.")
+    provisional: int | None = Field(
+        description="The step of its own that it runs until it hears a newer revision; 0: none."
+    )
     error_threshold_v: float | None = Field(description="Above it a trip is a breach.")
     cutoff_voltage_v: float | None
     features: list[Feature]
@@ -92,6 +95,9 @@ class TripItem(BaseModel):
     feature_means: dict[str, float] | None = Field(description="By feature, in its unit.")
     breach: bool
     partial: bool
+    provisional: int = Field(
+        description="Above 0: driven on that step of the vehicle's own, made on `revision`."
+    )
 
 
 class CauseItem(BaseModel):
@@ -153,6 +159,31 @@ class RevisionDetail(RevisionItem):
     verdict_detail: str | None
     trace_error_before_v: float | None = Field(description="On the trace that the vehicle kept.")
     trace_error_after_v: float | None
+
+
+class ProvisionalItem(BaseModel):
+    """What a vehicle made for itself while it was cut off. No revision: it is not in the chain."""
+
+    base: int = Field(description="The revision that it grew from; 0: the nominal parameters.")
+    step: int = Field(description="The first, second … on that base, each on the one before.")
+    bundle: str
+    odometer: float
+    odometer_unit: str | None
+    cause_message_id: str = Field(description="The breach on which it was made.")
+    trip_id: str
+    finding: Literal["drift", "changed_battery"]
+    points: int
+    nis: float
+    error_before_v: float
+    error_after_v: float
+    parameters: list[ParameterItem]
+    made_at: datetime
+    time_known: bool
+    received_at: datetime
+    replaced_by: int | None = Field(
+        description="The revision of the chain that came of the same breach; null: none."
+    )
+    code_version: str
 
 
 class PredictionRequest(BaseModel):
