@@ -176,6 +176,7 @@ def test_how_long_the_broker_was_away_survives_a_restart_as_far_as_it_is_known(
     days: float,
     is_due: bool,  # noqa: FBT001
 ) -> None:
+    rig.clock.now += 5 * DAY_S
     before(rig)
     rig.clock.now += 0.6 * DAY_S
     again(rig)
@@ -323,11 +324,11 @@ def test_a_trip_that_goes_on_after_a_restart_says_what_it_began_with(helped: Lon
     samples = list(drive(helped.bundle, "trip-2", odometer=1300.0, count=400))
     for sample in samples[:200]:
         helped.agent.take(sample)
+    helped.connect()
+    helped.tell(Received(PARAMETERS, signed(revision_for(helped.bundle))))
     helped.agent.driving.leave_trip()
     helped.reopen()
     helped.agent.driving.keep_trips()
-    helped.connect()
-    helped.tell(Received(PARAMETERS, signed(revision_for(helped.bundle))))
     assert helped.in_force == (1, 0)
     for sample in samples[200:]:
         helped.agent.take(sample)
