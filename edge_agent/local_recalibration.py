@@ -47,8 +47,8 @@ class LocalRecalibration:
         """The provisional that was in force on this base, else the base."""
         try:
             raw = kept.read_slot(self._state.connection, SLOT)
-            made = None if raw is None else decode(raw, Provisional)
-        except (TwinError, TypeError, sqlite3.Error) as error:
+            made = decode(raw, Provisional) if isinstance(raw, bytes) else None
+        except (TwinError, sqlite3.Error) as error:
             log.warning("provisional_not_restored why=%r", str(error))
             made = None
         twin = None if made is None else twin_on(made, base, self._who)
@@ -95,7 +95,7 @@ class LocalRecalibration:
         try:
             with self._state.transaction() as db:
                 kept.write_parameters(db, SLOT, payload)
-                if outbox.put(db, "provisional", made.message_id, payload):
+                if outbox.put(db, "provisional", made.message_id, payload, now.unix_if_known()):
                     timekeeper.mark(db, "provisional", made.message_id, now)
         except StorageError as error:
             log.warning("provisional_not_kept error=%s", error)
@@ -117,7 +117,7 @@ class LocalRecalibration:
             if kept.read_slot(self._state.connection, SLOT) is None:
                 return
             with self._state.transaction() as db:
-                kept.empty_slot(db, SLOT)
+                kept.forget_parameters(db, SLOT)
         except (StorageError, sqlite3.Error) as error:
             log.warning("provisional_not_dropped error=%s", error)
             return

@@ -38,7 +38,10 @@ def provisional_of(
 
 
 def twin_on(made: Provisional, base: Twin, who: Identity) -> Twin | None:
-    """The twin that runs `made` on its base; None where it is another's, or not to be believed."""
+    """The twin that runs `made` on its base; None where it is another's, or not to be believed.
+
+    A trial of the base waits until the base itself drives again.
+    """
     if (made.vehicle_id, made.bundle, made.base) != (who.vehicle_id, who.bundle, base.revision):
         return None
     if len(made.theta) != len(who.manifest.parameters):
@@ -52,7 +55,7 @@ def twin_on(made: Provisional, base: Twin, who: Identity) -> Twin | None:
         return None
     if not calibration.is_positive_definite(estimate, who.manifest):
         return None
-    return replace(base, estimate=estimate, provisional=made.step)
+    return replace(base, estimate=estimate, provisional=made.step, confirmed=None)
 
 
 def _message(

@@ -26,6 +26,7 @@ from common.revision import Cause, Revision, decode_revision
 from common.signing import key_id
 from common.topics import topic
 from common.trace import from_wire
+from common.trust import TrustStore
 from edge_agent import kept, local_recalibration
 from edge_agent.agent import Agent
 from edge_agent.clock import Clock as AgentClock
@@ -36,6 +37,7 @@ from edge_agent.state import State
 from tests.cloud_doubles import Insides
 from tests.support_edge import (
     START,
+    TRUST,
     TRUSTED,
     VEHICLE,
     MemoryLink,
@@ -54,7 +56,7 @@ class LonelyRig(Rig):
     """An agent that may help itself after a day, on a computer that booted at START."""
 
     local: LocalRecalibration | None = LocalRecalibration(after_offline_h=24.0)
-    trusted = TRUSTED
+    trusted = TRUST
     booted = START
     boot = 1
 
@@ -385,7 +387,7 @@ def exchange(rig: LonelyRig, cloud: Insides) -> None:
 def cloud(tmp_path: Path, rig: LonelyRig) -> Iterator[Insides]:
     made = Insides(tmp_path, rig.bundle.path)
     public = made.key.public_key()
-    rig.trusted = {**TRUSTED, key_id(public): public}
+    rig.trusted = TrustStore({**TRUSTED, key_id(public): public})
     rig.reopen()
     yield made
     made.store.close()

@@ -25,6 +25,7 @@ from common.calibrator import Decline
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import to_wire
+from common.trust import TrustStore
 from demo.simulated import train, training_settings, vehicles_of
 from edge_agent.decisions import Identity
 from edge_agent.provisional import provisional_of, twin_on
@@ -50,7 +51,7 @@ def measure(*, quick: bool) -> list[Figure]:
     model, manifest = VoltageModel(bundle), bundle.manifest
     fleet = simulate_fleet(FleetSettings(vehicles, max(cuts) + DAYS, SEED))
     lives = [trips_of(vehicle, manifest) for vehicle in vehicles_of(fleet)]
-    own = _Own(Identity(VEHICLE, bundle.sha256, manifest, {}), model)
+    own = _Own(Identity(VEHICLE, bundle.sha256, manifest, TrustStore({})), model)
     cloud = ours("cloud", model, manifest, Settings())
     starts = [start for cut in cuts for start in _starts(lives, cut, model, cloud)]
     errors = {
