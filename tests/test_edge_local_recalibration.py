@@ -368,6 +368,41 @@ def test_a_decline_of_its_breach_ends_it_and_of_another_does_not(helped: LonelyR
         assert helped.in_force == (0, step)
 
 
+def on_trial(rig: LonelyRig) -> None:
+    """Revision 1 has come, and the link has been away for two days."""
+    rig.connect()
+    rig.drive("trip-1")
+    rig.tell(Received(PARAMETERS, signed(revision_for(rig.bundle))), Disconnected("gone"))
+    assert rig.agent.status().on_trial
+    rig.clock.now += 2 * DAY_S
+
+
+def test_on_a_revision_that_stands_its_trial_a_provisional_may_grow(rig: LonelyRig) -> None:
+    on_trial(rig)
+    rig.drive("trip-2", odometer=1300.0, gain=1.4)
+    assert rig.in_force == (1, 1)
+    assert not rig.agent.status().on_trial
+
+
+def test_on_a_revision_that_fails_its_trial_none_does(rig: LonelyRig) -> None:
+    on_trial(rig)
+    rig.drive("trip-2", odometer=1300.0, gain=0.8)
+    assert (rig.in_force, rig.provisionals()) == ((0, 0), [])
+    rig.drive("trip-3", odometer=1600.0, gain=0.8)
+    assert rig.in_force == (0, 1)
+
+
+def test_a_trial_that_is_not_over_waits_until_its_revision_drives_again(rig: LonelyRig) -> None:
+    on_trial(rig)
+    rig.agent.driving.keep_trips()
+    for sample in list(drive(rig.bundle, "trip-2", odometer=1300.0, gain=1.4, count=400))[:300]:
+        rig.agent.take(sample)
+    rig.agent.driving.end_trip(partial=True)  # no trip that decides a trial
+    assert rig.in_force == (1, 1)
+    assert rig.agent.status().on_trial
+    assert rig.agent.twin.confirmed is None
+
+
 # ---- both sides together ------------------------------------------------------------------------
 
 
