@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.offline_loop import Trip, drive, of_trip, ours, trips_of
-from cloud.calibrator import Case, MakeRevision, decide
 from common.calibration import Estimate, Settings
+from common.calibrator import Case, MakeRevision, decide
 from common.manifest import Manifest
 from common.model import VoltageModel
 from demo.simulated import train, training_settings, vehicles_of
