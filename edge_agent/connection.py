@@ -38,6 +38,8 @@ GOODBYE_S = 2.0
 ANSWER_KEEPALIVES = 2
 """Without any PUBACK for so many keep-alives, while some are due, a connection is given up."""
 
+UNSPOKEN = "Unspecified error"
+"""What paho says of a connection that just ends."""
 _NOT_LET_IN = {"not authorized", "bad user name or password", "banned", "bad authentication method"}
 _OUR_CERTIFICATE = re.compile(
     r"ALERT_(BAD_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED|UNSUPPORTED_CERTIFICATE)"
@@ -151,7 +153,8 @@ class Connection:
         if self._refusal:
             refused = self._refusal.lower() in _NOT_LET_IN
             return Ended(f"{self._address} refuses ({self._refusal})", 0.0, refused)
-        why = f"{self._address} closed the connection ({self._trouble or self._reason or 'cut'})"
+        cause = self._trouble or self._reason or "without a word"
+        why = f"{self._address} closed the connection ({cause})"
         if self._accepted_at is None:
             return Ended(why, 0.0, _OUR_CERTIFICATE.search(self._trouble) is not None)
         return Ended(why, time.monotonic() - self._accepted_at, refused=False)
@@ -203,7 +206,8 @@ class Connection:
         self._events.put(Connected(limits))
 
     def _on_disconnect(self, _c: Client, _d: Any, _f: Any, reason: Any, _p: Any) -> None:
-        self._reason = str(reason)
+        if str(reason) != UNSPOKEN:
+            self._reason = str(reason)
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         """Waits while the agent is behind: the broker then waits, too."""
