@@ -29,9 +29,11 @@ from edge_agent import (
     __version__,
     certificate_expiry,
     check_command,
+    cloud_word,
     enroll_command,
     kept,
     outbox,
+    revision_records,
     sources,
     timekeeper,
 )
@@ -202,8 +204,9 @@ def _status(options: argparse.Namespace, config: Config) -> int:
 
 def _facts(db: sqlite3.Connection) -> dict[str, Any]:
     depth, total = outbox.size(db)
-    current = kept.read_parameters(db, "current")
-    revision = json.loads(current.revision) if current else None
+    on_trial = revision_records.trial(db)
+    confirmed = [json.loads(record.revision) for _, record in revision_records.confirmed(db)]
+    revision = json.loads(on_trial.revision) if on_trial else next(iter(confirmed), None)
     identity = dict(db.execute("SELECT key, value FROM identity"))
     unknown = timekeeper.unknown(db, "refused")
     return {
@@ -211,6 +214,9 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
         "bundle": identity["bundle"],
         "agent_version": __version__,
         "revision": revision["number"] if revision else 0,
+        "trips_since_word": cloud_word.trips_since(db),
+        "on_trial": on_trial is not None,
+        "confirmed_revisions": [record["number"] for record in confirmed],
         "theta": revision["theta"] if revision else None,
         "time_known": timekeeper.is_newest_boot_known(db),
         "outbox_messages": depth,

@@ -19,6 +19,7 @@ from pathlib import Path
 from common.bundle import Bundle
 from common.messages import Status, encode, message_id
 from common.signing import TrustedKeys
+from common.trust import TrustStore
 from demo.simulated import vehicles_of
 from demo.vehicles import TripData, VehicleData, samples_of
 from edge_agent import outbox
@@ -92,7 +93,8 @@ class Car:
         self.depth = self.taken = 0
         self.ended_at: dict[str, float] = {}
         self.failure: BaseException | None = None
-        self._bundle, self._folder, self._line, self._trusted = bundle, folder, line, trusted
+        self._bundle, self._folder, self._line = bundle, folder, line
+        self._trusted = TrustStore(trusted)
         self._orders: queue.Queue[TripData | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name=vehicle_id, daemon=True)
 

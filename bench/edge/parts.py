@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from bench.edge.figures import Figure
 
-PARTS: tuple[str, ...] = ("chaos", "drain", "reconnects")
+PARTS: tuple[str, ...] = ("footprint", "chaos", "drain", "reconnects", "fuzzing")
 
 
 class Measure(Protocol):
