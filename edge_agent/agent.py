@@ -7,8 +7,11 @@ in; must never block on the network and never stop for bad input.
 from __future__ import annotations
 
 import logging
+import secrets
 import sqlite3
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 
 import msgspec
 
@@ -16,10 +19,11 @@ from common.bundle import Bundle
 from common.errors import ContractError, MalformedMessageError
 from common.messages import Receipt, Status, decode, encode
 from common.model import VoltageModel
-from common.signing import TrustedKeys
 from common.topics import parse_topic
-from edge_agent import __version__, kept, outbox, revision_intake
+from common.trust import TrustStore
+from edge_agent import __version__, kept, key_intake, outbox, revision_intake, trials
 from edge_agent.clock import Clock
+from edge_agent.cloud_word import CloudWord, trips_since
 from edge_agent.config import Limits
 from edge_agent.decisions import Identity, Verdict
 from edge_agent.driving import PLAIN_TRIPS, Driving, TripRules
@@ -48,13 +52,14 @@ class Agent:
         self,
         vehicle_id: str,
         bundle: Bundle,
-        trusted: TrustedKeys,
+        trusted: TrustStore,
         state: State,
         link: MqttLink,
         limits: Limits,
         clock: Clock,
         rules: TripRules = PLAIN_TRIPS,
     ) -> None:
+        trusted = key_intake.restore_trust(state, trusted)
         self.identity = Identity(vehicle_id, bundle.sha256, bundle.manifest, trusted)
         self.statistics = Statistics()
         self.connected = False
@@ -74,6 +79,7 @@ class Agent:
             twin=lambda: self.twin,
             finished=self._take_trip,
         )
+        self._word = CloudWord(state, vehicle_id, partial(secrets.token_hex, 16))
         self._kept_at: dict[str, float] = {}
         self._next_status = self._next_offer = 0.0
         self._statuses: set[int] = set()  # those without their PUBACK
@@ -98,8 +104,17 @@ class Agent:
                 self.statistics.breaches += 1
                 self._kept_at[breach.message_id] = self._clock.monotonic()
             self._refusals.write()
+        self._end_trials()
         while len(self._kept_at) > kept.KEPT_TRACES:
             self._kept_at.pop(next(iter(self._kept_at)))
+
+    def _end_trials(self) -> None:
+        while self._finished.trial_ends:
+            end = self._finished.trial_ends.popleft()
+            self.statistics.fallen_back += end.fell_back
+            self.twin = trials.after(self.twin, end)
+            if end.fell_back and self.connected:
+                self._publish_status()
 
     # ---- the link -----------------------------------------------------------------------------
 
@@ -154,6 +169,10 @@ class Agent:
             dropped_breaches=counters["dropped_breach"],
             refused_samples=counters["refused_sample"],
             refused_messages=counters["refused_message"],
+            on_trial=self.twin.confirmed is not None,
+            fallen_back=counters[trials.FALLEN_BACK],
+            key_statement=self.identity.trusted.number,
+            trips_since_word=trips_since(db),
             awaiting=kept.awaiting(db)[-16:],
             sent_at=round(now.unix_s, 3),
             time_known=now.is_known,
@@ -179,8 +198,12 @@ class Agent:
         self._next_status = self._clock.monotonic()
         if len(self._statuses) >= STATUSES:
             return
-        mid = self._link.publish("status", encode(self.status()), retain=True)
-        if mid is not None:
+        question = self._word.question(self._clock.monotonic())
+        status = msgspec.structs.replace(self.status(), question=question)
+        mid = self._link.publish("status", encode(status), retain=True)
+        if mid is None:
+            self._word.ask_again()
+        else:
             self._statuses.add(mid)
             self._next_status += self._limits.status_interval_s
 
@@ -206,6 +229,7 @@ class Agent:
                 self._is_outage_told = False
                 self._offers.reconnected(limits)
                 self._statuses.clear()
+                self._word.ask_again()
                 self._publish_status()
             case Disconnected(why):
                 self._tell_outage(why)
@@ -231,6 +255,8 @@ class Agent:
                 self._take_receipt(decode(payload, Receipt))
             elif vehicle_id == self.identity.vehicle_id and kind == "parameters":
                 self._take_revision(payload)
+            elif vehicle_id == self.identity.vehicle_id and kind == "keys":
+                self._take_keys(payload)
         except ContractError as error:
             self._refusals.message(str(error), payload)
         except StorageError as error:
@@ -244,8 +270,18 @@ class Agent:
             for declined in receipt.declined:
                 kept.settle(db, declined.message_id)
         self._offers.freed(receipt.message_ids)
+        if receipt.fresh is not None:
+            self._word.hear(receipt.fresh, self.identity.trusted)
         for declined in receipt.declined:
             log.info("breach_declined message=%s why=%r", declined.message_id, declined.reason)
+
+    def _take_keys(self, payload: bytes) -> None:
+        """What was judged under the keys of before stays in force."""
+        trusted = key_intake.take_statements(payload, self.identity.trusted, self._state)
+        if trusted is not self.identity.trusted:
+            self.identity = replace(self.identity, trusted=trusted)
+            if self.connected:
+                self._publish_status()
 
     def _take_revision(self, payload: bytes) -> None:
         verdict = revision_intake.consider(payload, self.twin, self._state, self.identity)
@@ -256,7 +292,7 @@ class Agent:
         revision_intake.record(verdict, payload, self._state, self.identity, self._time.now())
         self._note(verdict)
         if verdict.applied:
-            self.twin = revision_intake.twin_of(verdict, self.identity, self.twin.model)
+            self.twin = revision_intake.applied(verdict, self.identity, self.twin)
             if self.connected:
                 self._publish_status()
 
