@@ -20,7 +20,7 @@ from common.signing import sign
 from edge_agent.decisions import Identity, authenticate
 from edge_agent.reports import acknowledgement
 from edge_agent.stamps import Stamp
-from tests.support_edge import KEY, START, TRUSTED, VEHICLE, aged_bundle, revision_for
+from tests.support_edge import KEY, START, TRUST, VEHICLE, aged_bundle, revision_for
 
 FLEET = Path(__file__).parent / "data" / "fleet_bundle"
 
@@ -56,7 +56,7 @@ def test_signed_or_not_absurd_numbers_are_refused(how: str, tmp_path: Path) -> N
         covariance=calibration.upper_triangle(estimate.covariance),
         discrepancy_std_v=own.std_v if own else None,
     )
-    who = Identity(VEHICLE, bundle.sha256, bundle.manifest, TRUSTED)
+    who = Identity(VEHICLE, bundle.sha256, bundle.manifest, TRUST)
     found = authenticate(sign(encode_revision(made), KEY), who)
     assert found.reason in {"out_of_bounds", "malformed"}
     answer = acknowledgement(found, 1, who, Stamp(1, 1.0, START, is_known=True))
@@ -75,7 +75,7 @@ def test_a_number_that_no_acknowledgement_can_name_is_no_revision(tmp_path: Path
     bundle = aged_bundle(tmp_path / "bundle")
     last = revision_for(bundle, number=10**9)
     assert decode_revision(encode_revision(last)) == last
-    who = Identity(VEHICLE, bundle.sha256, bundle.manifest, TRUSTED)
+    who = Identity(VEHICLE, bundle.sha256, bundle.manifest, TRUST)
     beyond = msgspec.structs.replace(last, number=10**9 + 1)
     found = authenticate(sign(encode_revision(beyond), KEY), who)
     assert (found.reason, found.number) == ("malformed", None)

@@ -78,7 +78,7 @@ def _check_signed(data: bytes, verdict: Verdict, vehicle: Vehicle) -> None:
     """Read and verified a second time, with another reader and from the key's raw bytes."""
     envelope = json.loads(data)
     content = envelope["revision"].encode()
-    keys = {name: key.public_bytes_raw() for name, key in vehicle.who.trusted.items()}
+    keys = {name: key.public_bytes_raw() for name, key in vehicle.who.trusted.keys.items()}
     raw = keys.get(envelope["key_id"])
     if raw is None:
         raise UnsignedAcceptanceError(f"accepted from key {envelope['key_id']}")
@@ -108,7 +108,7 @@ def _check_content(verdict: Verdict, vehicle: Vehicle) -> None:
 def _check_driving(verdict: Verdict, vehicle: Vehicle) -> None:
     """A trip now and long after: finite predictions, a summary and a breach for the cloud."""
     who = vehicle.who
-    twin = revision_intake.twin_of(verdict, who, vehicle.model)
+    twin = revision_intake.applied(verdict, who, vehicle.twin)
     for far in FAR:
         odometer = min(twin.estimate.odometer + far, MAX_ODOMETER - 1)
         trip = list(samples(odometer))
@@ -129,7 +129,7 @@ def _check_restart(data: bytes, verdict: Verdict, vehicle: Vehicle, state: State
     twin = revision_intake.restore_twin(state, who, vehicle.model)
     again = revision_intake.consider(data, twin, state, who)
     with state.transaction() as db:
-        kept.forget_parameters(db)
+        kept.forget_all_parameters(db)
         db.execute("DELETE FROM outbox")
     if state is vehicle.with_trace:
         keep_breach(state, who, vehicle.model)

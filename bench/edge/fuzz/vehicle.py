@@ -29,6 +29,7 @@ from common.model import VoltageModel
 from common.revision import GENESIS, Cause, Revision, revision_hash
 from common.signing import key_id
 from common.trace import TraceArrays, to_wire
+from common.trust import TrustStore
 from edge_agent import kept
 from edge_agent.decisions import Identity
 from edge_agent.samples import Sample
@@ -61,7 +62,7 @@ class Vehicle:
 def the_vehicle() -> Vehicle:
     """Made once in a process; its folder goes with the process."""
     bundle = the_bundle()
-    trusted = {key_id(KEY.public_key()): KEY.public_key()}
+    trusted = TrustStore({key_id(KEY.public_key()): KEY.public_key()})
     who = Identity(VEHICLE, bundle.sha256, bundle.manifest, trusted)
     model = VoltageModel(bundle)
     nominal = calibration.prior(bundle.manifest)
