@@ -23,7 +23,8 @@ from edge_agent.samples import Sample, header_problem
 from edge_agent.sources import BadRow, Item, Skipped
 from edge_agent.state import State
 from edge_agent.trip_detection import Switch, TripStep, seen, step, turned
-from edge_agent.trip_monitor import TripMonitor, TripResult, Twin
+from edge_agent.trip_monitor import TripMonitor, Twin
+from edge_agent.trip_values import TripResult, TripSoFar
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,10 @@ class Driving:
             return False
         switch = turned(self._switch, item, self._rules.trips)
         return self._step(seen(item, switch)).ends_running_trip
+
+    def so_far(self) -> TripSoFar | None:
+        """The running trip as it stands; None where there is none."""
+        return None if self._monitor is None else self._monitor.so_far()
 
     def keep_trips(self) -> None:
         """For a car that drives on whatever becomes of the agent: go on with the trip of before.

@@ -16,7 +16,7 @@ from edge_agent.decisions import Identity
 from edge_agent.errors import StorageError
 from edge_agent.reports import reports_of
 from edge_agent.state import State
-from edge_agent.trip_monitor import TripResult
+from edge_agent.trip_values import TripResult
 
 log = logging.getLogger(__name__)
 

@@ -68,6 +68,11 @@ def size(db: sqlite3.Connection) -> tuple[int, int]:
     return int(count), int(total)
 
 
+def depth(db: sqlite3.Connection) -> int:
+    """How many messages there are; unlike `size` without reading them."""
+    return int(db.execute("SELECT COUNT(*) FROM outbox").fetchone()[0])
+
+
 def evict(db: sqlite3.Connection, bounds: Bounds) -> dict[str, int]:
     """Drop the oldest, in EVICTION_ORDER, until the bounds hold; how many of each kind went."""
     dropped: dict[str, int] = {}

@@ -18,8 +18,8 @@ from common.messages import (
 from common.thinning import thin
 from common.trace import to_wire, without
 from edge_agent.decisions import Identity, Verdict, is_breach
-from edge_agent.trip_monitor import TripResult
 from edge_agent.trip_record import Thinned
+from edge_agent.trip_values import TripResult
 
 
 def reports_of(result: TripResult, who: Identity) -> tuple[TripSummary, Breach | None]:

@@ -23,9 +23,10 @@ from common.trip_band import Z95, TripBand
 from edge_agent.config import Derived
 from edge_agent.errors import RefusedSampleError
 from edge_agent.samples import Sample, check_plausible
-from edge_agent.trip_record import VALUES, Thinned, TripRecord
+from edge_agent.trip_record import VALUES, TripRecord
 from edge_agent.trip_signals import TripSignals
 from edge_agent.trip_state import SAVED_BUCKETS, Saved, packed
+from edge_agent.trip_values import Compared, TripResult, TripSoFar
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -42,49 +43,6 @@ class Twin:
     estimate: Estimate
     revision: int
     settings: Settings
-
-
-@dataclass(frozen=True)
-class TripResult:
-    """A finished trip. Errors in volts, over all samples; `coverage95` the share inside the band.
-
-    The trip is `thinned`.
-    """
-
-    trip_id: str
-    revision: int
-    started_at: float
-    duration_s: float
-    odometer_start: float
-    odometer_end: float
-    samples: int
-    refused_samples: int
-    error_v: float
-    band95_v: float
-    coverage95: float
-    feature_means: list[float]
-    thinned: Thinned
-    partial: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One sample beside its prediction, volts; `band95_v` is half of the band's width."""
-
-    row: list[float]
-    predicted_v: float
-    band95_v: float
-    measured_v: float
-
-    @property
-    def error_v(self) -> float:
-        """The absolute error."""
-        return abs(self.predicted_v - self.measured_v)
-
-    @property
-    def is_inside(self) -> bool:
-        """Whether the measurement lies inside the band."""
-        return self.error_v <= self.band95_v
 
 
 class TripMonitor:
@@ -147,6 +105,24 @@ class TripMonitor:
     def error_v(self) -> float:
         """Mean absolute error over the samples so far; after at least one."""
         return self._absolute_error / self.samples
+
+    def so_far(self) -> TripSoFar | None:
+        """The trip as it stands; None before the first sample (or the first after a restart)."""
+        if self.newest is None:
+            return None
+        return TripSoFar(
+            trip_id=self.trip_id,
+            revision=self._twin.revision,
+            started_at=self._started_at,
+            odometer=self._odometer,
+            samples=self.samples,
+            refused_samples=self.refused,
+            error_v=self.error_v,
+            coverage95=self._covered / self.samples,
+            newest=self.newest,
+            feature_means=(self._feature_sums / self.samples).tolist(),
+            estimate=self._estimate,
+        )
 
     def finish(self, *, partial: bool = False) -> TripResult:
         """The result of the trip; call it once, after at least two samples."""
