@@ -31,6 +31,7 @@ from edge_agent import (
     kept,
     outbox,
     sources,
+    timekeeper,
     watch_command,
 )
 from edge_agent.agent import Agent
@@ -105,7 +106,7 @@ def _run(options: argparse.Namespace, config: Config) -> int:
             agent.driving.keep_trips()
         source = sources.opened(config, manifest)
         with live_view(agent, config, SYSTEM) as look:
-            feed_live(agent, source, stop.is_set, time.monotonic, supervisor, look)
+            feed_live(agent, source, stop.is_set, SYSTEM.monotonic, supervisor, look)
         supervisor.stopping()
         if stop.is_set():
             agent.driving.leave_trip()
@@ -208,18 +209,25 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
     current = kept.read_parameters(db, "current")
     revision = json.loads(current.revision) if current else None
     identity = dict(db.execute("SELECT key, value FROM identity"))
+    unknown = timekeeper.unknown(db, "refused")
     return {
         "vehicle_id": identity["vehicle_id"],
         "bundle": identity["bundle"],
         "agent_version": __version__,
         "revision": revision["number"] if revision else 0,
         "theta": revision["theta"] if revision else None,
+        "time_known": timekeeper.is_newest_boot_known(db),
         "outbox_messages": depth,
         "outbox_bytes": total,
         "breaches_awaiting_an_answer": len(kept.awaiting(db)),
         "counters": kept.counters(db),
         "last_refused": [
-            {"at": refusal.at, "kind": refusal.kind, "reason": refusal.reason}
+            {
+                "at": refusal.at,
+                "time_known": str(refusal.number) not in unknown,
+                "kind": refusal.kind,
+                "reason": refusal.reason,
+            }
             for refusal in kept.refusals(db, 5)
         ],
     }

@@ -66,7 +66,7 @@ class TripMonitor:
         self._estimate = twin.estimate
         self._features = FeatureBuilder(twin.manifest)
         self._signals = TripSignals(derived)
-        self._started_at = first.time_s
+        self.started_at = first.time_s
         self._last_time_s = -np.inf
         self._odometer = first.odometer
         self._behind = 0
@@ -97,7 +97,7 @@ class TripMonitor:
         self._features.take(sample.time_s, row)
         self._signals.take(sample)
         self._last_time_s, self._odometer = sample.time_s, sample.odometer
-        after_s = sample.time_s - self._started_at
+        after_s = sample.time_s - self.started_at
         self._record.add(after_s, row, sample.voltage_v, found.error_v)
         return found
 
@@ -113,7 +113,7 @@ class TripMonitor:
         return TripSoFar(
             trip_id=self.trip_id,
             revision=self._twin.revision,
-            started_at=self._started_at,
+            started_at=self.started_at,
             odometer=self._odometer,
             samples=self.samples,
             refused_samples=self.refused,
@@ -129,8 +129,8 @@ class TripMonitor:
         return TripResult(
             trip_id=self.trip_id,
             revision=self._twin.revision,
-            started_at=self._started_at,
-            duration_s=self._last_time_s - self._started_at,
+            started_at=self.started_at,
+            duration_s=self._last_time_s - self.started_at,
             odometer_start=self.odometer_start,
             odometer_end=self._odometer,
             samples=self.samples,
@@ -153,7 +153,7 @@ class TripMonitor:
             is_named=is_named,
             bundle=bundle,
             revision=self._twin.revision,
-            started_at=self._started_at,
+            started_at=self.started_at,
             odometer_start=self.odometer_start,
             odometer=self._odometer,
             samples=self.samples,

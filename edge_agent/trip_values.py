@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.estimate import Estimate
+from edge_agent.stamps import Stamp
 from edge_agent.trip_record import Thinned
 
 
@@ -15,7 +16,8 @@ from edge_agent.trip_record import Thinned
 class TripResult:
     """A finished trip. Errors in volts, over all samples; `coverage95` the share inside the band.
 
-    The trip is `thinned`.
+    The trip is `thinned`. `started` is the stamp of our own clock; None where the source told the
+    time.
     """
 
     trip_id: str
@@ -32,6 +34,7 @@ class TripResult:
     feature_means: list[float]
     thinned: Thinned
     partial: bool
+    started: Stamp | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,12 @@ _STEPS: Final = {
         "DROP TRIGGER revision_is_not_updated",
         REVISION_TRIGGERS[0],
     ),
+    2: (
+        "ALTER TABLE trip ADD COLUMN time_known BOOLEAN DEFAULT 1 NOT NULL",
+        "ALTER TABLE vehicle ADD COLUMN time_known BOOLEAN",
+    ),
 }
-_TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS}
+_TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS, 2: ()}
 
 
 def upgrade(connection: Connection, found: int) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import Index, LargeBinary, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 
 class SchemaVersion(SQLModel, table=True):
@@ -50,6 +50,7 @@ class Vehicle(SQLModel, table=True):
     failures: int = 0  # breaches in a row, since a revision was applied, that brought none
     estimate_state: str = "learning"
     started: bool = False  # it has a revision
+    time_known: bool | None = None  # whether its clock had been set when it said so
 
 
 class Trip(SQLModel, table=True):
@@ -79,6 +80,8 @@ class Trip(SQLModel, table=True):
     breach: bool
     partial: bool
     received_at: float
+    # Last, where an older file gets it: false where the vehicle's clock had not been set.
+    time_known: bool = Field(default=True, sa_column_kwargs={"server_default": text("1")})
 
 
 class Breach(SQLModel, table=True):
