@@ -88,17 +88,17 @@ class TripMonitor:
             self._band = self._band_of_trip()
         predicted_v, std_v = self._band.at(row)
         found = Compared(row, predicted_v, Z95 * std_v, sample.voltage_v)
-        self.newest = found
+        self.newest, error_v = found, found.error_v
         self.samples += 1
-        self._absolute_error += found.error_v
+        self._absolute_error += error_v
         self._band_sum += found.band95_v
-        self._covered += found.is_inside
+        self._covered += error_v <= found.band95_v
         self._feature_sums += row
         self._features.take(sample.time_s, row)
         self._signals.take(sample)
         self._last_time_s, self._odometer = sample.time_s, sample.odometer
         after_s = sample.time_s - self.started_at
-        self._record.add(after_s, row, sample.voltage_v, found.error_v)
+        self._record.add(after_s, row, sample.voltage_v, error_v)
         return found
 
     @property

@@ -51,11 +51,6 @@ class Compared:
         """The absolute error."""
         return abs(self.predicted_v - self.measured_v)
 
-    @property
-    def is_inside(self) -> bool:
-        """Whether the measurement lies inside the band."""
-        return self.error_v <= self.band95_v
-
 
 @dataclass(frozen=True, slots=True)
 class TripSoFar:
