@@ -20,11 +20,15 @@ NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Mutual TLS: the broker's authority, and this vehicle's certificate and key."""
+    """Mutual TLS: the broker's authority, and this vehicle's certificate and key.
+
+    `alpn` is the protocol name to offer; left out, that of AWS IoT Core on port 443, else none.
+    """
 
     ca_file: File
     cert_file: File
     key_file: File
+    alpn: Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[!-~]*\Z")] | None = None
 
 
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -137,6 +141,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     outbox_messages: Annotated[int, msgspec.Meta(ge=1)] = 20_000
     outbox_bytes: Annotated[int, msgspec.Meta(ge=4096)] = 64 * 1024 * 1024
+    outbox_days: Positive = 90.0
     trace_points: Annotated[int, msgspec.Meta(ge=4, le=512)] = 50
     min_trip_samples: Annotated[int, msgspec.Meta(ge=2)] = 10
     trip_gap_s: Positive = 300.0
@@ -152,12 +157,17 @@ class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything that one agent needs to know. Paths are relative to the file they stand in."""
+    """Everything that one agent needs to know. Paths are relative to the file they stand in.
+
+    `trusted_keys` sign revisions; `root_keys` say which keys do so from now on (none: the trusted
+    keys themselves).
+    """
 
     vehicle_id: str
     bundle: File
     state: File
     trusted_keys: Annotated[list[File], msgspec.Meta(min_length=1)]
+    root_keys: list[File] = []
     mqtt: Mqtt = Mqtt()
     source: Source = Source()
     trips: Trips = Trips()

@@ -103,7 +103,7 @@ class LiveFeed:
         db = self._agent.database
         try:
             return _Stored(
-                outbox.depth(db),
+                outbox.size(db)[0],
                 tuple(kept.counters(db).items()),
                 kept.finished_trips(db, MIN_TRIPS),
             )

@@ -21,6 +21,7 @@ class Statistics:
     applied: int = 0
     refused: int = 0
     failures_in_a_row: int = 0
+    fallen_back: int = 0
     apply_latencies_s: list[float] = field(default_factory=list)
 
     def add_latency(self, seconds: float) -> None:

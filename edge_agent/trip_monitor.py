@@ -20,9 +20,11 @@ from common.features import FeatureBuilder, MissingSignalError
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trip_band import Z95, TripBand
+from edge_agent.canary import Canary
 from edge_agent.config import Derived
 from edge_agent.errors import RefusedSampleError
 from edge_agent.samples import Sample, check_plausible
+from edge_agent.saved_trip_check import misfit
 from edge_agent.trip_record import VALUES, TripRecord
 from edge_agent.trip_signals import TripSignals
 from edge_agent.trip_state import SAVED_BUCKETS, Saved, packed
@@ -36,13 +38,17 @@ NOTHING: Final[Mapping[str, Derived]] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Twin:
-    """What predicts: the model, its manifest, and the estimate in force with its number."""
+    """What predicts: the model, its manifest, and the estimate in force with its number.
+
+    While that is on trial, `confirmed` is what it falls back to.
+    """
 
     manifest: Manifest
     model: VoltageModel
     estimate: Estimate
     revision: int
     settings: Settings
+    confirmed: Twin | None = None
 
 
 class TripMonitor:
@@ -64,6 +70,7 @@ class TripMonitor:
         self._twin = twin
         self._trace_points = trace_points
         self._estimate = twin.estimate
+        self._canary = _canary(twin)
         self._features = FeatureBuilder(twin.manifest)
         self._signals = TripSignals(derived)
         self.started_at = first.time_s
@@ -86,6 +93,8 @@ class TripMonitor:
         if self._band is None:
             self._align(row, sample.voltage_v)
             self._band = self._band_of_trip()
+        if self._canary is not None:
+            self._canary.add(row, sample.voltage_v)
         predicted_v, std_v = self._band.at(row)
         found = Compared(row, predicted_v, Z95 * std_v, sample.voltage_v)
         self.newest, error_v = found, found.error_v
@@ -126,6 +135,9 @@ class TripMonitor:
 
     def finish(self, *, partial: bool = False) -> TripResult:
         """The result of the trip; call it once, after at least two samples."""
+        beside = None
+        if self._canary is not None and not partial:
+            beside = self._canary.result(self._twin.revision, self.error_v)
         return TripResult(
             trip_id=self.trip_id,
             revision=self._twin.revision,
@@ -141,6 +153,7 @@ class TripMonitor:
             feature_means=(self._feature_sums / self.samples).tolist(),
             thinned=self._record.thinned(self._trace_points),
             partial=partial,
+            beside=beside,
         )
 
     def saved(self, bundle: str, *, is_named: bool) -> Saved:
@@ -182,9 +195,10 @@ class TripMonitor:
 
         Raises ValueError when it does not fit the twin, or what is derived now.
         """
-        if len(saved.last) != len(twin.manifest.features) + 4:
-            raise ValueError("it has other features than the bundle")
-        own = replace(twin, revision=saved.revision)
+        if (problem := misfit(saved, twin.manifest)) is not None:
+            raise ValueError(problem)
+        # A trial waits for a trip that is seen whole.
+        own = replace(twin, revision=saved.revision, confirmed=None)
         first = Sample(saved.started_at, saved.odometer_start, {}, 0.0)
         monitor = cls(saved.trip_id, first, own, trace_points, derived)
         monitor._estimate = saved.estimate()
@@ -203,9 +217,10 @@ class TripMonitor:
         """What this trip alone brings is read off its first sample; then the parameters stay."""
         twin = self._twin
         at_start = calibration.extrapolate(twin.estimate, twin.manifest, self.odometer_start)
-        self._estimate = calibration.align(
-            at_start, np.array(row), voltage_v, twin.model, twin.manifest
-        )
+        first = np.array(row)
+        self._estimate = calibration.align(at_start, first, voltage_v, twin.model, twin.manifest)
+        if self._canary is not None:
+            self._canary.begin(self.odometer_start, first, voltage_v)
 
     def _band_of_trip(self) -> TripBand:
         twin = self._twin
@@ -228,3 +243,9 @@ class TripMonitor:
             raise RefusedSampleError(str(error)) from error
         check_plausible(row, sample, self._twin.manifest)
         return row
+
+
+def _canary(twin: Twin) -> Canary | None:
+    if twin.confirmed is None:
+        return None
+    return Canary(twin.confirmed.estimate, twin.model, twin.manifest)

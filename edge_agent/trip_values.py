@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.estimate import Estimate
+from edge_agent.canary import Beside
 from edge_agent.stamps import Stamp
 from edge_agent.trip_record import Thinned
 
@@ -34,6 +35,7 @@ class TripResult:
     feature_means: list[float]
     thinned: Thinned
     partial: bool
+    beside: Beside | None = None
     started: Stamp | None = None
 
 

@@ -11,7 +11,17 @@ from typing import Protocol, cast
 
 from bench.edge.figures import Figure
 
-PARTS: tuple[str, ...] = ("sampling",)
+PARTS: tuple[str, ...] = (
+    "footprint",
+    "sampling",
+    "durability",
+    "kills",
+    "power_cuts",
+    "chaos",
+    "drain",
+    "reconnects",
+    "fuzzing",
+)
 
 
 class Measure(Protocol):
