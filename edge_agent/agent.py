@@ -38,7 +38,7 @@ from edge_agent.run_statistics import Statistics
 from edge_agent.sources import Item
 from edge_agent.state import State
 from edge_agent.timekeeper import Timekeeper
-from edge_agent.trip_monitor import TripResult
+from edge_agent.trip_values import TripResult
 
 log = logging.getLogger(__name__)
 
@@ -194,6 +194,11 @@ class Agent:
             provisional=self.twin.provisional,
         )
 
+    @property
+    def database(self) -> sqlite3.Connection:
+        """To be read, by the thread that the agent runs in."""
+        return self._state.connection
+
     def short_trips(self) -> int:
         """How many trips had too few samples to be reported, ever."""
         return kept.counters(self._state.connection).get("short_trips", 0)
@@ -290,6 +295,7 @@ class Agent:
             for declined in receipt.declined:
                 kept.settle(db, declined.message_id)
         self._offers.freed(receipt.message_ids)
+        self.statistics.failures_in_a_row += len(receipt.declined)
         if receipt.fresh is not None:
             self._word.hear(receipt.fresh, self.identity.trusted)
         for declined in receipt.declined:
@@ -328,6 +334,8 @@ class Agent:
     def _note(self, verdict: Verdict) -> None:
         self.statistics.applied += verdict.applied
         self.statistics.refused += not verdict.applied
+        failures = self.statistics.failures_in_a_row
+        self.statistics.failures_in_a_row = 0 if verdict.applied else failures + 1
         cause = verdict.revision.cause.message_id if verdict.revision else ""
         kept_at = self._kept_at.pop(cause, None)
         if verdict.applied and kept_at is not None:
