@@ -86,7 +86,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = REVISION_SCHEMA
     vehicle_id: Identifier
-    number: Annotated[int, msgspec.Meta(ge=1, le=10**9 + 1)]
+    number: Annotated[int, msgspec.Meta(ge=1, le=10**9)]
     resumes_after: RevisionNumber = 0
     parent_hash: Digest
     base: Count

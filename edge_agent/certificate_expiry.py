@@ -5,7 +5,7 @@ Must never judge whether a broker lets the certificate in.
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -40,15 +40,15 @@ def told(days: float) -> str:
     return f"certificate holds for {days:.0f} more days"
 
 
-def certificate_facts(mqtt: Mqtt, now: datetime) -> dict[str, float | None]:
-    """For `status`: nothing without TLS; on stderr what somebody should do something about."""
+def facts(mqtt: Mqtt, now: datetime, complain: Callable[[str], None]) -> dict[str, float | None]:
+    """For `status`: nothing without TLS; `complain` hears what somebody should act on."""
     if mqtt.tls is None:
         return {}
     try:
         days = days_left(mqtt.tls, now)
     except LinkError as error:
-        print(f"edge-agent: {error}", file=sys.stderr)
+        complain(str(error))
         return {"certificate_days_left": None}
     if is_urgent(days):
-        print(f"edge-agent: {told(days)}", file=sys.stderr)
+        complain(told(days))
     return {"certificate_days_left": round(days, 1)}

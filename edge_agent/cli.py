@@ -27,6 +27,7 @@ from common.bundle import load_bundle
 from common.errors import TransientError, TwinError
 from edge_agent import (
     __version__,
+    certificate_expiry,
     check_command,
     cloud_word,
     enroll_command,
@@ -37,7 +38,6 @@ from edge_agent import (
     timekeeper,
 )
 from edge_agent.agent import Agent
-from edge_agent.certificate_expiry import certificate_facts
 from edge_agent.clock import SYSTEM
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code: int = options.act(options, load_config(options.config))
     except TwinError as error:
-        print(f"edge-agent: {error}", file=sys.stderr)
+        _complain(str(error))
         return 5 if isinstance(error, TransientError) and not isinstance(error, StorageError) else 1
     return code
 
@@ -194,10 +194,8 @@ def _status(options: argparse.Namespace, config: Config) -> int:
         raise StateUnusableError(path, "there is none", "Has the agent run yet?")
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            _print(
-                {**_facts(db), **certificate_facts(config.mqtt, datetime.now(UTC))},
-                as_json=options.json,
-            )
+            expiry = certificate_expiry.facts(config.mqtt, datetime.now(UTC), _complain)
+            _print({**_facts(db), **expiry}, as_json=options.json)
     except (sqlite3.Error, KeyError, ValueError) as error:
         remedy = "It is no agent's state, or damaged: the agent sets a damaged one aside."
         raise StateUnusableError(path, f"it cannot be read ({error})", remedy) from error
@@ -235,6 +233,10 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
             for refusal in kept.refusals(db, 5)
         ],
     }
+
+
+def _complain(text: str) -> None:
+    print(f"edge-agent: {text}", file=sys.stderr)
 
 
 def _print(facts: dict[str, Any], *, as_json: bool) -> None:

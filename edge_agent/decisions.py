@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from common import calibration
+from common.believable import disbelief
 from common.errors import ContractError, SignatureError, UnknownSchemaError
 from common.manifest import Manifest
 from common.messages import RefusalReason, RevisionNumber, SignedRevision
@@ -168,7 +169,8 @@ def _fits(revision: Revision, identity: Identity) -> tuple[RefusalReason, str]:
         return "malformed", "its covariance is not positive definite"
     if not calibration.is_inside_bounds(estimate, identity.manifest):
         return "out_of_bounds", f"theta {revision.theta} leaves the manifest's bounds"
-    return "", ""
+    problem = disbelief(estimate, identity.manifest)
+    return ("out_of_bounds", problem) if problem else ("", "")
 
 
 def _error_on(

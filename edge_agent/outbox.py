@@ -79,7 +79,8 @@ def _texts(seq: int, message_id: object, kind: object) -> tuple[str, Kind]:
 def waiting_of(db: sqlite3.Connection, kind: Kind, limit: int, after_seq: int = 0) -> list[Waiting]:
     """The oldest messages of one kind that were kept after `after_seq`."""
     query = "SELECT seq, message_id, kind FROM outbox WHERE kind = ? AND seq > ? ORDER BY seq"
-    return [Waiting(*row) for row in db.execute(f"{query} LIMIT ?", (kind, after_seq, limit))]
+    rows = db.execute(f"{query} LIMIT ?", (kind, after_seq, limit))
+    return [Waiting(seq, *_texts(seq, message_id, kind)) for seq, message_id, kind in rows]
 
 
 def newest_seq(db: sqlite3.Connection) -> int:

@@ -53,7 +53,7 @@ class State:
         self._lock = locked(path)
         try:
             self.connection = self._open()
-        except StateUnusableError:
+        except BaseException:
             self._unlock()
             raise
         self._copy_parameters()
@@ -140,7 +140,7 @@ class State:
             self._is_read_only = True
             told = "state_read_only path=%s why=%r: trying again"
             log.error(told, self.path, str(error))  # noqa: TRY400 - it names the cause
-        return self._whole_to_read() or self._saved_in_memory()
+        return self._open_to_read()
 
     def _open_again(self) -> None:
         """Before a transaction: perhaps the disk has come back. Raises StorageError."""
@@ -149,19 +149,15 @@ class State:
         self._tries += 1
         if self._is_costly and not _is_time(self._tries):
             raise StorageError(self.path, str(self._damage))
-        if not self._is_read_only:
-            # first of all: closed later, it would take the new file's log for its own
-            close_without_checkpoint(self.connection, self.path)
+        # first of all: a connection that stays keeps the new one from writing, and closed later
+        # it would take the new file's log for its own
+        close_without_checkpoint(self.connection, self.path)
         try:
-            connection = self._open_to_write()
+            self.connection = self._open_to_write()
         except (sqlite3.Error, OSError, StateUnusableError) as error:
-            if not self._is_read_only:
-                self.connection, self._is_read_only = self._saved_in_memory(), True
+            self.connection, self._is_read_only = self._open_to_read(), True
             raise StorageError(self.path, str(error)) from error
-        if self._is_read_only:
-            self.connection.close()
-        self.connection, self._is_read_only, self._is_durable = connection, False, True
-        self._tries = 0
+        self._is_read_only, self._is_durable, self._tries = False, True, 0
         self._lock = self._lock or locked(self.path)
 
     def _open_to_write(self) -> sqlite3.Connection:
@@ -230,6 +226,9 @@ class State:
         log.error(told, self.path, aside, why, saved, lost)
 
     # ---- a disk that refuses --------------------------------------------------------------------
+
+    def _open_to_read(self) -> sqlite3.Connection:
+        return self._whole_to_read() or self._saved_in_memory()
 
     def _whole_to_read(self) -> sqlite3.Connection | None:
         """The state as it stands, when it is sound and this vehicle's own."""

@@ -59,9 +59,14 @@ def copy_of(db: sqlite3.Connection, key: Mapping[str, str], writes: int) -> Para
 def take_copy(
     db: sqlite3.Connection, copy: ParameterCopy | None, *, is_emptied: bool = False
 ) -> None:
-    """Where the database has lost what the copy still has, take that. In a transaction."""
+    """Where the database has lost what the copy still has, take that. In a transaction.
+
+    Of two that are as new but differ, the copy has the checksum.
+    """
     writes = number_of_writes(db)
-    if copy is None or (copy.writes <= writes and not is_emptied):
+    if copy is None or (copy.writes < writes and not is_emptied):
+        return
+    if copy == copy_of(db, {"vehicle_id": copy.vehicle_id, "bundle": copy.bundle}, copy.writes):
         return
     kept.forget_all_parameters(db)
     db.executemany("INSERT INTO parameters VALUES (?, ?)", list(copy.slots.items()))

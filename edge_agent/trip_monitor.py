@@ -25,6 +25,7 @@ from edge_agent.canary import Beside, Canary
 from edge_agent.config import Derived
 from edge_agent.errors import RefusedSampleError
 from edge_agent.samples import Sample, check_plausible
+from edge_agent.saved_trip_check import misfit
 from edge_agent.stamps import Stamp
 from edge_agent.trip_signals import TripSignals
 from edge_agent.trip_state import SAVED_ROWS, Saved, packed_rows
@@ -203,6 +204,8 @@ class TripMonitor:
         """
         if len(saved.last) != len(twin.manifest.features) + 2:
             raise ValueError("it has other features than the bundle")
+        if (problem := misfit(saved, twin.manifest)) is not None:
+            raise ValueError(problem)
         # A trial waits for a trip that is seen whole.
         own = replace(twin, revision=saved.revision, confirmed=None)
         first = Sample(saved.started_at, saved.odometer_start, {}, 0.0)

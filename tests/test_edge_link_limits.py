@@ -141,6 +141,21 @@ def test_no_more_is_held_for_a_line_that_takes_nothing_than_aws_lets_be_on_the_w
     assert link.publish("status", b"on") is not None
 
 
+def test_a_publish_that_the_broker_refuses_is_said_once(
+    stub: Stub, open_link: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    stub.acknowledges = False
+    link = open_link()
+    event_of(link)
+    for number in (1, 2):
+        mid = link.publish("trip", b"not mine")
+        assert mid is not None
+        eventually(lambda n=number: len(stub.visits[0].publishes()) == n, what="the publish")  # type: ignore[misc]
+        stub.visits[0].send(b"\x40\x03" + mid.to_bytes(2, "big") + b"\x87")  # not authorised
+        assert event_of(link) == Accepted(mid)  # it makes room; without a receipt it goes again
+    assert caplog.text.count("publish_refused vehicle=car-1 reason='Not authorized'") == 1
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_the_agent_can_stop_whatever_the_line_does(
     stub: Stub, open_link: Open, *, answers: bool
@@ -150,8 +165,8 @@ def test_the_agent_can_stop_whatever_the_line_does(
     stub.acknowledges = stub.answers = answers
     link.publish("status", b"farewell")
     link.stop()
-    eventually(lambda: stub.visits[0].publishes("status"), what="the farewell")
-    assert stub.visits[0].packets[-1].raw[0] >> 4 == 14  # DISCONNECT
+    eventually(lambda: stub.visits[0].packets[-1].kind == 14, what="its DISCONNECT")
+    assert stub.visits[0].packets[-2].body.endswith(b"farewell")
 
 
 # ---- what no broker should send ----------------------------------------------------------------
