@@ -28,6 +28,7 @@ from edge_agent.live_view import Battery
 from edge_agent.trip_values import TripSoFar
 
 EVERY_S: Final = 20.0
+Key = tuple[int, int, str]
 SEED: Final = 0  # the same question has the same answer
 
 
@@ -35,12 +36,14 @@ SEED: Final = 0  # the same question has the same answer
 class Known:
     """What the vehicle knows of its battery at `odometer`.
 
-    `estimate` is the revision's, `cause` why that was made (None: no revision yet). `failures`
+    `estimate` is the one in force: the revision's, after `provisional` steps of the vehicle's own.
+    `cause`: why the revision was made (None: no revision yet). `failures`
     counts the breaches since that brought none; `trip_age_s` since the last trip, 0 within one.
     """
 
     estimate: Estimate
     revision: int
+    provisional: int
     cause: Cause | None
     odometer: float
     trips: int
@@ -49,9 +52,9 @@ class Known:
     trip: TripSoFar | None
 
     @property
-    def key(self) -> tuple[int, str]:
+    def key(self) -> Key:
         """What it changes with at once."""
-        return self.revision, self.trip.trip_id if self.trip else ""
+        return self.revision, self.provisional, self.trip.trip_id if self.trip else ""
 
 
 class BatteryView:
@@ -62,7 +65,7 @@ class BatteryView:
         self._lock = threading.Lock()
         self._model: VoltageModel | None = None
         self._state: State = "learning"
-        self._found: tuple[tuple[int, str], float, Battery] | None = None
+        self._found: tuple[Key, float, Battery] | None = None
 
     def of(self, known: Known) -> Battery:
         """What was found within EVERY_S, or anew."""
@@ -122,12 +125,15 @@ def _remaining(
 def _evidence(known: Known, here: Estimate, manifest: Manifest) -> Evidence:
     """As far as the vehicle knows it: the cloud sees the same, and what never arrived here."""
     cause = known.cause if known.cause and known.cause.kind == "breach" else None
+    error_left = None
+    if cause is not None and known.provisional == 0:
+        error_left = cause.error_after_v / manifest.error_threshold_v
     prior_stds = np.array([parameter.prior_std for parameter in manifest.parameters])
     return Evidence(
         trips=known.trips,
-        calibrations=1 if cause else 0,
+        calibrations=1 if cause or known.provisional else 0,
         relative_std=relative_std(here.covariance, prior_stds),
-        error_left=cause.error_after_v / manifest.error_threshold_v if cause else None,
+        error_left=error_left,
         failures=known.failures,
         last_trip_age_s=known.trip_age_s,
     )

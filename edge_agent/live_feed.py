@@ -13,9 +13,10 @@ from typing import Final
 
 import msgspec
 
+from common.errors import ContractError
 from common.estimate_state import MIN_TRIPS
 from common.revision import Cause, decode_revision
-from edge_agent import __version__, kept, outbox
+from edge_agent import __version__, kept, outbox, revision_records
 from edge_agent.agent import Agent
 from edge_agent.clock import Clock
 from edge_agent.live_battery import BatteryView, Known
@@ -76,6 +77,8 @@ class LiveFeed:
             agent_version=__version__,
             bundle=agent.identity.bundle,
             revision=agent.twin.revision,
+            is_on_trial=agent.twin.confirmed is not None,
+            provisional=agent.twin.provisional,
             is_connected=agent.connected,
             outbox_messages=self._stored.outbox_messages,
             counters=dict(self._stored.counters),
@@ -90,6 +93,7 @@ class LiveFeed:
         return Known(
             estimate=twin.estimate,
             revision=twin.revision,
+            provisional=twin.provisional,
             cause=self._cause_of(twin.revision),
             odometer=max(self._odometer, twin.estimate.odometer),
             trips=self._stored.trips + (trip is not None),
@@ -112,15 +116,21 @@ class LiveFeed:
 
     def _cause_of(self, revision: int) -> Cause | None:
         if self._cause[0] != revision:
-            self._cause = (revision, self._read_cause())
+            self._cause = (revision, self._read_cause(revision))
         return self._cause[1]
 
-    def _read_cause(self) -> Cause | None:
+    def _read_cause(self, number: int) -> Cause | None:
+        """Of the record whose number is in force."""
+        db = self._agent.database
         try:
-            signed = kept.read_parameters(self._agent.database, "current")
-        except sqlite3.Error:
+            on_trial = revision_records.trial(db)
+            confirmed = [signed for _, signed in revision_records.confirmed(db)]
+            kept_ones = [on_trial, *confirmed] if on_trial is not None else confirmed
+            found = [decode_revision(signed.revision.encode()) for signed in kept_ones]
+        except (sqlite3.Error, ContractError):
             return None
-        return None if signed is None else decode_revision(signed.revision.encode()).cause
+        causes = {revision.number: revision.cause for revision in reversed(found)}
+        return causes.get(number)
 
 
 def shown(picture: Picture, battery: BatteryView) -> LiveView:

@@ -125,8 +125,10 @@ function show(view) {
     + (battery.reason ? ": " + battery.reason : "") + "." : "");
   const counted = Object.entries(view.counters).filter(([, n]) => n)
     .map(([name, n]) => name.replaceAll("_", " ") + " " + n);
-  say("facts", ["Revision " + view.revision, view.outbox_messages + " messages to send",
-    "agent " + view.agent_version, ...counted].join(" \\u00b7 "));
+  const own = view.provisional ? " and " + view.provisional + " steps of its own" : "";
+  say("facts", ["Revision " + view.revision + (view.is_on_trial ? " on trial" : "") + own,
+    view.outbox_messages + " messages to send", "agent " + view.agent_version,
+    ...counted].join(" \\u00b7 "));
   lines(view.recent);
 }
 async function look() {

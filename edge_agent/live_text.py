@@ -30,7 +30,7 @@ def screen(view: LiveView, bars: str = BARS) -> list[str]:
         "",
         *_of_battery(view),
         "",
-        f"revision  {view.revision} in force, bundle {view.bundle[:16]}",
+        f"revision  {_revision(view)}, bundle {view.bundle[:16]}",
         f"outbox    {view.outbox_messages} messages to send",
         f"counters  {_counted(view.counters)}",
         f"agent     {view.agent_version}",
@@ -118,6 +118,12 @@ def _errors(view: LiveView) -> list[float]:
     recent = view.recent
     pairs = zip(recent.predicted_v, recent.measured_v, strict=True)
     return [abs(predicted - measured) for predicted, measured in pairs]
+
+
+def _revision(view: LiveView) -> str:
+    trial = ", on trial" if view.is_on_trial else ""
+    own = f", and {view.provisional} steps of the vehicle's own" if view.provisional else ""
+    return f"{view.revision} in force{trial}{own}"
 
 
 def _counted(counters: dict[str, int]) -> str:

@@ -63,7 +63,10 @@ class Battery(msgspec.Struct, frozen=True):
 
 
 class LiveView(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything at one moment (`at`, Unix time)."""
+    """Everything at one moment (`at`, Unix time).
+
+    `provisional` counts the steps that the vehicle made itself beyond its revision.
+    """
 
     schema: int = 1
     at: float
@@ -71,6 +74,8 @@ class LiveView(msgspec.Struct, frozen=True, kw_only=True):
     agent_version: str
     bundle: str
     revision: int
+    is_on_trial: bool = False
+    provisional: int = 0
     is_connected: bool
     outbox_messages: int
     counters: dict[str, int]

@@ -22,7 +22,7 @@ FloatArray = npt.NDArray[np.float64]
 SAVED_BUCKETS: Final = 64
 
 
-class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Everything of a `TripMonitor` but its model; at most SAVED_BUCKETS of its record, packed."""
 
     trip_id: str
@@ -48,6 +48,7 @@ class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     last: list[float]
     record: bytes
     stride: int
+    provisional: int = 0
 
     @property
     def last_time_s(self) -> float:

@@ -37,6 +37,7 @@ class TripResult:
     partial: bool
     beside: Beside | None = None
     started: Stamp | None = None
+    provisional: int = 0
 
 
 @dataclass(frozen=True, slots=True)

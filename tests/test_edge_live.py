@@ -126,10 +126,10 @@ def test_a_disk_in_trouble_leaves_the_numbers_of_before(
     rig.clock.now += 1.0
     feed.take()
 
-    def fails(_db: sqlite3.Connection) -> int:
+    def fails(_db: sqlite3.Connection) -> tuple[int, int]:
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(outbox, "depth", fails)
+    monkeypatch.setattr(outbox, "size", fails)
     rig.clock.now += 1.0
     feed.take()
     assert seen(rig, feed).outbox_messages == 2

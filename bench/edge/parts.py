@@ -21,6 +21,7 @@ PARTS: tuple[str, ...] = (
     "drain",
     "reconnects",
     "fuzzing",
+    "local",
 )
 
 
