@@ -95,6 +95,12 @@ def signed_revision(content: object) -> SignedRevision | None:
         return None
 
 
+def read_slot(db: sqlite3.Connection, slot: str) -> object:
+    """What stands in a slot, as it is; None for nothing."""
+    row = db.execute("SELECT signed FROM parameters WHERE slot = ?", (slot,)).fetchone()
+    return None if row is None else row[0]
+
+
 def slots(db: sqlite3.Connection) -> set[str]:
     """The slots that hold anything, readable or not."""
     return {row[0] for row in db.execute("SELECT slot FROM parameters")}
@@ -173,6 +179,12 @@ def is_finished(db: sqlite3.Connection, trip_id: str) -> bool:
     """Whether the trip was reported."""
     query = "SELECT 1 FROM finished_trip WHERE trip_id = ?"
     return db.execute(query, (trip_id,)).fetchone() is not None
+
+
+def finished_trips(db: sqlite3.Connection, most: int) -> int:
+    """How many trips were reported, counted up to `most`."""
+    query = "SELECT COUNT(*) FROM (SELECT 1 FROM finished_trip LIMIT ?)"
+    return int(db.execute(query, (most,)).fetchone()[0])
 
 
 def count(db: sqlite3.Connection, name: str, by: int = 1) -> None:
