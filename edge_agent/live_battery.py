@@ -133,9 +133,7 @@ def _evidence(known: Known, here: Estimate, manifest: Manifest) -> Evidence:
         trips=known.trips,
         calibrations=1 if cause or known.provisional else 0,
         relative_std=relative_std(here.covariance, prior_stds),
-        error_left=cause.error_after_v / manifest.error_threshold_v
-        if cause and is_newest
-        else None,
+        error_left=error_left,
         failures=known.failures,
         last_trip_age_s=known.trip_age_s,
     )

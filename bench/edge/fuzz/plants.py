@@ -13,9 +13,6 @@ import msgspec
 
 from common import calibration, messages, trust
 from common.errors import MalformedMessageError
-from common.messages import SignedRevision
-from common.signing import TrustedKeys
-from edge_agent import decisions
 from edge_agent.sources import can_frames
 
 T = TypeVar("T")
@@ -38,10 +35,6 @@ def planted(name: str) -> None:
     setattr(plant.owner, plant.attribute, plant.broken)
 
 
-def _unverified(message: SignedRevision, _trusted: TrustedKeys) -> bytes:
-    return message.revision.encode()
-
-
 def _unguarded(content: bytes, kind: type[T], _schema: int) -> T:
     """Forgets that JSON may be nested too deeply."""
     try:
@@ -52,7 +45,7 @@ def _unguarded(content: bytes, kind: type[T], _schema: int) -> T:
 
 PLANTS: Final[Mapping[str, Plant]] = {
     "no signature check": Plant(
-        "revisions", decisions, "verify", _unverified, "UnsignedAcceptanceError"
+        "revisions", trust, "check_signature", lambda *_: None, "UnsignedAcceptanceError"
     ),
     "anybody names keys": Plant(
         "keys", trust, "_check_author", lambda *_: None, "UnsignedAcceptanceError"
