@@ -370,11 +370,13 @@ def test_another_vehicles_copy_and_another_bundles_are_not_taken(rig: Rig, tmp_p
 
 
 def test_the_last_three_revisions_are_kept_and_the_newest_that_stands_is_taken(rig: Rig) -> None:
-    revised(rig, 1, 2, 3, 4)
+    for number in range(1, 5):
+        revised(rig, number)
+        rig.drive(f"trip-{number}", gain=1.0 + number / 100, odometer=1000.0 * number)
     with rig.state.transaction() as db:
-        assert db.execute("SELECT COUNT(*) FROM applied_revision").fetchone() == (3,)
-        db.execute("UPDATE parameters SET signed = x'00' WHERE slot = 'current'")
-        db.execute("UPDATE applied_revision SET signed = x'00' WHERE seq > 2")
+        slots = [slot for slot in kept.slots(db) if slot.startswith("confirmed")]
+        assert len(slots) == 3
+        db.execute("UPDATE parameters SET signed = x'00' WHERE slot <> 'confirmed-2'")
     for copy in rig.path.parent.glob("state.db.parameters-*"):
         copy.unlink()
     rig.reopen()
