@@ -26,6 +26,7 @@ from common.bundle import load_bundle
 from common.errors import TransientError, TwinError
 from edge_agent import __version__, check_command, enroll_command, kept, outbox, sources, timekeeper
 from edge_agent.agent import Agent
+from edge_agent.aside import files_aside
 from edge_agent.clock import SYSTEM
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
@@ -37,6 +38,7 @@ from edge_agent.service import (
     wait_connected,
     wait_until,
 )
+from edge_agent.state_file import connect_to_read
 from edge_agent.supervision import Supervisor
 
 EXIT_CODES = """\
@@ -181,10 +183,13 @@ def _status(options: argparse.Namespace, config: Config) -> int:
     if not path.exists():
         raise StateUnusableError(path, "there is none", "Has the agent run yet?")
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            _print(_facts(db), as_json=options.json)
+        with closing(connect_to_read(path)) as db:
+            _print(_facts(db) | {"set_aside": _names_aside(path)}, as_json=options.json)
     except (sqlite3.Error, KeyError, ValueError) as error:
-        remedy = "It is no agent's state, or damaged: the agent sets a damaged one aside."
+        remedy = (
+            "It is no agent's state, an older version's or damaged: when the agent starts it "
+            "begins a new one with what can be saved."
+        )
         raise StateUnusableError(path, f"it cannot be read ({error})", remedy) from error
     return 0
 
@@ -216,6 +221,11 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
             for refusal in kept.refusals(db, 5)
         ],
     }
+
+
+def _names_aside(path: Path) -> list[str]:
+    """Damaged files, and others that were no state to go on with, for a person to look at."""
+    return [file.name for file in files_aside(path)]
 
 
 def _print(facts: dict[str, Any], *, as_json: bool) -> None:
