@@ -88,6 +88,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """vehicle -> cloud, retained, and (offline) the last will.
 
     `awaiting` names breaches whose outcome the vehicle has not heard: the cloud says it again.
+    `on_trial`: the revision has not driven a whole trip yet; `fallen_back` counts those that were
+    worse. `key_statement` is the number of the last statement about keys that the vehicle believes.
+    `question` is a number drawn for this status (empty: nothing is asked): the signed answer
+    repeats it. `trips_since_word` counts the trips since the last such answer.
     `time_known` says whether a time source has set the vehicle's clock since it booted.
     """
 
@@ -102,18 +106,42 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     dropped_breaches: Count = 0
     refused_samples: Count = 0
     refused_messages: Count = 0
+    on_trial: bool = False
+    fallen_back: Count = 0
+    key_statement: Count = 0
+    question: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
+    trips_since_word: Count = 0
     awaiting: Annotated[list[MessageId], msgspec.Meta(max_length=16)] = []
     sent_at: UnixTime = 0.0
     time_known: bool = True
+
+
+KeyId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
+Signature = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{128}\Z")]
 
 
 class SignedRevision(msgspec.Struct, frozen=True, kw_only=True):
     """cloud -> vehicle, retained. `revision` holds the exact bytes that were signed."""
 
     schema: int = SCHEMA
-    key_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
-    signature: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{128}\Z")]
+    key_id: KeyId
+    signature: Signature
     revision: Annotated[str, msgspec.Meta(max_length=MAX_PAYLOAD_BYTES)]
+
+
+class SignedStatement(msgspec.Struct, frozen=True, kw_only=True):
+    """Which keys may sign (common.trust); `statement` holds the exact bytes that were signed."""
+
+    key_id: KeyId
+    signature: Signature
+    statement: Annotated[str, msgspec.Meta(max_length=8192)]
+
+
+class KeyChain(msgspec.Struct, frozen=True, kw_only=True):
+    """cloud -> vehicle, retained: every statement about keys that there ever was, in its turn."""
+
+    schema: int = SCHEMA
+    statements: Annotated[list[SignedStatement], msgspec.Meta(min_length=1, max_length=64)]
 
 
 RefusalReason = Literal[
@@ -121,24 +149,35 @@ RefusalReason = Literal[
     "malformed",
     "unknown_schema",
     "untrusted_key",
+    "revoked_key",
     "bad_signature",
     "wrong_vehicle",
     "wrong_bundle",
+    "too_large",
+    "older",
+    "replayed",
+    "conflicting",
+    "number_too_far",
     "not_newer",
     "out_of_bounds",
     "worse_on_trace",
+    "worse_on_next_trip",
 ]
 
 
 class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
-    """vehicle -> cloud: the verdict on a revision, with the error on the kept trace."""
+    """vehicle -> cloud: the verdict on a revision, with the error on the kept trace.
+
+    After `applied` comes a second one about the next trip, with the errors on that: `confirmed`, or
+    refused as `worse_on_next_trip`.
+    """
 
     schema: int = SCHEMA
     message_id: MessageId
     vehicle_id: Identifier
     revision: RevisionNumber
     revision_hash: Digest
-    verdict: Literal["applied", "refused"]
+    verdict: Literal["applied", "refused", "confirmed"]
     reason: RefusalReason = ""
     detail: Annotated[str, msgspec.Meta(max_length=512)] = ""
     error_before_v: float | None = None
@@ -154,17 +193,29 @@ class Declined(msgspec.Struct, frozen=True):
     reason: Annotated[str, msgspec.Meta(max_length=256)]
 
 
+class SignedFreshness(msgspec.Struct, frozen=True, kw_only=True):
+    """That nothing newer is held back (common.freshness); the exact bytes that were signed."""
+
+    key_id: KeyId
+    signature: Signature
+    freshness: Annotated[str, msgspec.Meta(max_length=1024)]
+
+
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """cloud -> vehicle: these messages are committed; these breaches bring no revision."""
+    """cloud -> vehicle: these messages are committed; these breaches bring no revision.
+
+    `fresh` answers the question in a status.
+    """
 
     schema: int = SCHEMA
     vehicle_id: Identifier
     message_ids: Annotated[list[MessageId], msgspec.Meta(max_length=1024)] = []
     declined: Annotated[list[Declined], msgspec.Meta(max_length=1024)] = []
+    fresh: SignedFreshness | None = None
 
 
-Message = TripSummary | Breach | Status | SignedRevision | Acknowledgement | Receipt
-M = TypeVar("M", TripSummary, Breach, Status, SignedRevision, Acknowledgement, Receipt)
+Message = TripSummary | Breach | Status | SignedRevision | Acknowledgement | Receipt | KeyChain
+M = TypeVar("M", TripSummary, Breach, Status, SignedRevision, Acknowledgement, Receipt, KeyChain)
 
 
 def message_id(vehicle_id: str, trip_id: str, kind: str) -> str:

@@ -36,7 +36,8 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """Why the revision exists, and what the calibration saw.
 
     `kind`: a breach; the fleet's prior, with which a new vehicle starts; a replaced battery, which
-    starts anew. Only a breach has a trip: for the others `message_id` names the message or order
+    starts anew; an operator, who wants the content of revision `returns_to` again and says `why`.
+    Only a breach has a trip: for the others `message_id` names the message or order
     that brought the revision, `trip_id` and the figures are empty.
 
     `nis` is the normalised innovation squared over `points` measurements; errors are the mean
@@ -45,7 +46,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     at once (replaced, or a sudden fault).
     """
 
-    kind: Literal["breach", "fleet_prior", "replacement"]
+    kind: Literal["breach", "fleet_prior", "replacement", "roll_back"]
     finding: Literal["drift", "changed_battery"] = "drift"
     message_id: MessageId
     trip_id: Identifier | None = None
@@ -53,11 +54,22 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     nis: NonNegative = 0.0
     error_before_v: NonNegative = 0.0
     error_after_v: NonNegative = 0.0
+    returns_to: Count = 0
+    ordered_by: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    why: Annotated[str, msgspec.Meta(max_length=256)] = ""
 
 
 def starts_a_battery(cause: Cause) -> bool:
     """Whether the revision begins anew with a battery, instead of going on from a breach."""
-    return cause.kind != "breach"
+    return cause.kind in {"fleet_prior", "replacement"}
+
+
+def is_on_trial(cause: Cause) -> bool:
+    """Whether the revision must prove itself against the one before on the vehicle's next trip.
+
+    A new battery has none to compare with, and what an operator returns to was meant to differ.
+    """
+    return cause.kind in {"breach", "fleet_prior"}
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +86,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = REVISION_SCHEMA
     vehicle_id: Identifier
-    number: Annotated[int, msgspec.Meta(ge=1, le=10**9 + 1)]
+    number: Annotated[int, msgspec.Meta(ge=1, le=10**9)]
     resumes_after: RevisionNumber = 0
     parent_hash: Digest
     base: Count

@@ -7,9 +7,12 @@ in; must never block on the network and never stop for bad input.
 from __future__ import annotations
 
 import logging
+import secrets
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -18,17 +21,18 @@ from common.bundle import Bundle
 from common.errors import ContractError, MalformedMessageError
 from common.messages import Receipt, Status, decode, encode
 from common.model import VoltageModel
-from common.signing import TrustedKeys
 from common.topics import parse_topic
-from edge_agent import __version__, kept, outbox, revision_intake
+from common.trust import TrustStore
+from edge_agent import __version__, kept, key_intake, outbox, revision_intake, trials
 from edge_agent.clock import Clock
+from edge_agent.cloud_word import CloudWord, trips_since
 from edge_agent.config import Limits
 from edge_agent.decisions import Identity, Verdict
 from edge_agent.driving import PLAIN_TRIPS, Driving, TripRules
 from edge_agent.errors import StorageError
 from edge_agent.finished_trips import FinishedTrips
 from edge_agent.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
-from edge_agent.offers import Offers
+from edge_agent.offers import STATUSES, Offers
 from edge_agent.refusals import Refusals
 from edge_agent.run_statistics import Statistics
 from edge_agent.sources import Item
@@ -42,6 +46,7 @@ T = TypeVar("T")
 
 DAY_S = 86_400.0
 OFFER_INTERVAL_S = 1.0  # how often a receipt that does not come is looked for
+EVENTS_A_POLL = 64  # whatever the broker sends, samples are taken in between
 
 
 class Agent:
@@ -51,13 +56,14 @@ class Agent:
         self,
         vehicle_id: str,
         bundle: Bundle,
-        trusted: TrustedKeys,
+        trusted: TrustStore,
         state: State,
         link: MqttLink,
         limits: Limits,
         clock: Clock,
         rules: TripRules = PLAIN_TRIPS,
     ) -> None:
+        trusted = key_intake.restore_trust(state, trusted)
         self.identity = Identity(vehicle_id, bundle.sha256, bundle.manifest, trusted)
         self.statistics = Statistics()
         self.connected = False
@@ -77,8 +83,10 @@ class Agent:
             twin=lambda: self.twin,
             finished=self._take_trip,
         )
+        self._word = CloudWord(state, vehicle_id, partial(secrets.token_hex, 16))
         self._kept_at: dict[str, float] = {}
         self._next_status = self._next_offer = 0.0
+        self._statuses: set[int] = set()  # those without their PUBACK
 
     # ---- samples ------------------------------------------------------------------------------
 
@@ -100,8 +108,17 @@ class Agent:
                 self.statistics.breaches += 1
                 self._kept_at[breach.message_id] = self._clock.monotonic()
             self._refusals.write()
+        self._end_trials()
         while len(self._kept_at) > kept.KEPT_TRACES:
             self._kept_at.pop(next(iter(self._kept_at)))
+
+    def _end_trials(self) -> None:
+        while self._finished.trial_ends:
+            end = self._finished.trial_ends.popleft()
+            self.statistics.fallen_back += end.fell_back
+            self.twin = trials.after(self.twin, end)
+            if end.fell_back and self.connected:
+                self._publish_status()
 
     # ---- the link -----------------------------------------------------------------------------
 
@@ -119,16 +136,18 @@ class Agent:
         self._state.mend()
         if self._time.poll() and self.connected:
             self._publish_status()
-        event = self._link.next_event(timeout_s)
-        happened = event is not None
-        while event is not None:
+        happened = False
+        for _ in range(EVENTS_A_POLL):
+            event = self._link.next_event(0.0 if happened else timeout_s)
+            if event is None:
+                break
+            happened = True
             self._handle(event)
-            event = self._link.next_event(0.0)
         if happened or self._clock.monotonic() >= self._next_offer:
+            self._publish_status_when_due()
             self._save_trips()
             self._refusals.write_when_due()
             self._offer()
-            self._publish_status_when_due()
 
     def is_settled(self) -> bool:
         """Whether the outcome of every breach is known, and nothing is left to be stored."""
@@ -154,6 +173,10 @@ class Agent:
             dropped_breaches=counters["dropped_breach"],
             refused_samples=counters["refused_sample"],
             refused_messages=counters["refused_message"],
+            on_trial=self.twin.confirmed is not None,
+            fallen_back=counters[trials.FALLEN_BACK],
+            key_statement=self.identity.trusted.number,
+            trips_since_word=self._read(trips_since),
             awaiting=self._read(kept.awaiting)[-16:],
             sent_at=round(now.unix_s, 3),
             time_known=now.is_known,
@@ -187,8 +210,18 @@ class Agent:
         return self._link.bytes_sent, self._link.bytes_received
 
     def _publish_status(self) -> None:
-        self._link.publish("status", encode(self.status()), retain=True)
-        self._next_status = self._clock.monotonic() + self._limits.status_interval_s
+        """A line that takes none is not filled with them: the next one says it all."""
+        self._next_status = self._clock.monotonic()
+        if len(self._statuses) >= STATUSES:
+            return
+        question = self._word.question(self._clock.monotonic())
+        status = msgspec.structs.replace(self.status(), question=question)
+        mid = self._link.publish("status", encode(status), retain=True)
+        if mid is None:
+            self._word.ask_again()
+        else:
+            self._statuses.add(mid)
+            self._next_status += self._limits.status_interval_s
 
     def _publish_status_when_due(self) -> None:
         if self.connected and self._clock.monotonic() >= self._next_status:
@@ -200,21 +233,25 @@ class Agent:
         if not self.connected:
             return
         try:
-            self._offers.offer(self._state.connection, self._link.publish, now)
+            more_s = self._offers.offer(self._state.connection, self._link.publish, now)
+            self._next_offer = now + min(OFFER_INTERVAL_S, more_s)
         except sqlite3.Error as error:
             self._refusals.trouble(error)
 
     def _handle(self, event: Event) -> None:
         match event:
-            case Connected():
+            case Connected(limits):
                 self.connected = True
                 self._is_outage_told = False
-                self._offers.reconnected()
+                self._offers.reconnected(limits)
+                self._statuses.clear()
+                self._word.ask_again()
                 self._publish_status()
             case Disconnected(why):
                 self._tell_outage(why)
                 self.connected = False
             case Accepted(mid):
+                self._statuses.discard(mid)
                 self._offers.accepted(mid)
             case Received(name, payload):
                 self._receive(name, payload)
@@ -234,6 +271,8 @@ class Agent:
                 self._take_receipt(decode(payload, Receipt))
             elif vehicle_id == self.identity.vehicle_id and kind == "parameters":
                 self._take_revision(payload)
+            elif vehicle_id == self.identity.vehicle_id and kind == "keys":
+                self._take_keys(payload)
         except ContractError as error:
             self._refusals.message(str(error), payload)
         except StorageError as error:
@@ -247,8 +286,18 @@ class Agent:
             for declined in receipt.declined:
                 kept.settle(db, declined.message_id)
         self._offers.freed(receipt.message_ids)
+        if receipt.fresh is not None:
+            self._word.hear(receipt.fresh, self.identity.trusted)
         for declined in receipt.declined:
             log.info("breach_declined message=%s why=%r", declined.message_id, declined.reason)
+
+    def _take_keys(self, payload: bytes) -> None:
+        """What was judged under the keys of before stays in force."""
+        trusted = key_intake.take_statements(payload, self.identity.trusted, self._state)
+        if trusted is not self.identity.trusted:
+            self.identity = replace(self.identity, trusted=trusted)
+            if self.connected:
+                self._publish_status()
 
     def _take_revision(self, payload: bytes) -> None:
         verdict = revision_intake.consider(payload, self.twin, self._state, self.identity)
@@ -259,7 +308,7 @@ class Agent:
         revision_intake.record(verdict, payload, self._state, self.identity, self._time.now())
         self._note(verdict)
         if verdict.applied:
-            self.twin = revision_intake.twin_of(verdict, self.identity, self.twin.model)
+            self.twin = revision_intake.applied(verdict, self.identity, self.twin)
             if self.connected:
                 self._publish_status()
 

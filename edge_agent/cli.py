@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,7 +25,18 @@ import msgspec
 
 from common.bundle import load_bundle
 from common.errors import TransientError, TwinError
-from edge_agent import __version__, check_command, enroll_command, kept, outbox, sources, timekeeper
+from edge_agent import (
+    __version__,
+    certificate_expiry,
+    check_command,
+    cloud_word,
+    enroll_command,
+    kept,
+    outbox,
+    revision_records,
+    sources,
+    timekeeper,
+)
 from edge_agent.agent import Agent
 from edge_agent.aside import files_aside
 from edge_agent.clock import SYSTEM
@@ -67,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code: int = options.act(options, load_config(options.config))
     except TwinError as error:
-        print(f"edge-agent: {error}", file=sys.stderr)
+        _complain(str(error))
         return 5 if isinstance(error, TransientError) and not isinstance(error, StorageError) else 1
     return code
 
@@ -184,7 +196,9 @@ def _status(options: argparse.Namespace, config: Config) -> int:
         raise StateUnusableError(path, "there is none", "Has the agent run yet?")
     try:
         with closing(connect_to_read(path)) as db:
-            _print(_facts(db) | {"set_aside": _names_aside(path)}, as_json=options.json)
+            expiry = certificate_expiry.facts(config.mqtt, datetime.now(UTC), _complain)
+            aside = {"set_aside": [file.name for file in files_aside(path)]}
+            _print({**_facts(db), **aside, **expiry}, as_json=options.json)
     except (sqlite3.Error, KeyError, ValueError) as error:
         remedy = (
             "It is no agent's state, an older version's or damaged: when the agent starts it "
@@ -196,8 +210,9 @@ def _status(options: argparse.Namespace, config: Config) -> int:
 
 def _facts(db: sqlite3.Connection) -> dict[str, Any]:
     depth, total = outbox.size(db)
-    current = kept.read_parameters(db, "current")
-    revision = json.loads(current.revision) if current else None
+    on_trial = revision_records.trial(db)
+    confirmed = [json.loads(record.revision) for _, record in revision_records.confirmed(db)]
+    revision = json.loads(on_trial.revision) if on_trial else next(iter(confirmed), None)
     identity = dict(db.execute("SELECT key, value FROM identity"))
     unknown = timekeeper.unknown(db, "refused")
     return {
@@ -205,6 +220,9 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
         "bundle": identity["bundle"],
         "agent_version": __version__,
         "revision": revision["number"] if revision else 0,
+        "trips_since_word": cloud_word.trips_since(db),
+        "on_trial": on_trial is not None,
+        "confirmed_revisions": [record["number"] for record in confirmed],
         "theta": revision["theta"] if revision else None,
         "time_known": timekeeper.is_newest_boot_known(db),
         "outbox_messages": depth,
@@ -223,9 +241,8 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
     }
 
 
-def _names_aside(path: Path) -> list[str]:
-    """Damaged files, and others that were no state to go on with, for a person to look at."""
-    return [file.name for file in files_aside(path)]
+def _complain(text: str) -> None:
+    print(f"edge-agent: {text}", file=sys.stderr)
 
 
 def _print(facts: dict[str, Any], *, as_json: bool) -> None:

@@ -20,11 +20,15 @@ NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Mutual TLS: the broker's authority, and this vehicle's certificate and key."""
+    """Mutual TLS: the broker's authority, and this vehicle's certificate and key.
+
+    `alpn` is the protocol name to offer; left out, that of AWS IoT Core on port 443, else none.
+    """
 
     ca_file: File
     cert_file: File
     key_file: File
+    alpn: Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[!-~]*\Z")] | None = None
 
 
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -147,12 +151,17 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything that one agent needs to know. Paths are relative to the file they stand in."""
+    """Everything that one agent needs to know. Paths are relative to the file they stand in.
+
+    `trusted_keys` sign revisions; `root_keys` say which keys do so from now on (none: the trusted
+    keys themselves).
+    """
 
     vehicle_id: str
     bundle: File
     state: File
     trusted_keys: Annotated[list[File], msgspec.Meta(min_length=1)]
+    root_keys: list[File] = []
     mqtt: Mqtt = Mqtt()
     source: Source = Source()
     trips: Trips = Trips()

@@ -76,6 +76,18 @@ def _texts(seq: int, message_id: object, kind: object) -> tuple[str, Kind]:
     return message_id, kind
 
 
+def waiting_of(db: sqlite3.Connection, kind: Kind, limit: int, after_seq: int = 0) -> list[Waiting]:
+    """The oldest messages of one kind that were kept after `after_seq`."""
+    query = "SELECT seq, message_id, kind FROM outbox WHERE kind = ? AND seq > ? ORDER BY seq"
+    rows = db.execute(f"{query} LIMIT ?", (kind, after_seq, limit))
+    return [Waiting(seq, *_texts(seq, message_id, kind)) for seq, message_id, kind in rows]
+
+
+def newest_seq(db: sqlite3.Connection) -> int:
+    """The last message that was kept; 0 for none."""
+    return int(db.execute("SELECT COALESCE(MAX(seq), 0) FROM outbox").fetchone()[0])
+
+
 def payload(db: sqlite3.Connection, seq: int) -> bytes:
     """What is published of one message. Raises DamagedRowError when it is not what was put."""
     row = db.execute("SELECT payload, crc FROM outbox WHERE seq = ?", (seq,)).fetchone()

@@ -20,10 +20,10 @@ from edge_agent.salvage_rows import TROUBLE, Row, Table, rows_of, table_of
 from edge_agent.state_schema import DERIVED
 from edge_agent.stray_messages import stray_messages
 
-OF_A_BUNDLE: Final = frozenset({"parameters", "applied_revision", "kept_trace"})
-OF_A_VEHICLE: Final = frozenset({"counter", "finished_trip", "refused", "running_trip"})
+OF_A_BUNDLE: Final = frozenset({"parameters", "kept_trace"})
+OF_A_VEHICLE: Final = frozenset({"anchor", "counter", "finished_trip", "refused", "running_trip"})
 BULK: Final = frozenset({"outbox", "refused"})
-_FIRST: Final = ("applied_revision", "parameters", "kept_trace", "counter")
+_FIRST: Final = ("anchor", "parameters", "kept_trace", "counter")
 _MESSAGES: Final = {"outbox": "payload", "kept_trace": "breach"}
 
 

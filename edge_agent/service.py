@@ -9,12 +9,13 @@ from __future__ import annotations
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from common.bundle import Bundle, load_bundle
 from common.messages import Status, encode
-from common.signing import key_id, load_public_key
+from common.signing import TrustedKeys, key_id, load_public_key
+from common.trust import TrustStore
 from edge_agent import __version__
 from edge_agent.agent import Agent
 from edge_agent.clock import SYSTEM, Clock
@@ -35,8 +36,7 @@ LIVE_POLL_S = 0.1
 def running_agent(config: Config, clock: Clock = SYSTEM) -> Iterator[Agent]:
     """An agent with its state open and its link started; both are closed at the end."""
     bundle = load_bundle(config.path(config.bundle))
-    keys = [load_public_key(config.path(name)) for name in config.trusted_keys]
-    trusted = {key_id(key): key for key in keys}
+    trusted = _trusted(config)
     state = State(config.path(config.state), config.vehicle_id, bundle.sha256)
     try:
         link = MqttLink(config.vehicle_id, config.mqtt, _last_will(config, bundle), random.Random())  # noqa: S311
@@ -146,6 +146,17 @@ def wait_connected(
             mqtt = config.mqtt
             raise BrokerUnreachableError(mqtt.host, mqtt.port, f"no answer for {seconds:g} s")
         agent.poll(0.05)
+
+
+def _trusted(config: Config) -> TrustStore:
+    """What is trusted at installation. Raises KeyFileError."""
+    roots = _keys(config, config.root_keys) if config.root_keys else None
+    return TrustStore(_keys(config, config.trusted_keys), roots)
+
+
+def _keys(config: Config, names: Sequence[str]) -> TrustedKeys:
+    keys = [load_public_key(config.path(name)) for name in names]
+    return {key_id(key): key for key in keys}
 
 
 def _last_will(config: Config, bundle: Bundle) -> bytes:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from common.messages import SignedRevision
 from edge_agent import kept, parameter_copy, replacement, stored_parameters
 from edge_agent.aside import put_aside, remove_all
 from edge_agent.errors import StateUnusableError, StorageError
@@ -98,17 +97,17 @@ class State:
         """The parameters that stand beside the state."""
         return parameter_copy.read(self.path, self._key)
 
-    def applied_revisions(self) -> list[SignedRevision]:
-        """What was applied, newest first, of the file and of the copy beside it. Never raises."""
+    def stored_slots(self) -> list[stored_parameters.Slots]:
+        """Of the file and of the copy beside it, the newer first; at least one. Never raises."""
         copy = self.copied_parameters()
         for _again in range(2):
             try:
-                return stored_parameters.applied(self.connection, copy)
+                return stored_parameters.slots(self.connection, copy)
             except sqlite3.Error as error:
                 log.warning("parameters_not_read path=%s error=%s", self.path, error)
                 self.note(error)
                 self.mend()
-        return stored_parameters.of_copy(copy)
+        return stored_parameters.of_copy(copy) or [{}]
 
     def close(self) -> None:
         """Close the file and let go of the lock."""
@@ -285,6 +284,6 @@ def _is_time(tries: int) -> bool:
 
 def _change_bundle(db: sqlite3.Connection, bundle: str) -> None:
     """What was measured stays to be sent; what was calibrated belongs to the other model."""
-    kept.forget_parameters(db)
+    kept.forget_all_parameters(db)
     db.execute("DELETE FROM kept_trace")
     db.execute("UPDATE identity SET value = ? WHERE key = 'bundle'", (bundle,))

@@ -274,11 +274,14 @@ class Insides:
         clock = lambda: self.now  # noqa: E731
         author = Author(self.key, "0.1.0")
         calibrations = Calibrations(self.store, self.catalogue, author, clock)
-        self.worker = Worker(self.store, calibrations, self.publisher, clock)
-        self.ingest = Ingest(self.store, self.catalogue, self.publisher, clock, self._committed)
+        self.worker = Worker(self.store, calibrations, self.publisher, clock, author)
+        self.ingest = Ingest(
+            self.store, self.catalogue, self.publisher, clock, self._committed, self.key
+        )
 
     def _committed(self, news: Committed) -> None:
         self.worker.republish(news.republish)
+        self.worker.keys.ask(news.behind_on_keys)
 
     def car(self, vehicle_id: str = "car") -> Car:
         return Car(vehicle_id, self.bundle)

@@ -181,7 +181,7 @@ def test_another_bundles_damaged_state_gives_its_messages_and_not_its_parameters
     damage_page(path, page_with(path, b"trip 20"), zeroed)
     with closing(State(path, VEHICLE, "1" * 64)) as state:
         assert kinds(state)["breach"] == BREACHES
-        assert not kept.has_parameters(state.connection)
+        assert kept.slots(state.connection) == set()
         assert kept.awaiting(state.connection) == []
 
 

@@ -35,6 +35,7 @@ from common.model import VoltageModel
 from common.revision import GENESIS, Cause, Revision, encode_revision, revision_hash
 from common.signing import key_id, sign
 from common.topics import Kind, topic
+from common.trust import TrustStore
 from edge_agent.agent import Agent
 from edge_agent.clock import Clock
 from edge_agent.config import Limits
@@ -170,7 +171,8 @@ class Car:
         kept_in = EverythingDurable if kind == "everything-durable" else State
         self.state = kept_in(folder / "state.db", VEHICLE, bundle.sha256)
         clock = Clock(lambda: self.now_s, lambda: self.now_s)
-        link, trusted = cast("MqttLink", self.cloud), {key_id(KEY.public_key()): KEY.public_key()}
+        link = cast("MqttLink", self.cloud)
+        trusted = TrustStore({key_id(KEY.public_key()): KEY.public_key()})
         self.agent = Agent(VEHICLE, bundle, trusted, self.state, link, Limits(), clock)
         self.agent.driving.keep_trips()
 

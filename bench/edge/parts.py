@@ -11,7 +11,16 @@ from typing import Protocol, cast
 
 from bench.edge.figures import Figure
 
-PARTS: tuple[str, ...] = ("durability",)
+PARTS: tuple[str, ...] = (
+    "footprint",
+    "durability",
+    "kills",
+    "power_cuts",
+    "chaos",
+    "drain",
+    "reconnects",
+    "fuzzing",
+)
 
 
 class Measure(Protocol):

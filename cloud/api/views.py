@@ -16,7 +16,7 @@ from sqlmodel import Session
 from cloud.api import schemas
 from cloud.bundles import Catalogue
 from cloud.store import evidence, revisions
-from cloud.store.tables import BatteryOrder, Quarantine, RevisionRow, Trip, Vehicle
+from cloud.store.tables import BatteryOrder, Quarantine, RevisionRow, RollBackOrder, Trip, Vehicle
 from common.calibration import Estimate, estimate_of
 from common.estimate_state import Judgement, judge
 from common.manifest import Manifest
@@ -130,6 +130,7 @@ def revision_fields(row: RevisionRow, revision: Revision, catalogue: Catalogue) 
         "verdict": row.verdict,
         "verdict_reason": row.verdict_reason,
         "verdict_at": utc(row.verdict_at),
+        "confirmed_at": utc(row.confirmed_at),
     }
 
 
@@ -142,6 +143,7 @@ def revision_detail(row: RevisionRow, catalogue: Catalogue) -> schemas.RevisionD
     """A revision with its parameters by name."""
     revision = decode_revision(row.content)
     own = {"key_id", "signature", "verdict_detail", "trace_error_before_v", "trace_error_after_v"}
+    own |= {"next_trip_error_before_v", "next_trip_error_after_v"}
     return schemas.RevisionDetail(
         **revision_fields(row, revision, catalogue),
         **row.model_dump(include=own),
@@ -176,6 +178,14 @@ def battery_order_item(order: BatteryOrder) -> schemas.BatteryOrderItem:
     return schemas.BatteryOrderItem(
         **order.model_dump(include={"vehicle_id", "odometer", "ordered_by", "why", "revision"}),
         ordered_at=some_utc(order.ordered_at),
+    )
+
+
+def roll_back_item(order: RollBackOrder) -> schemas.RollBackItem:
+    """An order."""
+    own = {"vehicle_id", "to_revision", "ordered_by", "why", "revision", "problem"}
+    return schemas.RollBackItem(
+        **order.model_dump(include=own), ordered_at=some_utc(order.ordered_at)
     )
 
 

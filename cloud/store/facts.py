@@ -16,10 +16,11 @@ from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
 from cloud.intake import Delivery, Upward, refused_offer
-from cloud.store import revisions
+from cloud.store import key_statements, revisions, verdicts
 from cloud.store.tables import Breach, Quarantine, RevisionRow, Trip, Vehicle
 from common import messages
 from common.errors import UnknownSchemaError
+from common.freshness import Freshness
 from common.messages import Acknowledgement, Declined, Status, TripSummary
 
 QUARANTINE_ROWS: Final = 10_000
@@ -32,6 +33,9 @@ _KNOWN_BREACHES = select(Breach).where(col(Breach.message_id).in_(_IDS))
 _KNOWN_TRIPS = select(Trip.vehicle_id, Trip.message_id).where(col(Trip.message_id).in_(_IDS))
 
 
+_NOT_KEPT: Final = {"schema", "vehicle_id", "awaiting", "question", "sent_at"}
+
+
 @dataclass
 class Effects:
     """What follows from a batch once it is committed, by vehicle."""
@@ -39,6 +43,8 @@ class Effects:
     received: dict[str, list[str]] = field(default_factory=dict)
     declined: dict[str, list[Declined]] = field(default_factory=dict)
     republish: set[str] = field(default_factory=set)
+    behind_on_keys: set[str] = field(default_factory=set)
+    asked: dict[str, Freshness] = field(default_factory=dict)
     new_breaches: int = 0
     newcomers: int = 0
     quarantined: int = 0
@@ -64,6 +70,8 @@ class Effects:
             for declined in entries:
                 self.decline(vehicle_id, declined)
         self.republish |= other.republish
+        self.behind_on_keys |= other.behind_on_keys
+        self.asked |= other.asked
         self.new_breaches += other.new_breaches
         self.newcomers += other.newcomers
         self.quarantined += other.quarantined
@@ -79,6 +87,8 @@ class Recorder:
         trips = [m.message_id for m in news if isinstance(m, TripSummary)]
         vehicle_ids = {m.vehicle_id for m in news}
         self._vehicles = revisions.vehicles(db, vehicle_ids)
+        is_asked = any(isinstance(m, Status) for m in news)
+        self._newest_keys = key_statements.newest(db) if is_asked else 0
         known = db.exec(_KNOWN_BREACHES, params={"ids": breaches}) if breaches else ()
         self._breaches = {(row.vehicle_id, row.message_id): row for row in known}
         self._trips = set(db.exec(_KNOWN_TRIPS, params={"ids": trips}) if trips else ())
@@ -144,11 +154,21 @@ class Recorder:
             vehicle.online = False  # the last will was written before anything had happened
             return
         for name in status.__struct_fields__:
-            if name not in {"schema", "vehicle_id", "awaiting", "sent_at"}:
+            if name not in _NOT_KEPT:
                 setattr(vehicle, name, getattr(status, name))
         if not status.online:
             return
+        if status.key_statement < self._newest_keys:
+            self.effects.behind_on_keys.add(status.vehicle_id)
         newest = revisions.newest_standing(self._db, status.vehicle_id, status.bundle)
+        if status.question:
+            self.effects.asked[status.vehicle_id] = Freshness(
+                kind="freshness",
+                vehicle_id=status.vehicle_id,
+                nonce=status.question,
+                revision=newest.number if newest else 0,
+                key_statement=self._newest_keys,
+            )
         if newest and newest.number > status.revision:
             self.effects.republish.add(status.vehicle_id)
         for breach in revisions.breaches_of(self._db, status.vehicle_id, status.awaiting):
@@ -191,21 +211,8 @@ class Recorder:
         return row
 
     def _record_verdict(self, vehicle: Vehicle, row: RevisionRow, ack: Acknowledgement) -> None:
-        """What runs is not unsaid: after `applied`, a refusal of the same revision is stale."""
-        if row.verdict in {"applied", ack.verdict}:
-            return
-        counts = row.kind == "breach"
-        if ack.verdict == "applied":
-            vehicle.calibrations += counts and row.verdict == "refused"
-            vehicle.failures = 0
-        else:
-            vehicle.calibrations = max(vehicle.calibrations - counts, 0)
-            vehicle.failures += counts
-        row.verdict, row.verdict_at = ack.verdict, self._now
-        row.verdict_reason, row.verdict_detail = ack.reason or None, ack.detail or None
-        row.trace_error_before_v = ack.error_before_v
-        row.trace_error_after_v = ack.error_after_v
-        self._db.flush()  # later messages of the batch ask for the newest revision that stands
+        if verdicts.record(vehicle, row, ack, self._now):
+            self._db.flush()  # later messages of the batch ask for the newest revision that stands
 
 
 def quarantine(

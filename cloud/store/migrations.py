@@ -28,6 +28,13 @@ _STEPS: Final = {
         REVISION_TRIGGERS[0],
     ),
     2: (
+        "ALTER TABLE vehicle ADD COLUMN on_trial BOOLEAN",
+        "ALTER TABLE vehicle ADD COLUMN fallen_back INTEGER",
+        "ALTER TABLE vehicle ADD COLUMN key_statement INTEGER",
+        "ALTER TABLE vehicle ADD COLUMN trips_since_word INTEGER",
+        "ALTER TABLE revision ADD COLUMN confirmed_at FLOAT",
+        "ALTER TABLE revision ADD COLUMN next_trip_error_before_v FLOAT",
+        "ALTER TABLE revision ADD COLUMN next_trip_error_after_v FLOAT",
         "ALTER TABLE trip ADD COLUMN time_known BOOLEAN DEFAULT 1 NOT NULL",
         "ALTER TABLE vehicle ADD COLUMN time_known BOOLEAN",
     ),

@@ -50,6 +50,11 @@ class Vehicle(SQLModel, table=True):
     failures: int = 0  # breaches in a row, since a revision was applied, that brought none
     estimate_state: str = "learning"
     started: bool = False  # it has a revision
+    # Last, where an older file gets them.
+    on_trial: bool | None = None
+    fallen_back: int | None = None
+    key_statement: int | None = None
+    trips_since_word: int | None = None
     time_known: bool | None = None  # whether its clock had been set when it said so
 
 
@@ -157,6 +162,9 @@ class RevisionRow(SQLModel, table=True):
     trace_error_after_v: float | None = None
     # Last, where an older file gets it: the kind of its cause.
     kind: str = Field(default="breach", sa_column_kwargs={"server_default": "breach"})
+    confirmed_at: float | None = None  # it has proven itself on the vehicle's next trip
+    next_trip_error_before_v: float | None = None  # of what it replaced, on that trip
+    next_trip_error_after_v: float | None = None
 
 
 class FleetPriorRow(SQLModel, table=True):
@@ -191,6 +199,33 @@ class BatteryOrder(SQLModel, table=True):
     why: str
     ordered_at: float
     revision: int | None = None
+
+
+class RollBackOrder(SQLModel, table=True):
+    """Somebody's wish for the content of an earlier revision; `revision` is what it brought."""
+
+    __tablename__ = "roll_back_order"
+    __table_args__ = (Index("roll_back_order_pending", "id", sqlite_where=text("done_at IS NULL")),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    vehicle_id: str
+    to_revision: int
+    ordered_by: str
+    why: str
+    ordered_at: float
+    done_at: float | None = None
+    revision: int | None = None
+    problem: str | None = None  # why it brought none
+
+
+class KeyStatementRow(SQLModel, table=True):
+    """A signed statement of which keys may sign (JSON), by its number."""
+
+    __tablename__ = "key_statement"
+
+    number: int = Field(primary_key=True)
+    signed: bytes = Field(sa_type=LargeBinary)
+    made_at: float
 
 
 class SigningKey(SQLModel, table=True):
