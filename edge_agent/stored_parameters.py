@@ -51,9 +51,13 @@ def copy_of(db: sqlite3.Connection, key: Mapping[str, str], writes: int) -> Para
         vehicle_id=key["vehicle_id"],
         bundle=key["bundle"],
         writes=writes,
-        slots=dict(db.execute("SELECT slot, signed FROM parameters ORDER BY slot")),
+        slots=_contents(db),
         anchors=dict(db.execute("SELECT name, value FROM anchor ORDER BY name")),
     )
+
+
+def _contents(db: sqlite3.Connection) -> dict[str, bytes]:
+    return dict(db.execute("SELECT slot, signed FROM parameters ORDER BY slot"))
 
 
 def take_copy(
@@ -66,7 +70,7 @@ def take_copy(
     writes = number_of_writes(db)
     if copy is None or (copy.writes < writes and not is_emptied):
         return
-    if copy == copy_of(db, {"vehicle_id": copy.vehicle_id, "bundle": copy.bundle}, copy.writes):
+    if copy.writes == writes and copy.slots == _contents(db):
         return
     kept.forget_all_parameters(db)
     db.executemany("INSERT INTO parameters VALUES (?, ?)", list(copy.slots.items()))

@@ -284,7 +284,7 @@ def test_a_page_that_breaks_while_the_agent_drives_is_mended_and_it_drives_on(
         rig.clock.now += 2.0
         rig.agent.poll()
     assert rig.agent.twin.revision == 1
-    rig.drive("trip-8", odometer=8000.0, gain=1.0)
+    rig.drive("trip-8", odometer=8000.0, gain=1.1)
     found = [message_id for _, message_id, _ in readable(rig.state)]
     assert 11 - 4 <= len(found) < 11
     assert rig.agent.status().revision == 1
