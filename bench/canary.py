@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.offline_loop import Trip, drive, of_trip, ours, trips_of
-from cloud.calibrator import Case, MakeRevision, decide
 from common.calibration import Estimate, Settings
+from common.calibrator import Case, MakeRevision, decide
 from common.manifest import Manifest
 from common.model import VoltageModel
 from demo.simulated import train, training_settings, vehicles_of
@@ -55,7 +55,7 @@ class Row:
     count: int
     better: float
     fallen_back: int
-    fallen_back_wrongly: int
+    fallen_back_wrongly: int | None
     worst_v: float
     harmful: int
     harmful_caught: int
@@ -131,6 +131,7 @@ def _row(threshold_v: float, name: str, found: Sequence[Compared], manifest: Man
     worse = np.array([c.after_v - c.before_v for c in found])
     back = np.array([is_worse(c.before_v, c.after_v, manifest) for c in found])
     gains = np.array([c.gain_v for c in found])
+    is_followed = bool(gains.any())
     harmful = np.array([c.after_v > threshold_v >= c.before_v for c in found])
     return Row(
         threshold_v=threshold_v,
@@ -138,7 +139,7 @@ def _row(threshold_v: float, name: str, found: Sequence[Compared], manifest: Man
         count=len(found),
         better=round(float((worse < 0).mean()), 4),
         fallen_back=int(back.sum()),
-        fallen_back_wrongly=int((back & (gains > 0)).sum()),
+        fallen_back_wrongly=int((back & (gains > 0)).sum()) if is_followed else None,
         worst_v=round(float(worse.max()), 4),
         harmful=int(harmful.sum()),
         harmful_caught=int((harmful & back).sum()),

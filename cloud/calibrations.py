@@ -14,7 +14,6 @@ from sqlmodel import Session
 
 from cloud.battery_starts import BatteryStarts
 from cloud.bundles import Catalogue
-from cloud.calibrator import Case, Decision, Decline, MakeRevision, decide
 from cloud.errors import StoreUnavailableError
 from cloud.fleet_priors import FleetPriors
 from cloud.revising import Author, case_of, make_row
@@ -24,6 +23,7 @@ from cloud.store.database import Store
 from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow, Vehicle
 from common.calibration import Settings
+from common.calibrator import Case, Decision, Decline, MakeRevision, decide
 from common.estimate_state import judge
 from common.fleet_prior import FleetPrior
 from common.revision import decode_revision

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cloud.calibrator import Case, Decline, MakeRevision
 from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow
 from common import calibration, fleet_prior
 from common.calibration import Estimate
+from common.calibrator import Case, Decline, MakeRevision
 from common.errors import ContractError
 from common.fleet_prior import FleetPrior
 from common.manifest import Manifest
@@ -71,7 +71,13 @@ def case_of(
 
 
 def _runs_base(breach: Breach, history: History) -> bool:
-    """Also where what it ran is lost: then the base is the best guess."""
+    """Also where what it ran is lost: then the base is the best guess.
+
+    And where it was a provisional: that the vehicle helped itself well is no reason to refuse it a
+    revision, which is judged against the chain alone, here as on the vehicle.
+    """
+    if breach.provisional:
+        return True
     if history.running is None:
         return breach.revision > 0
     return history.running == history.base

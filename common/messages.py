@@ -27,6 +27,9 @@ MAX_ODOMETER: Final = 1e9  # kilometres or ampere-hours: no vehicle gets there
 Odometer = Annotated[float, msgspec.Meta(ge=0, le=MAX_ODOMETER)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 UnixTime = Annotated[float, msgspec.Meta(ge=0, lt=32503680000)]  # up to the year 3000
+Believable = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
+Growth = Annotated[float, msgspec.Meta(ge=0, le=1e3)]
+States = Annotated[list[Believable], msgspec.Meta(min_length=1, max_length=32)]
 # A column of a trace; one number stands for a column that does not change.
 Column = list[float] | float
 
@@ -35,6 +38,7 @@ class TripSummary(msgspec.Struct, frozen=True, kw_only=True):
     """vehicle -> cloud, for every trip. `revision` 0 means the bundle's nominal parameters.
 
     `time_known` false: `started_at` comes from a clock that nobody had set. Durations always hold.
+    `provisional` above 0: driven on that step of the vehicle's own, made on `revision`.
     """
 
     schema: int = SCHEMA
@@ -56,6 +60,7 @@ class TripSummary(msgspec.Struct, frozen=True, kw_only=True):
     breach: bool
     partial: bool = False
     time_known: bool = True
+    provisional: Count = 0
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -69,7 +74,8 @@ class Trace(msgspec.Struct, frozen=True):
 class Breach(msgspec.Struct, frozen=True, kw_only=True):
     """vehicle -> cloud: a trip whose error exceeds the threshold.
 
-    `odometer` is that of the trip's start, where theta is taken for the whole trip.
+    `odometer` is that of the trip's start, where theta is taken for the whole trip. `provisional`
+    is the summary's: above 0 the error is not that of `revision`.
     """
 
     schema: int = SCHEMA
@@ -82,6 +88,7 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     error_v: NonNegative
     threshold_v: NonNegative
     trace: Trace
+    provisional: Count = 0
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +121,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     awaiting: Annotated[list[MessageId], msgspec.Meta(max_length=16)] = []
     sent_at: UnixTime = 0.0
     time_known: bool = True
+    provisional: Count = 0
 
 
 KeyId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
@@ -186,6 +194,39 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
     time_known: bool = True
 
 
+class Provisional(msgspec.Struct, frozen=True, kw_only=True):
+    """vehicle -> cloud: parameters that the vehicle made for itself while nobody answered.
+
+    They grew from revision `base` in `step` steps, the last on the breach `cause`; no revision of
+    the chain. theta, rate, covariance and what follows as in a revision; errors in volts, on the
+    breach's trace before and after.
+    """
+
+    schema: int = SCHEMA
+    message_id: MessageId
+    vehicle_id: Identifier
+    bundle: Digest
+    base: RevisionNumber
+    step: Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+    odometer: Odometer
+    theta: States
+    rate: States
+    covariance: Annotated[list[Believable], msgspec.Meta(max_length=2080)]
+    rate_growth: Annotated[list[Growth], msgspec.Meta(max_length=32)] = []
+    discrepancy_std_v: NonNegative | None = None
+    discrepancy_trips: NonNegative = 0.0
+    cause: MessageId
+    trip_id: Identifier
+    finding: Literal["drift", "changed_battery"]
+    points: Count
+    nis: NonNegative
+    error_before_v: NonNegative
+    error_after_v: NonNegative
+    made_at: UnixTime
+    time_known: bool = True
+    code_version: Annotated[str, msgspec.Meta(max_length=64)]
+
+
 class Declined(msgspec.Struct, frozen=True):
     """A breach that will bring no revision, and why."""
 
@@ -214,8 +255,27 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     fresh: SignedFreshness | None = None
 
 
-Message = TripSummary | Breach | Status | SignedRevision | Acknowledgement | Receipt | KeyChain
-M = TypeVar("M", TripSummary, Breach, Status, SignedRevision, Acknowledgement, Receipt, KeyChain)
+Message = (
+    TripSummary
+    | Breach
+    | Status
+    | SignedRevision
+    | Acknowledgement
+    | Receipt
+    | KeyChain
+    | Provisional
+)
+M = TypeVar(
+    "M",
+    TripSummary,
+    Breach,
+    Status,
+    SignedRevision,
+    Acknowledgement,
+    Receipt,
+    KeyChain,
+    Provisional,
+)
 
 
 def message_id(vehicle_id: str, trip_id: str, kind: str) -> str:

@@ -14,22 +14,22 @@ import msgspec
 from common.errors import ChainError, MalformedMessageError, UnknownSchemaError
 from common.json_document import decode_document
 from common.messages import (
+    Believable,
     Count,
     Digest,
+    Growth,
     Identifier,
     MessageId,
     NonNegative,
     Odometer,
+    Provisional,
     RevisionNumber,
+    States,
     UnixTime,
 )
 
 REVISION_SCHEMA: Final = 1
 GENESIS: Final = "0" * 64
-
-Believable = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
-Growth = Annotated[float, msgspec.Meta(ge=0, le=1e3)]
-States = Annotated[list[Believable], msgspec.Meta(min_length=1, max_length=32)]
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,14 +112,19 @@ def encode_revision(revision: Revision) -> bytes:
 def decode_revision(content: bytes) -> Revision:
     """Parse the canonical bytes. Raises UnknownSchemaError, MalformedMessageError."""
     revision = decode_document(content, Revision, REVISION_SCHEMA)
-    states = 2 * len(revision.theta)
-    if len(revision.rate) != len(revision.theta):
-        raise MalformedMessageError("Revision", "theta and rate differ in length")
-    if len(revision.rate_growth) not in {0, len(revision.theta)}:
-        raise MalformedMessageError("Revision", "rate_growth does not fit theta")
-    if len(revision.covariance) != states * (states + 1) // 2:
-        raise MalformedMessageError("Revision", "the covariance does not fit theta")
+    check_states("Revision", revision)
     return revision
+
+
+def check_states(name: str, carried: Revision | Provisional) -> None:
+    """Raises MalformedMessageError unless theta, rate and covariance fit each other."""
+    states = 2 * len(carried.theta)
+    if len(carried.rate) != len(carried.theta):
+        raise MalformedMessageError(name, "theta and rate differ in length")
+    if len(carried.rate_growth) not in {0, len(carried.theta)}:
+        raise MalformedMessageError(name, "rate_growth does not fit theta")
+    if len(carried.covariance) != states * (states + 1) // 2:
+        raise MalformedMessageError(name, "the covariance does not fit theta")
 
 
 def revision_hash(content: bytes) -> str:

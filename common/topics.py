@@ -10,8 +10,8 @@ from typing import Final, Literal, get_args
 
 from common.errors import TopicError
 
-Kind = Literal["trip", "breach", "status", "parameters", "ack", "receipt", "keys"]
-UPWARD: Final[tuple[Kind, ...]] = ("trip", "breach", "status", "ack")
+Kind = Literal["trip", "breach", "status", "parameters", "ack", "receipt", "keys", "provisional"]
+UPWARD: Final[tuple[Kind, ...]] = ("trip", "breach", "status", "ack", "provisional")
 DOWNWARD: Final[tuple[Kind, ...]] = ("parameters", "receipt", "keys")
 _PREFIX: Final = "twin/v1"
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")

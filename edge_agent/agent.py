@@ -27,11 +27,13 @@ from edge_agent import __version__, kept, key_intake, outbox, revision_intake, t
 from edge_agent.clock import Clock
 from edge_agent.cloud_word import CloudWord, trips_since
 from edge_agent.config import Limits
+from edge_agent.config import LocalRecalibration as LocalSettings
 from edge_agent.decisions import Identity, Verdict
 from edge_agent.driving import PLAIN_TRIPS, Driving, TripRules
 from edge_agent.errors import StorageError
 from edge_agent.finished_trips import FinishedTrips
 from edge_agent.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
+from edge_agent.local_recalibration import LocalRecalibration
 from edge_agent.offers import STATUSES, Offers
 from edge_agent.refusals import Refusals
 from edge_agent.run_statistics import Statistics
@@ -62,16 +64,22 @@ class Agent:
         limits: Limits,
         clock: Clock,
         rules: TripRules = PLAIN_TRIPS,
+        local: LocalSettings | None = None,
     ) -> None:
         trusted = key_intake.restore_trust(state, trusted)
         self.identity = Identity(vehicle_id, bundle.sha256, bundle.manifest, trusted)
         self.statistics = Statistics()
         self.connected = False
         self._is_outage_told = False
-        self.twin = revision_intake.restore_twin(state, self.identity, VoltageModel(bundle))
+        self._base = revision_intake.restore_twin(state, self.identity, VoltageModel(bundle))
+        self.twin = self._base
         self._state, self._link, self._limits, self._clock = state, link, limits, clock
         self._time = Timekeeper(state, clock)
         self._refusals = Refusals(state, vehicle_id, self._time)
+        self._local: LocalRecalibration | None = None
+        if local is not None:
+            self._local = LocalRecalibration(local, state, self.identity, self._time)
+            self.twin = self._local.restored(self._base)
         bounds = outbox.Bounds(
             limits.outbox_messages, limits.outbox_bytes, limits.outbox_days * DAY_S
         )
@@ -102,13 +110,18 @@ class Agent:
     # ---- finished trips -----------------------------------------------------------------------
 
     def _save_trips(self) -> None:
-        for breach in self._finished.save():
+        saved = self._finished.save()
+        for breach in saved:
             self.statistics.trips += 1
             if breach is not None:
                 self.statistics.breaches += 1
                 self._kept_at[breach.message_id] = self._clock.monotonic()
             self._refusals.write()
         self._end_trials()
+        if self._local is not None:
+            for breach in saved:
+                if breach is not None:
+                    self.twin = self._local.after(breach, self.twin)
         while len(self._kept_at) > kept.KEPT_TRACES:
             self._kept_at.pop(next(iter(self._kept_at)))
 
@@ -116,7 +129,9 @@ class Agent:
         while self._finished.trial_ends:
             end = self._finished.trial_ends.popleft()
             self.statistics.fallen_back += end.fell_back
-            self.twin = trials.after(self.twin, end)
+            base, self._base = self._base, trials.after(self._base, end)
+            if end.fell_back or self.twin is base:
+                self._run_base(f"revision {end.revision} has ended its trial")
             if end.fell_back and self.connected:
                 self._publish_status()
 
@@ -173,13 +188,14 @@ class Agent:
             dropped_breaches=counters["dropped_breach"],
             refused_samples=counters["refused_sample"],
             refused_messages=counters["refused_message"],
-            on_trial=self.twin.confirmed is not None,
+            on_trial=self._base.confirmed is not None,
             fallen_back=counters[trials.FALLEN_BACK],
             key_statement=self.identity.trusted.number,
             trips_since_word=self._read(trips_since),
             awaiting=self._read(kept.awaiting)[-16:],
             sent_at=round(now.unix_s, 3),
             time_known=now.is_known,
+            provisional=self.twin.provisional,
         )
 
     def short_trips(self) -> int:
@@ -242,6 +258,8 @@ class Agent:
         match event:
             case Connected(limits):
                 self.connected = True
+                if self._local is not None:
+                    self._local.connected()
                 self._is_outage_told = False
                 self._offers.reconnected(limits)
                 self._statuses.clear()
@@ -249,6 +267,8 @@ class Agent:
                 self._publish_status()
             case Disconnected(why):
                 self._tell_outage(why)
+                if self._local is not None:
+                    self._local.disconnected()
                 self.connected = False
             case Accepted(mid):
                 self._statuses.discard(mid)
@@ -290,6 +310,14 @@ class Agent:
             self._word.hear(receipt.fresh, self.identity.trusted)
         for declined in receipt.declined:
             log.info("breach_declined message=%s why=%r", declined.message_id, declined.reason)
+            if self._local is not None and self._local.is_ended_by(declined.message_id):
+                self._run_base("the cloud declined its breach")
+
+    def _run_base(self, why: str) -> None:
+        """What the vehicle made for itself gives way to the chain."""
+        self.twin = self._base
+        if self._local is not None:
+            self._local.drop(why)
 
     def _take_keys(self, payload: bytes) -> None:
         """What was judged under the keys of before stays in force."""
@@ -300,7 +328,7 @@ class Agent:
                 self._publish_status()
 
     def _take_revision(self, payload: bytes) -> None:
-        verdict = revision_intake.consider(payload, self.twin, self._state, self.identity)
+        verdict = revision_intake.consider(payload, self._base, self._state, self.identity)
         if verdict is None:
             return
         if not verdict.applied:
@@ -308,7 +336,8 @@ class Agent:
         revision_intake.record(verdict, payload, self._state, self.identity, self._time.now())
         self._note(verdict)
         if verdict.applied:
-            self.twin = revision_intake.applied(verdict, self.identity, self.twin)
+            self._base = revision_intake.applied(verdict, self.identity, self._base)
+            self._run_base(f"revision {self._base.revision} has come")
             if self.connected:
                 self._publish_status()
 

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from cryptography import x509
-
 from edge_agent.config import Mqtt, Tls
 from edge_agent.errors import LinkError
 
@@ -19,6 +17,8 @@ WARN_DAYS = 30
 
 def days_left(tls: Tls, now: datetime) -> float:
     """Until the certificate expires; negative afterwards. Raises LinkError."""
+    from cryptography import x509  # noqa: PLC0415 - a megabyte that driving has no use for
+
     try:
         certificate = x509.load_pem_x509_certificates(Path(tls.cert_file).read_bytes())[0]
     except (OSError, ValueError) as error:

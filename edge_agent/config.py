@@ -150,6 +150,12 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status_interval_s: Positive = 300.0
 
 
+class LocalRecalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Let the vehicle calibrate for itself once the broker has been away for so long."""
+
+    after_offline_h: Positive
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that one agent needs to know. Paths are relative to the file they stand in.
 
@@ -166,6 +172,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     source: Source = Source()
     trips: Trips = Trips()
     limits: Limits = Limits()
+    local_recalibration: LocalRecalibration | None = None
     base: str = "."
 
     def path(self, name: str) -> Path:

@@ -95,6 +95,12 @@ def signed_revision(content: object) -> SignedRevision | None:
         return None
 
 
+def read_slot(db: sqlite3.Connection, slot: str) -> object:
+    """What stands in a slot, as it is; None for nothing."""
+    row = db.execute("SELECT signed FROM parameters WHERE slot = ?", (slot,)).fetchone()
+    return None if row is None else row[0]
+
+
 def slots(db: sqlite3.Connection) -> set[str]:
     """The slots that hold anything, readable or not."""
     return {row[0] for row in db.execute("SELECT slot FROM parameters")}

@@ -1,8 +1,8 @@
 """What must reach the cloud: on disk before it is offered, there until the cloud's receipt.
 
-Bounded in messages, bytes and age: the oldest trip summaries go first, then the oldest
-acknowledgements, the oldest breaches last, and each is counted. Must never free a message on the
-broker's word, and never read the whole of it to know its size.
+Bounded in messages, bytes and age: the oldest trip summaries go first, then what the vehicle made
+for itself, then the oldest acknowledgements, the oldest breaches last, and each is counted. Must
+never free a message on the broker's word, and never read the whole of it to know its size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 from common.topics import Kind
 from edge_agent.errors import DamagedRowError
 
-EVICTION_ORDER: tuple[Kind, ...] = ("trip", "ack", "breach")
+EVICTION_ORDER: tuple[Kind, ...] = ("trip", "provisional", "ack", "breach")
 EVICTED_AT_ONCE: Final = 1000
 """With one commit: bounds that were lowered far below what waits must not hold the loop up."""
 AGED_LOOK: Final = 256

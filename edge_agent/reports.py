@@ -84,6 +84,7 @@ def _summary(result: TripResult, who: Identity, *, breach: bool) -> TripSummary:
         breach=breach,
         partial=result.partial,
         time_known=result.started is None or result.started.is_known,
+        provisional=result.provisional,
     )
 
 
@@ -108,6 +109,7 @@ def _breach_of(result: TripResult, trace: TraceArrays, who: Identity) -> Breach:
         error_v=round(result.error_v, 6),
         threshold_v=who.manifest.error_threshold_v,
         trace=to_wire(trace),
+        provisional=result.provisional,
     )
 
 

@@ -41,7 +41,10 @@ def running_agent(config: Config, clock: Clock = SYSTEM) -> Iterator[Agent]:
     try:
         link = MqttLink(config.vehicle_id, config.mqtt, _last_will(config, bundle), random.Random())  # noqa: S311
         rules = TripRules(config.trips, config.source.derived)
-        agent = Agent(config.vehicle_id, bundle, trusted, state, link, config.limits, clock, rules)
+        agent = Agent(
+            *(config.vehicle_id, bundle, trusted, state, link, config.limits, clock, rules),
+            local=config.local_recalibration,
+        )
         link.start()
         try:
             yield agent

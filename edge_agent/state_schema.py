@@ -86,7 +86,7 @@ CREATE TABLE IF NOT EXISTS stamp (
     is_known INTEGER NOT NULL,
     PRIMARY KEY (kind, ref)) STRICT, WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS stamp_of_message AFTER DELETE ON outbox BEGIN
-    DELETE FROM stamp WHERE kind IN ('trip', 'ack') AND ref = OLD.message_id;
+    DELETE FROM stamp WHERE kind IN ('trip', 'ack', 'provisional') AND ref = OLD.message_id;
 END;
 CREATE TRIGGER IF NOT EXISTS stamp_of_refusal AFTER DELETE ON refused BEGIN
     DELETE FROM stamp WHERE kind = 'refused' AND ref = CAST(OLD.seq AS TEXT);

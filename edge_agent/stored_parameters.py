@@ -70,16 +70,25 @@ def take_copy(
     writes = number_of_writes(db)
     if copy is None or (copy.writes < writes and not is_emptied):
         return
-    if copy.writes == writes and copy.slots == _contents(db):
+    here = copy_of(db, {"vehicle_id": copy.vehicle_id, "bundle": copy.bundle}, copy.writes)
+    if copy.slots == here.slots and copy.anchors.keys() <= here.anchors.keys():
+        # an anchor of which the copy is older, such as a count of trips, is no loss
+        _count_on_from(db, copy, writes)
         return
     kept.forget_all_parameters(db)
     db.executemany("INSERT INTO parameters VALUES (?, ?)", list(copy.slots.items()))
     db.executemany(
         "INSERT OR IGNORE INTO anchor (name, value) VALUES (?, ?)", list(copy.anchors.items())
     )
-    db.execute("INSERT OR REPLACE INTO parameter_writes VALUES (1, ?)", (max(copy.writes, writes),))
+    _count_on_from(db, copy, writes)
     kept.count(db, "parameters_from_copy", 1)
     log.warning("parameters_from_copy slots=%s", sorted(copy.slots))
+
+
+def _count_on_from(db: sqlite3.Connection, copy: ParameterCopy, writes: int) -> None:
+    """The next copy must be newer than every one that there is."""
+    most = max(copy.writes, writes)
+    db.execute("INSERT OR REPLACE INTO parameter_writes VALUES (1, ?)", (most,))
 
 
 def count_damage(db: sqlite3.Connection, found: Salvaged) -> None:

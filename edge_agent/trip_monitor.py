@@ -42,7 +42,8 @@ NOTHING: Final[Mapping[str, Derived]] = MappingProxyType({})
 class Twin:
     """What predicts: the model, its manifest, and the estimate in force with its number.
 
-    While that is on trial, `confirmed` is what it falls back to.
+    While that is on trial, `confirmed` is what it falls back to. `provisional` above 0: that step
+    which the vehicle itself has made on the revision.
     """
 
     manifest: Manifest
@@ -51,6 +52,7 @@ class Twin:
     revision: int
     settings: Settings
     confirmed: Twin | None = None
+    provisional: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class TripResult:
     partial: bool
     beside: Beside | None = None
     started: Stamp | None = None
+    provisional: int = 0
 
 
 class TripMonitor:
@@ -162,6 +165,7 @@ class TripMonitor:
             trace=trace,
             partial=partial,
             beside=beside,
+            provisional=self._twin.provisional,
         )
 
     def saved(self, bundle: str, *, is_named: bool) -> Saved:
@@ -192,6 +196,7 @@ class TripMonitor:
             rows=packed_rows(rows),
             stride=stride,
             seen=buffer.seen,
+            provisional=self._twin.provisional,
         )
 
     @classmethod
@@ -207,7 +212,7 @@ class TripMonitor:
         if (problem := misfit(saved, twin.manifest)) is not None:
             raise ValueError(problem)
         # A trial waits for a trip that is seen whole.
-        own = replace(twin, revision=saved.revision, confirmed=None)
+        own = replace(twin, revision=saved.revision, confirmed=None, provisional=saved.provisional)
         first = Sample(saved.started_at, saved.odometer_start, {}, 0.0)
         monitor = cls(saved.trip_id, first, own, trace_points, derived)
         monitor._estimate = saved.estimate()

@@ -334,6 +334,24 @@ def test_a_destroyed_database_leaves_the_parameters_and_takes_no_older_revision(
     revised(rig, 4)
 
 
+def test_after_a_damaged_file_the_copies_are_counted_on(rig: Rig) -> None:
+    """Else the newest copy would be one of before the damage, and a restart would go back to it."""
+    revised(rig, 1, 2, 3)
+    rig.state.close()
+    carry_over(rig.path)
+    with closing(sqlite3.connect(rig.path)) as db:
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'parameter_writes'"
+        number = db.execute(query).fetchone()[0]
+    damage_page(rig.path, number, zeroed)
+    rig.open()
+    rig.connect()
+    assert rig.agent.twin.revision == 3
+    revised(rig, 4)
+    destroy(rig)
+    rig.open()
+    assert rig.agent.twin.revision == 4
+
+
 def test_a_log_that_was_lost_takes_no_revision_back(rig: Rig) -> None:
     revised(rig, 1)
     rig.state.close()

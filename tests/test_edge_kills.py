@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench.edge import kill_check
+from bench.edge import kill_check, kill_real_cloud
 from bench.edge.kill_check import Ending, problems_of_stream, problems_of_table
 from bench.edge.kills import Effort, run
 from bench.edge.made_up_car import SAMPLES, breaches, odometer_at, started_at, theta, trip_id
@@ -34,6 +34,16 @@ def test_after_kills_at_calls_and_at_times_nothing_is_lost_and_nothing_came_twic
     assert all(car.ending.trips for car in cars)
     phases = {phase for car in cars for phase in car.lives.tally.phases}
     assert shutil.which("strace") is None or any(phase.startswith("at ") for phase in phases)
+
+
+@pytest.mark.xdist_group("faults")
+def test_beside_the_real_service_every_trip_is_there_and_the_cars_run_its_revisions(
+    tmp_path: Path, mosquitto: PrivateBroker
+) -> None:
+    cars, problems = kill_real_cloud.run(tmp_path, kills=8)
+    assert problems == []
+    assert sum(car.lives.tally.kills for car in cars) == 8
+    assert all(car.ending.breaches and car.ending.newest for car in cars)
 
 
 # ---- the checks ---------------------------------------------------------------------------------

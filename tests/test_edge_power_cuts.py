@@ -19,7 +19,14 @@ from bench.edge.crash_states import MODES, Disk, as_found
 from bench.edge.disk_changes import Change, Mark, Name, Resize, Sync, SyncFolder, Write
 from bench.edge.disk_record import Recorder
 from bench.edge.power_cuts import try_all
-from bench.edge.power_record import ENVIRONMENT, QUICK, Record, record, record_recovery
+from bench.edge.power_record import (
+    ENVIRONMENT,
+    QUICK,
+    Life,
+    Record,
+    record,
+    record_recovery,
+)
 from bench.edge.strace_reading import RecordError
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -80,17 +87,21 @@ def test_the_command_itself_starts_on_what_a_power_cut_left(
 
 
 WRONG = {
-    "never syncs": (NEVER_SYNCS, ("is lost", "fell back to revision")),
-    "offers before the commit": (OFFERS_BEFORE_THE_COMMIT, ("is lost", "two contents")),
+    "never syncs": (NEVER_SYNCS, QUICK[0], ("is lost", "fell back to revision")),
+    "offers before the commit": (
+        OFFERS_BEFORE_THE_COMMIT,
+        Life(6, 8, "whole", "kill"),  # connected, and one of them breaches
+        ("is lost", "two contents"),
+    ),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_an_agent_that_is_wrong_is_found_out(tmp_path: Path, wrong: str) -> None:
-    prelude, found = WRONG[wrong]
-    outcome = try_all(record(tmp_path, QUICK[:1], prelude), 60)
+    prelude, life, found = WRONG[wrong]
+    outcome = try_all(record(tmp_path, [life], prelude), 160)
     for sentence in found:
-        assert any(sentence in failure for failure in outcome.failures)
+        assert any(sentence in failure for failure in outcome.failures), outcome
 
 
 # ---- the model of the disk ----------------------------------------------------------------------

@@ -104,24 +104,33 @@ def states(
 def _cuts(
     changes: Sequence[Change], first: int, wanted: int, rng: random.Random
 ) -> list[tuple[int, Mode]]:
-    """Moments at which something is not certain, each in every mode; drawn when there are more.
+    """Moments, each in every mode; drawn when there are more, a quarter of each rare kind.
 
-    Those at which a name is not certain are few, and come first: a state's birth, its being closed.
+    Rare are those at which a name is not certain (a state's birth, its being closed), and those at
+    which something has just been promised.
     """
     disk = Disk()
-    names: list[int] = []
-    data: list[int] = []
+    named: list[tuple[int, Mode]] = []
+    promised: list[tuple[int, Mode]] = []
+    others: list[tuple[int, Mode]] = []
     for steps, change in enumerate(changes, 1):
         disk.take(change)
-        if steps > first and not isinstance(change, Mark) and not disk.is_certain:
-            (names if disk.pending_names else data).append(steps)
-    rare = [(steps, mode) for steps in names for mode in MODES]
-    others = [(steps, mode) for steps in data for mode in MODES]
-    while others and len(rare) + len(others) < wanted:  # the drawn modes differ each time
-        others += [(steps, mode) for steps in data for mode in MODES[2:]]
-    drawn = rng.sample(rare, min(wanted // 4, len(rare)))
-    drawn += rng.sample(others, min(wanted - len(drawn), len(others)))
+        if steps > first and (isinstance(change, Mark) or not disk.is_certain):
+            modes = MODES[:1] if disk.is_certain else MODES
+            kind = promised if isinstance(change, Mark) else others
+            kind = named if disk.pending_names else kind
+            kind += [(steps, mode) for mode in modes]
+    drawn = rng.sample(named, min(wanted // 4, len(named)))
+    drawn += rng.sample(promised, min(wanted // 4, len(promised)))
+    drawn += _drawn(others, wanted - len(drawn), rng)
     return sorted(drawn, key=lambda cut: cut[0])
+
+
+def _drawn(cuts: list[tuple[int, Mode]], wanted: int, rng: random.Random) -> list[tuple[int, Mode]]:
+    """Once each, and where more are wanted those again that differ each time."""
+    again = [cut for cut in cuts if cut[1] in MODES[2:]]
+    several = cuts + again * (wanted // max(1, len(again)))
+    return rng.sample(several, min(wanted, len(several)))
 
 
 def _survivors(since: Sequence[S], mode: Mode, rng: random.Random) -> list[S]:

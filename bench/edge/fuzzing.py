@@ -79,7 +79,7 @@ def _inputs(name: str, outcomes: Iterable[Outcome]) -> Figure:
     own = [outcome for outcome in outcomes if outcome.target == name]
     inputs, seconds = sum(o.inputs for o in own), sum(o.seconds for o in own)
     engine = "/".join(sorted({o.engine for o in own}))
-    note = f"{engine}, {inputs / max(seconds, 1e-9):.0f} a second and core"
+    note = f"{engine}, {inputs / max(seconds, 1e-9):.0f} a second of one core"
     goal = GOAL if name in TARGETS else None
     return Figure(f"fuzzed: {name}", inputs, "inputs", goal, goal, is_floor=True, note=note)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -28,6 +28,11 @@ from bench.edge.made_up_car import (
 )
 
 Content = dict[str, Any]
+SUMMARY: Final = (
+    *("trip_id", "samples", "refused_samples", "started_at", "duration_s"),
+    *("odometer_start", "odometer_end", "breach", "partial"),
+)
+"""What of a trip's summary does not depend on when an answer arrives."""
 
 
 @dataclass
@@ -38,10 +43,19 @@ class Ending:
     breaches: list[Content] = field(default_factory=list)
     contents: Counter[str] = field(default_factory=Counter)
     status: Mapping[str, Any] = field(default_factory=dict)
+    newest: int = 0  # the revision that the car should run by what the cloud knows
+    newest_theta: list[float] | None = None  # where it is not a made-up one
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to be sent, and the newest revision is in force."""
+        said = self.status
+        is_heard = said["outbox_messages"] == said["breaches_awaiting_an_answer"] == 0
+        return bool(is_heard and said["revision"] == self.newest)
 
 
 def read_ending(database: Path, vehicle_id: str, status: Mapping[str, Any]) -> Ending:
-    """Everything that the cloud keeps of a car."""
+    """Everything that the stand-in cloud keeps of a car."""
     ending = Ending(status=status)
     query = "SELECT kind, message_id, payload FROM message WHERE vehicle_id = ? ORDER BY seq"
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10.0)) as db:
@@ -51,6 +65,7 @@ def read_ending(database: Path, vehicle_id: str, status: Mapping[str, Any]) -> E
         if ending.contents[message_id] == 1 and kind in {"trip", "breach"}:
             content = msgspec.json.decode(payload)
             (ending.trips if kind == "trip" else ending.breaches).append(content)
+    ending.newest = len(ending.breaches)
     return ending
 
 
@@ -98,6 +113,24 @@ def problems_of_stream(found: Ending, trips: int, told: set[int]) -> dict[str, l
     }
 
 
+def problems_of_real_cloud(found: Ending, trips: int) -> list[str]:
+    """A car with a table beside the real service, whose revisions are what they are."""
+    flagged = {trip["trip_id"] for trip in found.trips if trip["breach"]}
+    breached = {breach["trip_id"] for breach in found.breaches}
+    said = found.status
+    return [
+        *_missing(found.trips, range(trips), "trip"),
+        *(f"breach of trip {named} is lost" for named in sorted(flagged - breached)),
+        *(f"breach of trip {named} has no trip" for named in sorted(breached - flagged)),
+        *(f"{named} was quarantined" for named in found.contents),
+        *_never_driven(found, trips),
+        *(_odd(trip) for trip in found.trips if trip["samples"] != SAMPLES or trip["partial"]),
+        *_out_of_order(found),
+        *([] if found.is_settled else [f"it is not settled: {said}, newest {found.newest}"]),
+        *([] if said.get("theta") == found.newest_theta else [f"it runs {said.get('theta')}"]),
+    ]
+
+
 def differences(found: Ending, undisturbed: Ending) -> list[str]:
     """To a car that drove the same and was never killed.
 
@@ -116,8 +149,7 @@ def differences(found: Ending, undisturbed: Ending) -> list[str]:
 
 
 def _facts(trips: list[Content]) -> set[tuple[Any, ...]]:
-    names = ("trip_id", "samples", "started_at", "duration_s", "odometer_start", "odometer_end")
-    return {(*map(trip.get, names), trip["breach"], trip["partial"]) for trip in trips}
+    return {tuple(map(trip.get, SUMMARY)) for trip in trips}
 
 
 def whole(trip: Content) -> bool:

@@ -86,7 +86,7 @@ class Lives(ABC):
         """One life that is meant to end by kill."""
 
     @abstractmethod
-    def finish(self, more: int = 1) -> int:
+    def finish(self, more: int) -> int:
         """A life that is let alone, to the end of a trip; how many trips there were in all."""
 
     @abstractmethod
@@ -141,7 +141,7 @@ class TableLives(Lives):
         """One life that is meant to end by kill, over the next trips."""
         self._live(AHEAD, self.plan)
 
-    def finish(self, more: int = 1) -> int:
+    def finish(self, more: int) -> int:
         """The next `more` trips."""
         trips = self._reached() + more
         self._live(more, self.to_the_end)
@@ -187,7 +187,7 @@ class StreamLives(Lives):
         for _ in range(self.rng.randint(0, 8)):
             self._next_row()
 
-    def finish(self, more: int = 1) -> int:
+    def finish(self, more: int) -> int:
         """To the end of the running trip, and `more`."""
         trips = self.trip + 1 + more
         self._live(self.to_the_end("-", str(self._pipe())), until_trip=trips)

@@ -20,6 +20,7 @@ PARTS: tuple[str, ...] = (
     "drain",
     "reconnects",
     "fuzzing",
+    "local",
 )
 
 

@@ -68,6 +68,9 @@ class VehicleDetail(VehicleSummary):
     trips_since_word: int | None = Field(description="Since it last heard that nothing is newer.")
     key_statement: int | None = Field(description="The last key statement that it believes.")
     time_known: bool | None = Field(description="Whether its clock has been set since it booted.")
+    provisional: int | None = Field(
+        description="The step of its own that it runs until it hears a newer revision; 0: none."
+    )
     error_threshold_v: float | None = Field(description="Above it a trip is a breach.")
     cutoff_voltage_v: float | None
     features: list[Feature]
@@ -96,6 +99,9 @@ class TripItem(BaseModel):
     feature_means: dict[str, float] | None = Field(description="By feature, in its unit.")
     breach: bool
     partial: bool
+    provisional: int = Field(
+        description="Above 0: driven on that step of the vehicle's own, made on `revision`."
+    )
 
 
 class CauseItem(BaseModel):
@@ -167,6 +173,31 @@ class RevisionDetail(RevisionItem):
         description="Of what it replaced, on the first trip that it drove."
     )
     next_trip_error_after_v: float | None
+
+
+class ProvisionalItem(BaseModel):
+    """What a vehicle made for itself while it was cut off. No revision: it is not in the chain."""
+
+    base: int = Field(description="The revision that it grew from; 0: the nominal parameters.")
+    step: int = Field(description="The first, second … on that base, each on the one before.")
+    bundle: str
+    odometer: float
+    odometer_unit: str | None
+    cause_message_id: str = Field(description="The breach on which it was made.")
+    trip_id: str
+    finding: Literal["drift", "changed_battery"]
+    points: int
+    nis: float
+    error_before_v: float
+    error_after_v: float
+    parameters: list[ParameterItem]
+    made_at: datetime
+    time_known: bool
+    received_at: datetime
+    replaced_by: int | None = Field(
+        description="The revision of the chain that came of the same breach; null: none."
+    )
+    code_version: str
 
 
 class PredictionRequest(BaseModel):

@@ -16,10 +16,19 @@ from sqlmodel import Session
 from cloud.api import schemas
 from cloud.bundles import Catalogue
 from cloud.store import evidence, revisions
-from cloud.store.tables import BatteryOrder, Quarantine, RevisionRow, RollBackOrder, Trip, Vehicle
+from cloud.store.tables import (
+    BatteryOrder,
+    ProvisionalRow,
+    Quarantine,
+    RevisionRow,
+    RollBackOrder,
+    Trip,
+    Vehicle,
+)
 from common.calibration import Estimate, estimate_of
 from common.estimate_state import Judgement, judge
 from common.manifest import Manifest
+from common.messages import Provisional, decode
 from common.revision import Revision, decode_revision
 
 
@@ -152,7 +161,28 @@ def revision_detail(row: RevisionRow, catalogue: Catalogue) -> schemas.RevisionD
     )
 
 
-def _parameters(revision: Revision, manifest: Manifest | None) -> list[schemas.ParameterItem]:
+def provisional_item(
+    row: ProvisionalRow, replaced_by: int | None, catalogue: Catalogue
+) -> schemas.ProvisionalItem:
+    """What a vehicle made for itself, beside the chain."""
+    made = decode(row.content, Provisional)
+    manifest = catalogue.find(row.bundle)
+    names = ["base", "step", "bundle", "odometer", "trip_id", "finding", "points", "nis"]
+    names += ["error_before_v", "error_after_v", "time_known", "code_version"]
+    return schemas.ProvisionalItem(
+        **{name: getattr(made, name) for name in names},
+        odometer_unit=manifest.odometer_unit if manifest else None,
+        cause_message_id=made.cause,
+        parameters=_parameters(made, manifest),
+        made_at=some_utc(made.made_at),
+        received_at=some_utc(row.received_at),
+        replaced_by=replaced_by,
+    )
+
+
+def _parameters(
+    revision: Revision | Provisional, manifest: Manifest | None
+) -> list[schemas.ParameterItem]:
     count = len(revision.theta)
     stds = np.sqrt(np.diag(estimate_of(revision).covariance)).tolist()
     declared = manifest.parameters if manifest else [None] * count

@@ -17,11 +17,11 @@ from sqlmodel import Session, col, select
 from cloud.errors import UnknownRevisionError
 from cloud.intake import Delivery, Upward, refused_offer
 from cloud.store import key_statements, revisions, verdicts
-from cloud.store.tables import Breach, Quarantine, RevisionRow, Trip, Vehicle
+from cloud.store.tables import Breach, ProvisionalRow, Quarantine, RevisionRow, Trip, Vehicle
 from common import messages
 from common.errors import UnknownSchemaError
 from common.freshness import Freshness
-from common.messages import Acknowledgement, Declined, Status, TripSummary
+from common.messages import Acknowledgement, Declined, Provisional, Status, TripSummary
 
 QUARANTINE_ROWS: Final = 10_000
 QUARANTINE_PAYLOAD_BYTES: Final = 4096
@@ -106,6 +106,8 @@ class Recorder:
                 self._record_breach(vehicle, message)
             case Status():
                 self._record_status(vehicle, message)
+            case Provisional():
+                self._record_provisional(message)
             case Acknowledgement() if row is not None:
                 self._record_verdict(vehicle, row, message)
         if not isinstance(message, Status):
@@ -148,6 +150,20 @@ class Recorder:
         self._db.add(self._breaches[key])
         vehicle.breaches += 1
         self.effects.new_breaches += 1
+
+    def _record_provisional(self, made: Provisional) -> None:
+        """Beside the chain, never in it."""
+        known = select(ProvisionalRow.id).where(
+            ProvisionalRow.vehicle_id == made.vehicle_id,
+            ProvisionalRow.message_id == made.message_id,
+        )
+        if self._db.exec(known).first() is not None:
+            return
+        columns = ("vehicle_id", "message_id", "bundle", "base", "step", "odometer")
+        fields = {name: getattr(made, name) for name in columns}
+        content = messages.encode(made)
+        self._db.add(ProvisionalRow(**fields, content=content, received_at=self._now))
+        self._db.flush()  # the same may come again in this batch
 
     def _record_status(self, vehicle: Vehicle, status: Status) -> None:
         if not status.online and not status.sent_at:

@@ -11,7 +11,12 @@ from typing import Final
 from sqlalchemy import Connection, text
 from sqlmodel import SQLModel
 
-from cloud.store.tables import PRIOR_TRIGGERS, REVISION_TRIGGERS, SCHEMA_VERSION
+from cloud.store.tables import (
+    PRIOR_TRIGGERS,
+    PROVISIONAL_TRIGGERS,
+    REVISION_TRIGGERS,
+    SCHEMA_VERSION,
+)
 
 OLDEST: Final = 1
 
@@ -37,9 +42,12 @@ _STEPS: Final = {
         "ALTER TABLE revision ADD COLUMN next_trip_error_after_v FLOAT",
         "ALTER TABLE trip ADD COLUMN time_known BOOLEAN DEFAULT 1 NOT NULL",
         "ALTER TABLE vehicle ADD COLUMN time_known BOOLEAN",
+        "ALTER TABLE vehicle ADD COLUMN provisional INTEGER",
+        "ALTER TABLE trip ADD COLUMN provisional INTEGER DEFAULT 0 NOT NULL",
+        "ALTER TABLE breach ADD COLUMN provisional INTEGER DEFAULT 0 NOT NULL",
     ),
 }
-_TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS, 2: ()}
+_TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS, 2: PROVISIONAL_TRIGGERS}
 
 
 def upgrade(connection: Connection, found: int) -> None:

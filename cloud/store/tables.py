@@ -56,6 +56,7 @@ class Vehicle(SQLModel, table=True):
     key_statement: int | None = None
     trips_since_word: int | None = None
     time_known: bool | None = None  # whether its clock had been set when it said so
+    provisional: int | None = None  # the step of its own that it says it runs; 0: none
 
 
 class Trip(SQLModel, table=True):
@@ -87,6 +88,7 @@ class Trip(SQLModel, table=True):
     received_at: float
     # Last, where an older file gets it: false where the vehicle's clock had not been set.
     time_known: bool = Field(default=True, sa_column_kwargs={"server_default": text("1")})
+    provisional: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
 
 
 class Breach(SQLModel, table=True):
@@ -119,6 +121,7 @@ class Breach(SQLModel, table=True):
     reason: str | None = None
     decided_at: float | None = None
     heard_at: float | None = None  # when the broker took the news that it was declined
+    provisional: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
 
 
 class RevisionRow(SQLModel, table=True):
@@ -165,6 +168,26 @@ class RevisionRow(SQLModel, table=True):
     confirmed_at: float | None = None  # it has proven itself on the vehicle's next trip
     next_trip_error_before_v: float | None = None  # of what it replaced, on that trip
     next_trip_error_after_v: float | None = None
+
+
+class ProvisionalRow(SQLModel, table=True):
+    """What a vehicle made for itself while it was cut off, as it sent it: beside the chain."""
+
+    __tablename__ = "provisional"
+    __table_args__ = (
+        UniqueConstraint("message_id", "vehicle_id"),
+        Index("provisional_by_odometer", "vehicle_id", "odometer", "id"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    vehicle_id: str
+    message_id: str
+    bundle: str
+    base: int
+    step: int
+    odometer: float
+    content: bytes = Field(sa_type=LargeBinary)  # the message
+    received_at: float
 
 
 class FleetPriorRow(SQLModel, table=True):
@@ -278,4 +301,11 @@ PRIOR_TRIGGERS: Final = (
         (SELECT max(version) FROM fleet_prior WHERE bundle = NEW.bundle), 0)
     BEGIN SELECT RAISE(ABORT, 'fleet priors are append-only: a version does not follow'); END""",
 )
-TRIGGERS: Final = REVISION_TRIGGERS + PRIOR_TRIGGERS
+# What a vehicle has driven on stays what it was, too.
+PROVISIONAL_TRIGGERS: Final = (
+    """CREATE TRIGGER provisional_is_not_updated BEFORE UPDATE ON provisional
+    BEGIN SELECT RAISE(ABORT, 'provisionals are append-only: an update was refused'); END""",
+    """CREATE TRIGGER provisional_is_not_deleted BEFORE DELETE ON provisional
+    BEGIN SELECT RAISE(ABORT, 'provisionals are append-only: a deletion was refused'); END""",
+)
+TRIGGERS: Final = REVISION_TRIGGERS + PRIOR_TRIGGERS + PROVISIONAL_TRIGGERS
