@@ -40,6 +40,7 @@ from edge_agent import (
     watch_command,
 )
 from edge_agent.agent import Agent
+from edge_agent.aside import files_aside
 from edge_agent.clock import SYSTEM
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
@@ -52,6 +53,7 @@ from edge_agent.service import (
     wait_connected,
     wait_until,
 )
+from edge_agent.state_file import connect_to_read
 from edge_agent.supervision import Supervisor
 
 EXIT_CODES = """\
@@ -201,11 +203,15 @@ def _status(options: argparse.Namespace, config: Config) -> int:
     if not path.exists():
         raise StateUnusableError(path, "there is none", "Has the agent run yet?")
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        with closing(connect_to_read(path)) as db:
             expiry = certificate_expiry.facts(config.mqtt, datetime.now(UTC), _complain)
-            _print({**_facts(db), **expiry}, as_json=options.json)
+            aside = {"set_aside": [file.name for file in files_aside(path)]}
+            _print({**_facts(db), **aside, **expiry}, as_json=options.json)
     except (sqlite3.Error, KeyError, ValueError) as error:
-        remedy = "It is no agent's state, or damaged: the agent sets a damaged one aside."
+        remedy = (
+            "It is no agent's state, an older version's or damaged: when the agent starts it "
+            "begins a new one with what can be saved."
+        )
         raise StateUnusableError(path, f"it cannot be read ({error})", remedy) from error
     return 0
 

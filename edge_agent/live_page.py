@@ -127,7 +127,8 @@ function show(view) {
     .map(([name, n]) => name.replaceAll("_", " ") + " " + n);
   const own = view.provisional ? " and " + view.provisional + " steps of its own" : "";
   say("facts", ["Revision " + view.revision + (view.is_on_trial ? " on trial" : "") + own,
-    view.outbox_messages + " messages to send", "agent " + view.agent_version, ...counted].join(" \\u00b7 "));
+    view.outbox_messages + " messages to send", "agent " + view.agent_version,
+    ...counted].join(" \\u00b7 "));
   lines(view.recent);
 }
 async function look() {

@@ -32,6 +32,7 @@ class Plant:
 def planted(name: str) -> None:
     """Break the agent in this process."""
     plant = PLANTS[name]
+    getattr(plant.owner, plant.attribute)  # a plant that replaces nothing breaks nothing
     setattr(plant.owner, plant.attribute, plant.broken)
 
 
