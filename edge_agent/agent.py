@@ -313,7 +313,8 @@ class Agent:
         self._offers.freed(receipt.message_ids)
         self.statistics.failures_in_a_row += len(receipt.declined)
         if receipt.fresh is not None:
-            self._word.hear(receipt.fresh, self.identity.trusted)
+            judged = revision_intake.newest_judged(self._state, self.identity, self.twin)
+            self._word.hear(receipt.fresh, self.identity.trusted, judged)
         for declined in receipt.declined:
             log.info("breach_declined message=%s why=%r", declined.message_id, declined.reason)
             if self._local is not None and self._local.is_ended_by(declined.message_id):
