@@ -32,6 +32,7 @@ from edge_agent import (
     cloud_word,
     enroll_command,
     kept,
+    local_recalibration,
     outbox,
     revision_records,
     sources,
@@ -39,6 +40,7 @@ from edge_agent import (
     watch_command,
 )
 from edge_agent.agent import Agent
+from edge_agent.aside import files_aside
 from edge_agent.clock import SYSTEM
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
@@ -51,6 +53,7 @@ from edge_agent.service import (
     wait_connected,
     wait_until,
 )
+from edge_agent.state_file import connect_to_read
 from edge_agent.supervision import Supervisor
 
 EXIT_CODES = """\
@@ -200,11 +203,15 @@ def _status(options: argparse.Namespace, config: Config) -> int:
     if not path.exists():
         raise StateUnusableError(path, "there is none", "Has the agent run yet?")
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        with closing(connect_to_read(path)) as db:
             expiry = certificate_expiry.facts(config.mqtt, datetime.now(UTC), _complain)
-            _print({**_facts(db), **expiry}, as_json=options.json)
+            aside = {"set_aside": [file.name for file in files_aside(path)]}
+            _print({**_facts(db), **aside, **expiry}, as_json=options.json)
     except (sqlite3.Error, KeyError, ValueError) as error:
-        remedy = "It is no agent's state, or damaged: the agent sets a damaged one aside."
+        remedy = (
+            "It is no agent's state, an older version's or damaged: when the agent starts it "
+            "begins a new one with what can be saved."
+        )
         raise StateUnusableError(path, f"it cannot be read ({error})", remedy) from error
     return 0
 
@@ -223,6 +230,7 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
         "revision": revision["number"] if revision else 0,
         "trips_since_word": cloud_word.trips_since(db),
         "on_trial": on_trial is not None,
+        "provisional": local_recalibration.step_on_disk(db, revision["number"] if revision else 0),
         "confirmed_revisions": [record["number"] for record in confirmed],
         "theta": revision["theta"] if revision else None,
         "time_known": timekeeper.is_newest_boot_known(db),

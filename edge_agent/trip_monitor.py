@@ -32,6 +32,7 @@ from edge_agent.trip_values import Compared, TripResult, TripSoFar
 
 FloatArray = npt.NDArray[np.float64]
 
+SHORTEST_STEP_S = 2e-6  # what a trace on the wire can tell apart
 GLITCH_SAMPLES = 3  # that contradict an odometer before it is believed no more
 NOTHING: Final[Mapping[str, Derived]] = MappingProxyType({})
 
@@ -236,7 +237,7 @@ class TripMonitor:
         return self._behind > GLITCH_SAMPLES and sample.odometer >= self.odometer_start
 
     def _checked_row(self, sample: Sample) -> list[float]:
-        if not sample.time_s > self._last_time_s:
+        if not sample.time_s - self._last_time_s >= SHORTEST_STEP_S:
             raise RefusedSampleError("its time does not follow the sample before")
         if sample.odometer < self._odometer and not self._is_glitch_over(sample):
             raise RefusedSampleError("its odometer runs backwards")
