@@ -14,6 +14,7 @@ from functools import partial
 from typing import Final
 
 from cloud.bundles import Catalogue
+from cloud.chunks import ChunkServer
 from cloud.errors import StoreUnavailableError, UnstorableMessageError
 from cloud.intake import Delivery, Upward, interpret
 from cloud.link import Inbox, Publisher
@@ -58,6 +59,7 @@ class Ingest:
         self._store, self._catalogue, self._publisher = store, catalogue, publisher
         self._clock, self._committed = clock, committed
         self._acknowledger = Acknowledger(publisher.acknowledge)
+        self._chunks = ChunkServer(store, publisher)
 
     def run(self, inbox: Inbox, stop: threading.Event) -> None:
         """Handle batches until None comes out of the inbox or `stop` is set."""
@@ -76,6 +78,8 @@ class Ingest:
         republish = frozenset(effects.republish)
         self._committed(Committed(effects.new_breaches, republish, effects.newcomers))
         self._answer(batch, effects)
+        for fetch in effects.fetches:
+            self._chunks.answer(fetch)
 
     def _commit_patiently(self, batch: Sequence[Delivery], stop: threading.Event) -> Effects | None:
         delay_s = FIRST_RETRY_S

@@ -14,16 +14,19 @@ from cloud.bundles import Catalogue
 from cloud.errors import ForeignVehicleError
 from common.errors import MalformedMessageError, TopicError
 from common.messages import Acknowledgement, Breach, MessageId, Status, TripSummary, decode
+from common.release import BundleAck, Fetch
 from common.topics import Kind, parse_topic
 from common.trace import from_wire
 
-Upward = TripSummary | Breach | Status | Acknowledgement
+Upward = TripSummary | Breach | Status | Acknowledgement | Fetch | BundleAck
 
 KINDS: Final[dict[Kind, type[Upward]]] = {
     "trip": TripSummary,
     "breach": Breach,
     "status": Status,
     "ack": Acknowledgement,
+    "fetch": Fetch,
+    "bundle_ack": BundleAck,
 }
 
 
@@ -79,7 +82,7 @@ def interpret(topic: str, payload: bytes, catalogue: Catalogue) -> Upward:
 
 
 def _decode(payload: bytes, expected: type[Upward]) -> Upward:
-    message: Upward = decode(payload, expected)  # type: ignore[type-var]  # one of the four
+    message: Upward = decode(payload, expected)
     return message
 
 

@@ -31,6 +31,7 @@ from cloud.config import Config, load_config
 from cloud.errors import PortOccupiedError, StoreUnavailableError
 from cloud.ingest import Committed, Ingest
 from cloud.link import Inbox, MqttLink
+from cloud.releases import Releases, add_stored
 from cloud.revising import Author
 from cloud.store import revisions
 from cloud.store.database import Store
@@ -56,11 +57,13 @@ class Service:
         author = Author(load_private_key(config.path(config.keys.private)), cloud.__version__)
         self.store = Store(config.path(config.store.path))
         _remember(self.store, author)
+        add_stored(self.store, self.catalogue)
         self._inbox: Inbox = queue.Queue(INBOX)
         self._told_connected = connected
         self.link = MqttLink(config.mqtt, self._inbox, self._connected, random.Random())  # noqa: S311  # jitter
         calibrations = Calibrations(self.store, self.catalogue, author, clock)
-        self.worker = Worker(self.store, calibrations, self.link, clock)
+        releases = Releases(self.store, self.catalogue, author, self.link, clock)
+        self.worker = Worker(self.store, calibrations, self.link, clock, releases)
         self.ingest = Ingest(self.store, self.catalogue, self.link, clock, self._committed)
         self._stopping = threading.Event()
         self._threads = {

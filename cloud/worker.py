@@ -15,6 +15,7 @@ from cloud.announcer import Announcer
 from cloud.calibrations import Calibrations, Outcome
 from cloud.errors import StoreUnavailableError
 from cloud.link import Publisher
+from cloud.releases import Releases
 from cloud.store import revisions
 from cloud.store.database import Store
 
@@ -34,6 +35,7 @@ class Worker:
         calibrations: Calibrations,
         publisher: Publisher,
         clock: Callable[[], float],
+        releases: Releases | None = None,
     ) -> None:
         self._store, self._calibrations, self._clock = store, calibrations, clock
         self._awake = threading.Event()
@@ -43,6 +45,7 @@ class Worker:
         self.trouble: str | None = None
         """What the last turn failed of; None when it did its work."""
         self._announcer = Announcer(publisher, self.wake)
+        self._releases = releases
         self.wake()
 
     def wake(self) -> None:
@@ -86,6 +89,8 @@ class Worker:
         """Note what the broker took, publish what was asked, start batteries, calibrate a round."""
         self._note_confirmed()
         self._publish_again()
+        if self._releases is not None and self._releases.turn():
+            self.wake()
         started = self._calibrations.starts()
         for row in started:
             self._announcer.revision(row)
@@ -113,6 +118,8 @@ class Worker:
                 self._publish_newest(vehicle_ids)
             if everything:
                 self._publish_unanswered()
+            if self._releases is not None and (vehicle_ids or everything):
+                self._releases.publish_again(None if everything else vehicle_ids)
         except StoreUnavailableError:
             with self._lock:
                 self._republish |= vehicle_ids

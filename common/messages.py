@@ -84,6 +84,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """vehicle -> cloud, retained, and (offline) the last will.
 
     `awaiting` names breaches whose outcome the vehicle has not heard: the cloud says it again.
+    `bundle_release` is the highest release of a bundle that was ever believed: none at or below it
+    is.
     """
 
     schema: int = SCHEMA
@@ -98,6 +100,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     refused_samples: Count = 0
     refused_messages: Count = 0
     awaiting: Annotated[list[MessageId], msgspec.Meta(max_length=16)] = []
+    bundle_release: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     sent_at: UnixTime = 0.0
 
 
@@ -157,7 +160,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Message = TripSummary | Breach | Status | SignedRevision | Acknowledgement | Receipt
-M = TypeVar("M", TripSummary, Breach, Status, SignedRevision, Acknowledgement, Receipt)
+M = TypeVar("M", bound=msgspec.Struct)
 
 
 def message_id(vehicle_id: str, trip_id: str, kind: str) -> str:
@@ -165,7 +168,7 @@ def message_id(vehicle_id: str, trip_id: str, kind: str) -> str:
     return hashlib.sha256(f"{vehicle_id}|{trip_id}|{kind}".encode()).hexdigest()[:32]
 
 
-def encode(message: Message) -> bytes:
+def encode(message: msgspec.Struct) -> bytes:
     """The bytes for the wire."""
     return msgspec.json.encode(message)
 

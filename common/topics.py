@@ -10,9 +10,20 @@ from typing import Final, Literal, get_args
 
 from common.errors import TopicError
 
-Kind = Literal["trip", "breach", "status", "parameters", "ack", "receipt"]
-UPWARD: Final[tuple[Kind, ...]] = ("trip", "breach", "status", "ack")
-DOWNWARD: Final[tuple[Kind, ...]] = ("parameters", "receipt")
+Kind = Literal[
+    "trip",
+    "breach",
+    "status",
+    "ack",
+    "fetch",
+    "bundle_ack",
+    "parameters",
+    "receipt",
+    "bundle",
+    "chunk",
+]
+UPWARD: Final[tuple[Kind, ...]] = ("trip", "breach", "status", "ack", "fetch", "bundle_ack")
+DOWNWARD: Final[tuple[Kind, ...]] = ("parameters", "receipt", "bundle", "chunk")
 _PREFIX: Final = "twin/v1"
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 

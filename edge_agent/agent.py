@@ -18,6 +18,7 @@ from common.model import VoltageModel
 from common.signing import TrustedKeys
 from common.topics import parse_topic
 from edge_agent import __version__, kept, outbox, revision_intake
+from edge_agent.bundle_update.updater import FLOOR, BundleUpdates
 from edge_agent.clock import Clock
 from edge_agent.config import Limits
 from edge_agent.decisions import Identity, Verdict
@@ -66,6 +67,7 @@ class Agent:
             twin=lambda: self.twin,
             finished=self._take_trip,
         )
+        self.updates: BundleUpdates | None = None  # an agent that replays takes none
         self._kept_at: dict[str, float] = {}
         self._next_status = self._next_offer = 0.0
 
@@ -113,6 +115,13 @@ class Agent:
             self._save_trips()
             self._offer()
             self._publish_status_when_due()
+            self._update_bundle()
+
+    def _update_bundle(self) -> None:
+        if self.updates is not None:
+            publish = self._link.publish if self.connected else None
+            in_trip, trips = self.driving.is_in_trip, self.statistics.trips
+            self.updates.turn(publish, in_trip=in_trip, trips=trips)
 
     def is_settled(self) -> bool:
         """Whether the outcome of every breach is known, and nothing is left to be stored."""
@@ -138,6 +147,7 @@ class Agent:
             refused_samples=counters.get("refused_sample", 0),
             refused_messages=counters.get("refused_message", 0),
             awaiting=kept.awaiting(db)[-16:],
+            bundle_release=counters.get(FLOOR, 0),
             sent_at=round(self._clock.unix(), 3),
         )
 
@@ -179,6 +189,8 @@ class Agent:
                 self.connected = True
                 self._is_outage_told = False
                 self._offers.reconnected()
+                if self.updates is not None:
+                    self.updates.reconnected()
                 self._publish_status()
             case Disconnected(why):
                 self._tell_outage(why)
@@ -203,6 +215,8 @@ class Agent:
                 self._take_receipt(decode(payload, Receipt))
             elif vehicle_id == self.identity.vehicle_id and kind == "parameters":
                 self._take_revision(payload)
+            elif vehicle_id == self.identity.vehicle_id and self.updates is not None:
+                self.updates.receive(kind, payload)
         except ContractError as error:
             self._refusals.message(str(error), payload)
         except StorageError as error:

@@ -11,18 +11,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from common.bundle import Bundle, load_bundle
+from common.bundle import Bundle
 from common.errors import BundleError
 from common.model import VoltageModel
 from common.signing import key_id, load_public_key
 from edge_agent import __version__
+from edge_agent.bundle_update.start import installed_bundle
 from edge_agent.config import Config
 from edge_agent.link import MqttLink
 
 
 def run(_options: argparse.Namespace, config: Config, tell: Callable[[str], None] = print) -> int:
     """Try everything that a start needs. Raises the error that the start would raise."""
-    bundle = load_bundle(config.path(config.bundle))
+    bundle = installed_bundle(config)
     keys = [key_id(load_public_key(config.path(name))) for name in config.trusted_keys]
     MqttLink(config.vehicle_id, config.mqtt, b"", random.Random())  # noqa: S311 - never started
     voltage = _predict(bundle)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from common.topics import Kind
 
-EVICTION_ORDER: tuple[Kind, ...] = ("trip", "ack", "breach")
+EVICTION_ORDER: tuple[Kind, ...] = ("trip", "ack", "bundle_ack", "breach")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,18 +12,20 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from common.bundle import Bundle, load_bundle
+from common.bundle import Bundle
 from common.messages import Status, encode
 from common.signing import key_id, load_public_key
 from edge_agent import __version__
 from edge_agent.agent import Agent
+from edge_agent.bundle_update.announcement import Receiver
+from edge_agent.bundle_update.start import begin
+from edge_agent.bundle_update.updater import BundleUpdates
 from edge_agent.clock import SYSTEM, Clock
 from edge_agent.config import Config
 from edge_agent.driving import TripRules
 from edge_agent.errors import BrokerUnreachableError, NoAnswerError
 from edge_agent.link import MqttLink
 from edge_agent.sources import Item
-from edge_agent.state import State
 from edge_agent.supervision import Supervisor
 
 POLL_EVERY_SAMPLES = 64
@@ -32,21 +34,33 @@ LIVE_POLL_S = 0.1
 
 
 @contextmanager
-def running_agent(config: Config, clock: Clock = SYSTEM) -> Iterator[Agent]:
-    """An agent with its state open and its link started; both are closed at the end."""
-    bundle = load_bundle(config.path(config.bundle))
+def running_agent(
+    config: Config, clock: Clock = SYSTEM, *, updates: bool = False
+) -> Iterator[Agent]:
+    """An agent with its state open and its link started; both are closed at the end.
+
+    It runs the bundle that was installed last; with `updates` it takes others over the air.
+    """
     keys = [load_public_key(config.path(name)) for name in config.trusted_keys]
     trusted = {key_id(key): key for key in keys}
-    state = State(config.path(config.state), config.vehicle_id, bundle.sha256)
+    start = begin(config, clock.unix, counts=updates)
+    bundle, state = start.bundle, start.state
     try:
         link = MqttLink(config.vehicle_id, config.mqtt, _last_will(config, bundle), random.Random())  # noqa: S311
         rules = TripRules(config.trips, config.source.derived)
         agent = Agent(config.vehicle_id, bundle, trusted, state, link, config.limits, clock, rules)
+        if updates:
+            who = Receiver(config.vehicle_id, trusted, config.limits.bundle_bytes)
+            agent.updates = BundleUpdates(start, config, who, clock, random.Random())  # noqa: S311
         link.start()
         try:
             yield agent
             agent.say_goodbye()
+            if agent.updates is not None:
+                agent.updates.close(in_order=True)
         finally:
+            if agent.updates is not None:
+                agent.updates.close(in_order=False)
             link.stop()
     finally:
         state.close()
@@ -75,11 +89,12 @@ def feed_live(
     stopped: Callable[[], bool],
     monotonic: Callable[[], float],
     supervisor: Supervisor,
-) -> None:
+) -> bool:
     """Take items as they come, serving the link in between; returns at the end of the source.
 
     A car that falls silent has ended its trip: nothing else may ever come to say so. Each turn of
-    the loop is a sign of life: one that hangs is started again from outside.
+    the loop is a sign of life: one that hangs is started again from outside. Returns True when,
+    between two trips, another bundle was swapped in: the agent must begin anew.
     """
     arrived: queue.Queue[Item | BaseException | None] = queue.Queue(maxsize=LIVE_QUEUE)
     threading.Thread(target=_read_into, args=(items, arrived), name="source", daemon=True).start()
@@ -93,14 +108,29 @@ def feed_live(
         except queue.Empty:
             agent.driving.end_silent_trip(monotonic() - last_s)
             agent.poll()
+            if _has_swapped(agent):
+                return True
             continue
         last_s = monotonic()
         if isinstance(item, BaseException):
             raise item
         if item is None:
-            return
+            return False
+        if arrived.empty() and _has_swapped(agent, item):
+            return True
         agent.take(item)
         agent.poll()
+    return False
+
+
+def _has_swapped(agent: Agent, item: Item | None = None) -> bool:
+    """Whether another bundle was swapped in, between two trips: `item` begins the next one."""
+    updates = agent.updates
+    if updates is None or not updates.is_staged:
+        return False
+    if item is not None and agent.driving.ends_trip(item):
+        agent.driving.end_trip()
+    return not agent.driving.is_in_trip and updates.swap()
 
 
 def _summary(agent: Agent) -> str:

@@ -206,10 +206,25 @@ def _connect_to_read(path: Path, key: dict[str, str]) -> sqlite3.Connection | No
 def _change_bundle(connection: sqlite3.Connection, key: dict[str, str]) -> None:
     """What was measured stays to be sent; what was calibrated belongs to the other model."""
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute("DELETE FROM parameters")
+    _change_parameters(connection, key["bundle"])
     connection.execute("DELETE FROM kept_trace")
     connection.execute("UPDATE identity SET value = ? WHERE key = 'bundle'", (key["bundle"],))
     connection.execute("COMMIT")
+
+
+def _change_parameters(connection: sqlite3.Connection, bundle: str) -> None:
+    """Those of the bundle of before are parked under its name: a roll-back finds them again."""
+    before = connection.execute("SELECT value FROM identity WHERE key = 'bundle'").fetchone()[0]
+    connection.execute(
+        "DELETE FROM parameters WHERE instr(slot, '@') AND slot NOT LIKE '%@' || ?", (bundle,)
+    )
+    connection.execute(
+        "UPDATE parameters SET slot = slot || '@' || ? WHERE NOT instr(slot, '@')", (before,)
+    )
+    connection.execute(
+        "UPDATE parameters SET slot = replace(slot, '@' || ?, '') WHERE slot LIKE '%@' || ?",
+        (bundle, bundle),
+    )
 
 
 def _numbers_aside(path: Path, suffix: str) -> list[int]:

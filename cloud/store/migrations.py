@@ -27,8 +27,9 @@ _STEPS: Final = {
         "DROP TRIGGER revision_is_not_updated",
         REVISION_TRIGGERS[0],
     ),
+    2: ("ALTER TABLE vehicle ADD COLUMN bundle_release INTEGER",),
 }
-_TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS}
+_TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS, 2: ()}
 
 
 def upgrade(connection: Connection, found: int) -> None:

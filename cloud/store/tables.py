@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import Index, LargeBinary, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 
 class SchemaVersion(SQLModel, table=True):
@@ -50,6 +50,7 @@ class Vehicle(SQLModel, table=True):
     failures: int = 0  # breaches in a row, since a revision was applied, that brought none
     estimate_state: str = "learning"
     started: bool = False  # it has a revision
+    bundle_release: int | None = None  # the highest that it ever believed, as it says
 
 
 class Trip(SQLModel, table=True):
@@ -188,6 +189,47 @@ class BatteryOrder(SQLModel, table=True):
     why: str
     ordered_at: float
     revision: int | None = None
+
+
+class BundleFiles(SQLModel, table=True):
+    """The files of a bundle that was announced over the air."""
+
+    __tablename__ = "bundle_files"
+
+    sha256: str = Field(primary_key=True)
+    manifest: bytes = Field(sa_type=LargeBinary)
+    model: bytes = Field(sa_type=LargeBinary)
+    added_at: float
+
+
+class Release(SQLModel, table=True):
+    """Somebody's word that a vehicle shall run a bundle; from its signature on a release.
+
+    `content` are the signed bytes. `state` is what the vehicle said last; `missing` how many chunks
+    it had still to fetch when it asked last.
+    """
+
+    __table_args__ = (
+        UniqueConstraint("vehicle_id", "number"),
+        Index("release_ordered", "id", sqlite_where=text("number IS NULL")),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    vehicle_id: str
+    bundle: str
+    reason: str
+    ordered_at: float
+    number: int | None = None
+    content: bytes | None = Field(default=None, sa_type=LargeBinary)
+    hash: str | None = None
+    key_id: str | None = None
+    signature: str | None = None
+    published_at: float | None = None
+    missing: int | None = None
+    state: str | None = None
+    state_reason: str | None = None
+    state_detail: str | None = None
+    state_at: float | None = None
 
 
 class SigningKey(SQLModel, table=True):
