@@ -113,9 +113,9 @@ class Agent:
             event = self._link.next_event(0.0)
         if happened or self._clock.monotonic() >= self._next_offer:
             self._save_trips()
+            self._update_bundle()
             self._offer()
             self._publish_status_when_due()
-            self._update_bundle()
 
     def _update_bundle(self) -> None:
         if self.updates is not None:

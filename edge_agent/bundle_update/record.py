@@ -65,11 +65,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return {*slots, self.pending.bundle if self.pending else FACTORY} - {FACTORY}
 
 
-def accepted(record: Record, announcement: Announcement, hash_: str, now: float) -> Record:
+def judged(record: Record, announcement: Announcement, hash_: str) -> Record:
     """A release was believed: whatever was under way before gives way to it."""
     pending = Pending(announcement.release, announcement.bundle, hash_)
     floor = max(record.floor, announcement.release)
-    return _tell(replace(record, floor=floor, judged=hash_, pending=pending), "fetching", now)
+    return replace(record, floor=floor, judged=hash_, pending=pending)
+
+
+def accepted(record: Record, announcement: Announcement, hash_: str, now: float) -> Record:
+    """It will be fetched."""
+    return _tell(judged(record, announcement, hash_), "fetching", now)
 
 
 def refused(record: Record, reason: ReleaseReason, detail: str, now: float) -> Record:

@@ -137,13 +137,12 @@ class BundleUpdates:
         announcement = found.announcement
         assert announcement is not None  # noqa: S101 - it was judged
         now = self._clock.unix()
-        accepted = records.accepted(self.record, announcement, found.hash, now)
         if found.reason:
-            accepted = records.refused(accepted, found.reason, found.detail, now)
+            judged = records.judged(self.record, announcement, found.hash)
+            self._save(records.refused(judged, found.reason, found.detail, now))
         else:
             self._folder.keep_announcement(payload)
-        self._folder.write(accepted)
-        self.record = accepted
+            self._save(records.accepted(self.record, announcement, found.hash, now))
         self._abandon()
         told = "release_judged vehicle=%s release=%d bundle=%s verdict=%s reason=%r"
         verdict = found.reason or "fetching"
@@ -179,8 +178,8 @@ class BundleUpdates:
             return
         try:
             self._watch_trial(now, in_trip=in_trip, trips=trips)
-            self._tell()
             self._go_on(publish, now)
+            self._tell()
         except (OSError, sqlite3.Error, StorageError) as error:
             self._trouble(error)
 
