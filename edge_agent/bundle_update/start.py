@@ -64,8 +64,12 @@ def begin(config: Config, unix: Callable[[], float], *, counts: bool) -> Start:
         detail = f"{records.STARTS} starts without a trip"
         log.error("bundle_rolled_back bundle=%s why=%r", bundle.sha256[:12], detail)
         record = records.rolled_back(record, "crash_loop", detail, unix())
-    if counts and record != folder.read():
-        _write(folder, record)
+    try:
+        if counts and record != folder.read():
+            _write(folder, record)
+    except BaseException:
+        state.close()
+        raise
     return Start(bundle, state, folder, record, _sha256_of(factory))
 
 
