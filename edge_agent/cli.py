@@ -96,16 +96,22 @@ def _run(options: argparse.Namespace, config: Config) -> int:
         source = sources.opened(config, agent.identity.manifest)
         has_swapped = feed_live(agent, source, stop.is_set, time.monotonic, supervisor)
         if not has_swapped:
-            supervisor.stopping()
-        if stop.is_set():
-            agent.driving.leave_trip()
-        else:
-            agent.driving.end_trip()
-        _drain(agent, config, seconds=LAST_CHANCE_S, required=False)
-        if not agent.statistics.items and not stop.is_set() and not has_swapped:
-            print("edge-agent: the source ended without a single sample", file=sys.stderr)
-            return 1
-    return begin_anew() if has_swapped else 0
+            _end(agent, config, supervisor, was_asked=stop.is_set())
+        is_empty = not agent.statistics.items and not stop.is_set()
+    if has_swapped:  # nothing is waited for: the car may drive off
+        return begin_anew()
+    if is_empty:
+        print("edge-agent: the source ended without a single sample", file=sys.stderr)
+    return 1 if is_empty else 0
+
+
+def _end(agent: Agent, config: Config, supervisor: Supervisor, *, was_asked: bool) -> None:
+    supervisor.stopping()
+    if was_asked:
+        agent.driving.leave_trip()
+    else:
+        agent.driving.end_trip()
+    _drain(agent, config, seconds=LAST_CHANCE_S, required=False)
 
 
 def _with_source(config: Config, named: str | None) -> Config:

@@ -95,6 +95,8 @@ def test_an_announced_bundle_is_fetched_tested_swapped_in_and_after_a_trip_it_st
     assert car.said == [(1, "fetching", ""), (1, "staged", "")]
     assert car.runs == car.factory.sha256, "nothing changes before the swap"
     assert car.updates.swap()
+    car.turn()
+    assert car.updates.record.trial_starts == 0, "a trip with the old bundle proves nothing"
     car.restart()
     assert car.runs == new.sha256
     assert car.agent.status().bundle == new.sha256

@@ -208,7 +208,7 @@ class BundleUpdates:
     def _watch_trial(self, now: float, *, in_trip: bool, trips: int) -> None:
         """A reported trip ends the trial; a short one, or a minute of peace, is no crash either."""
         has_ended, self._was_in_trip = self._was_in_trip and not in_trip, in_trip
-        if self.record.trial_starts is None:
+        if not self._is_on_trial:
             return
         if trips > 0:
             self._save(records.passed(self.record, self._clock.unix()))
@@ -216,8 +216,14 @@ class BundleUpdates:
         elif has_ended or (not in_trip and now - self._began_s > SURVIVED_S):
             self._survived()
 
+    @property
+    def _is_on_trial(self) -> bool:
+        """This process, that is: after a swap the old bundle still runs here for a moment."""
+        is_running = self.record.current.bundle == self._running.sha256
+        return is_running and self.record.trial_starts is not None
+
     def _survived(self) -> None:
-        if self.record.trial_starts:
+        if self._is_on_trial and self.record.trial_starts:
             try:
                 self._save(records.survived(self.record))
             except OSError as error:
