@@ -23,8 +23,10 @@ def mileage_of(trips: Sequence[Trip]) -> Mileage | None:
     """The mean over the span of the trips, and how well it is known; None when it is not.
 
     The span is cut into equal blocks; their scatter over the root of their number is the standard
-    deviation of the mean. Kilometres between trips that never arrived count: the odometer saw them.
+    deviation of the mean. Kilometres between trips that never arrived count: the odometer saw them,
+    and so do those of trips whose time is not known.
     """
+    trips = [trip for trip in trips if trip.time_known]
     blocks = min(MOST_BLOCKS, len(trips) - 1)
     if blocks < FEWEST_BLOCKS:
         return None
@@ -40,5 +42,5 @@ def mileage_of(trips: Sequence[Trip]) -> Mileage | None:
 
 
 def last_moment(trip: Trip) -> float:
-    """When a trip ended, by the vehicle's clock."""
-    return trip.started_at + trip.duration_s
+    """When a trip ended, by the vehicle's clock; where nobody had set that, when it arrived."""
+    return trip.started_at + trip.duration_s if trip.time_known else trip.received_at

@@ -32,7 +32,10 @@ Column = list[float] | float
 
 
 class TripSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """vehicle -> cloud, for every trip. `revision` 0 means the bundle's nominal parameters."""
+    """vehicle -> cloud, for every trip. `revision` 0 means the bundle's nominal parameters.
+
+    `time_known` false: `started_at` comes from a clock that nobody had set. Durations always hold.
+    """
 
     schema: int = SCHEMA
     message_id: MessageId
@@ -52,6 +55,7 @@ class TripSummary(msgspec.Struct, frozen=True, kw_only=True):
     feature_means: list[float]
     breach: bool
     partial: bool = False
+    time_known: bool = True
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -86,6 +90,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     `awaiting` names breaches whose outcome the vehicle has not heard: the cloud says it again.
     `bundle_release` is the highest release of a bundle that was ever believed: none at or below it
     is.
+    `time_known` says whether a time source has set the vehicle's clock since it booted.
     """
 
     schema: int = SCHEMA
@@ -102,6 +107,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     awaiting: Annotated[list[MessageId], msgspec.Meta(max_length=16)] = []
     bundle_release: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     sent_at: UnixTime = 0.0
+    time_known: bool = True
 
 
 class SignedRevision(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +147,7 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
     error_before_v: float | None = None
     error_after_v: float | None = None
     decided_at: UnixTime
+    time_known: bool = True
 
 
 class Declined(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Callable
 
 import msgspec
 
@@ -31,6 +32,7 @@ from edge_agent.refusals import Refusals
 from edge_agent.run_statistics import Statistics
 from edge_agent.sources import Item
 from edge_agent.state import State
+from edge_agent.timekeeper import Timekeeper
 from edge_agent.trip_monitor import TripResult
 
 log = logging.getLogger(__name__)
@@ -58,18 +60,24 @@ class Agent:
         self._is_outage_told = False
         self.twin = revision_intake.restore_twin(state, self.identity, VoltageModel(bundle))
         self._state, self._link, self._limits, self._clock = state, link, limits, clock
-        self._refusals = Refusals(state, vehicle_id, clock)
+        self._time = Timekeeper(state, clock)
+        self._refusals = Refusals(state, vehicle_id, self._time)
         bounds = outbox.Bounds(limits.outbox_messages, limits.outbox_bytes)
-        self._finished = FinishedTrips(state, self.identity, bounds)
+        self._finished = FinishedTrips(state, self.identity, bounds, self._time)
         self._offers = Offers(limits.receipt_timeout_s)
         self.driving = Driving(
-            *(self.identity, state, limits, rules, clock, self._refusals, self.statistics),
+            *(self.identity, state, limits, rules, self._time, self._refusals),
+            statistics=self.statistics,
             twin=lambda: self.twin,
             finished=self._take_trip,
         )
         self.updates: BundleUpdates | None = None  # an agent that replays takes none
         self._kept_at: dict[str, float] = {}
         self._next_status = self._next_offer = 0.0
+
+    def take_updates(self, made: Callable[[Refusals], BundleUpdates]) -> None:
+        """Take other bundles over the air from now on."""
+        self.updates = made(self._refusals)
 
     # ---- samples ------------------------------------------------------------------------------
 
@@ -106,6 +114,8 @@ class Agent:
             self._refusals.trouble(error)
 
     def _poll(self, timeout_s: float) -> None:
+        if self._time.poll() and self.connected:
+            self._publish_status()
         event = self._link.next_event(timeout_s)
         happened = event is not None
         while event is not None:
@@ -133,7 +143,7 @@ class Agent:
 
     def status(self) -> Status:
         """What the agent says of itself."""
-        db = self._state.connection
+        db, now = self._state.connection, self._time.now()
         counters = kept.counters(db)
         return Status(
             vehicle_id=self.identity.vehicle_id,
@@ -148,7 +158,8 @@ class Agent:
             refused_messages=counters.get("refused_message", 0),
             awaiting=kept.awaiting(db)[-16:],
             bundle_release=counters.get(FLOOR, 0),
-            sent_at=round(self._clock.unix(), 3),
+            sent_at=round(now.unix_s, 3),
+            time_known=now.is_known,
         )
 
     def short_trips(self) -> int:
@@ -239,7 +250,7 @@ class Agent:
             return
         if not verdict.applied:
             self._refusals.message(f"{verdict.reason}: {verdict.detail}", payload)
-        revision_intake.record(verdict, payload, self._state, self.identity, self._clock.unix())
+        revision_intake.record(verdict, payload, self._state, self.identity, self._time.now())
         self._note(verdict)
         if verdict.applied:
             self.twin = revision_intake.twin_of(verdict, self.identity, self.twin.model)

@@ -1,6 +1,6 @@
-"""`edge-agent check`: would the agent start here? Files, keys, TLS, and one prediction.
+"""`edge-agent check`: would the agent start here? Files, keys, TLS, the source, and one prediction.
 
-Must never open the state nor the network: it runs beside the agent, and before an upgrade.
+Must never open the state, the network nor the bus: it runs beside the agent, and before an upgrade.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import numpy as np
 
 from common.bundle import Bundle
 from common.errors import BundleError
+from common.manifest import Manifest
 from common.model import VoltageModel
 from common.signing import key_id, load_public_key
-from edge_agent import __version__
+from edge_agent import __version__, sources
 from edge_agent.bundle_update.start import installed_bundle
 from edge_agent.config import Config
 from edge_agent.link import MqttLink
@@ -27,12 +28,27 @@ def run(_options: argparse.Namespace, config: Config, tell: Callable[[str], None
     keys = [key_id(load_public_key(config.path(name))) for name in config.trusted_keys]
     MqttLink(config.vehicle_id, config.mqtt, b"", random.Random())  # noqa: S311 - never started
     voltage = _predict(bundle)
+    source = _source(config, bundle.manifest)
     tell(f"agent     {__version__}, vehicle {config.vehicle_id}")
     tell(f"bundle    {bundle.sha256[:16]}, {voltage:.3f} V in the middle of its ranges")
     tell(f"keys      {', '.join(keys)}")
     secured = "mutual TLS" if config.mqtt.tls else "without TLS"
     tell(f"broker    {config.mqtt.host}:{config.mqtt.port}, {secured} (not tried)")
+    tell(f"source    {source}")
     return 0
+
+
+def _source(config: Config, manifest: Manifest) -> str:
+    """What samples would come from: a DBC that has every signal, a table that has every column."""
+    source = config.source
+    if source.kind == "stdin":
+        return "lines on standard input"
+    items = sources.opened(config, manifest)
+    if source.kind == "file":
+        is_empty = next(items, None) is None
+        return f"{source.path}{', which holds no row' if is_empty else ''}"
+    assert source.can is not None  # noqa: S101 - the configuration was checked
+    return f"{source.can.interface} {source.can.channel}, read with {source.can.dbc} (not opened)"
 
 
 def _predict(bundle: Bundle) -> float:

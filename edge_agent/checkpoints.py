@@ -12,13 +12,14 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Final
 
-from edge_agent import kept, trip_state
-from edge_agent.clock import Clock
+from edge_agent import kept, timekeeper, trip_state
 from edge_agent.config import Derived, Limits
 from edge_agent.errors import StorageError
 from edge_agent.refusals import Refusals
 from edge_agent.samples import Sample
+from edge_agent.stamps import Stamp
 from edge_agent.state import State
+from edge_agent.timekeeper import Timekeeper
 from edge_agent.trip_monitor import TripMonitor, Twin
 from edge_agent.trip_state import Saved
 
@@ -32,26 +33,28 @@ class Checkpoints:
     """Of one vehicle's running trip."""
 
     def __init__(
-        self, state: State, refusals: Refusals, bundle: str, limits: Limits, clock: Clock
+        self, state: State, refusals: Refusals, bundle: str, limits: Limits, time: Timekeeper
     ) -> None:
         self._state, self._refusals, self._bundle = state, refusals, bundle
-        self._limits, self._clock = limits, clock
-        self._next_s = clock.monotonic() + limits.checkpoint_s
+        self._limits, self._time = limits, time
+        self._next_s = time.monotonic() + limits.checkpoint_s
 
-    def save_when_due(self, monitor: TripMonitor, *, is_named: bool) -> None:
+    def save_when_due(self, monitor: TripMonitor, *, is_named: bool, started: Stamp | None) -> None:
         """Once every `checkpoint_s`."""
-        if self._clock.monotonic() >= self._next_s:
-            self.save(monitor, is_named=is_named)
+        if self._time.monotonic() >= self._next_s:
+            self.save(monitor, is_named=is_named, started=started)
 
-    def save(self, monitor: TripMonitor, *, is_named: bool) -> bool:
-        """Whether it is on disk now."""
-        self._next_s = self._clock.monotonic() + self._limits.checkpoint_s
+    def save(self, monitor: TripMonitor, *, is_named: bool, started: Stamp | None) -> bool:
+        """Whether it is on disk now. `started`: the stamp of our own clock, if it told the time."""
+        self._next_s = self._time.monotonic() + self._limits.checkpoint_s
         if monitor.samples == 0:
             return False
         raw = trip_state.encode(monitor.saved(self._bundle, is_named=is_named))
         try:
             with self._state.transaction() as db:
                 kept.save_running_trip(db, monitor.trip_id, raw)
+                if started is not None:
+                    timekeeper.mark(db, "running", monitor.trip_id, started)
         except StorageError as error:
             self._refusals.trouble(error)
             return False
@@ -67,8 +70,8 @@ class Checkpoints:
 
     def restored(
         self, twin: Twin, derived: Mapping[str, Derived]
-    ) -> tuple[TripMonitor, Sample] | None:
-        """The trip that was running when the agent ended, and its last sample as far as known.
+    ) -> tuple[TripMonitor, Sample, Stamp | None] | None:
+        """The trip that was running when the agent ended, its last sample and its start.
 
         One that cannot be read, or belongs to another bundle, is counted as lost.
         """
@@ -83,7 +86,14 @@ class Checkpoints:
             self._refusals.count("running_trips_lost")
             self.forget("")
             return None
-        return monitor, _last_sample(saved)
+        return monitor, _last_sample(saved), self._started(monitor.trip_id)
+
+    def _started(self, trip_id: str) -> Stamp | None:
+        try:
+            return timekeeper.running_trip(self._state.connection, trip_id)
+        except sqlite3.Error as error:
+            self._refusals.trouble(error)
+            return None
 
     def _read(self) -> bytes | None:
         try:

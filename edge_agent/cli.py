@@ -23,10 +23,11 @@ from typing import Any
 import msgspec
 
 from common.errors import TransientError, TwinError
-from edge_agent import __version__, check_command, enroll_command, kept, outbox, sources
+from edge_agent import __version__, check_command, enroll_command, kept, outbox, sources, timekeeper
 from edge_agent.agent import Agent
 from edge_agent.bundle_update.restart import begin_anew
 from edge_agent.bundle_update.start import installed_bundle
+from edge_agent.clock import SYSTEM
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
 from edge_agent.service import (
@@ -94,7 +95,7 @@ def _run(options: argparse.Namespace, config: Config) -> int:
         if config.source.kind != "file":
             agent.driving.keep_trips()
         source = sources.opened(config, agent.identity.manifest)
-        has_swapped = feed_live(agent, source, stop.is_set, time.monotonic, supervisor)
+        has_swapped = feed_live(agent, source, stop.is_set, SYSTEM.monotonic, supervisor)
         if not has_swapped:
             _end(agent, config, supervisor, was_asked=stop.is_set())
         is_empty = not agent.statistics.items and not stop.is_set()
@@ -201,18 +202,25 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
     current = kept.read_parameters(db, "current")
     revision = json.loads(current.revision) if current else None
     identity = dict(db.execute("SELECT key, value FROM identity"))
+    unknown = timekeeper.unknown(db, "refused")
     return {
         "vehicle_id": identity["vehicle_id"],
         "bundle": identity["bundle"],
         "agent_version": __version__,
         "revision": revision["number"] if revision else 0,
         "theta": revision["theta"] if revision else None,
+        "time_known": timekeeper.is_newest_boot_known(db),
         "outbox_messages": depth,
         "outbox_bytes": total,
         "breaches_awaiting_an_answer": len(kept.awaiting(db)),
         "counters": kept.counters(db),
         "last_refused": [
-            {"at": refusal.at, "kind": refusal.kind, "reason": refusal.reason}
+            {
+                "at": refusal.at,
+                "time_known": str(refusal.number) not in unknown,
+                "kind": refusal.kind,
+                "reason": refusal.reason,
+            }
             for refusal in kept.refusals(db, 5)
         ],
     }

@@ -8,12 +8,11 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from edge_agent import kept
 from edge_agent.checkpoints import Checkpoints, continues
-from edge_agent.clock import Clock
 from edge_agent.config import Derived, Limits, Trips
 from edge_agent.decisions import Identity
 from edge_agent.errors import RefusedSampleError, StorageError
@@ -22,6 +21,8 @@ from edge_agent.run_statistics import Statistics
 from edge_agent.samples import Sample, header_problem
 from edge_agent.sources import BadRow, Item, Skipped
 from edge_agent.state import State
+from edge_agent.timekeeper import Timekeeper
+from edge_agent.trip_clock import TripClock
 from edge_agent.trip_detection import Switch, TripStep, seen, step, turned
 from edge_agent.trip_monitor import TripMonitor, TripResult, Twin
 
@@ -48,14 +49,14 @@ class Driving:
         state: State,
         limits: Limits,
         rules: TripRules,
-        clock: Clock,
+        time: Timekeeper,
         refusals: Refusals,
         statistics: Statistics,
         twin: Callable[[], Twin],
         finished: Callable[[TripResult], None],
     ) -> None:
         self._identity, self._state, self._limits, self._rules = identity, state, limits, rules
-        self._clock, self._refusals, self._statistics = clock, refusals, statistics
+        self._time, self._refusals, self._statistics = time, refusals, statistics
         self._twin, self._finished = twin, finished
         self._monitor: TripMonitor | None = None
         self._previous: Sample | None = None
@@ -63,6 +64,7 @@ class Driving:
         self._switch: Switch | None = None
         self._checkpoints: Checkpoints | None = None
         self._is_restored = False
+        self._clock = TripClock(time)
 
     def take(self, item: Item) -> None:
         """One sample or bad row from the source. Never raises for bad input or a failing disk."""
@@ -112,26 +114,27 @@ class Driving:
         """
         bundle = self._identity.bundle
         self._checkpoints = Checkpoints(
-            self._state, self._refusals, bundle, self._limits, self._clock
+            self._state, self._refusals, bundle, self._limits, self._time
         )
         found = self._checkpoints.restored(self._twin(), self._rules.derived)
         if found is None:
             return
-        monitor, last = found
+        monitor, last, started = found
         if self._is_finished(monitor.trip_id):
             self._checkpoints.forget(monitor.trip_id)
             return
         self._monitor, self._previous = monitor, last
+        self._clock.restore(started)
         self._switch, self._is_restored = Switch(is_on=True), True
 
     def _continue_or_close(self, sample: Sample) -> None:
         """The first sample after a restart: of the same trip, or that trip stays what it was."""
         assert self._previous is not None  # noqa: S101 - restored with the trip
-        unit = self._identity.manifest.odometer_unit
-        why = continues(self._previous, sample, self._limits.trip_gap_s, unit)
+        why = self._why_another(self._previous, sample)
         trip_id = self._running_trip()
         if why is None and sample.trip_id == self._previous.trip_id:
             self._is_restored = False
+            self._previous = replace(sample, trip_id=self._previous.trip_id)
             log.info("trip_continued vehicle=%s trip=%s", self._identity.vehicle_id, trip_id)
             self._refusals.count("trips_continued")
             return
@@ -139,13 +142,21 @@ class Driving:
         log.warning(told, self._identity.vehicle_id, trip_id, why or "the next one has begun")
         self.end_trip()
 
+    def _why_another(self, last: Sample, sample: Sample) -> str | None:
+        """Why the first sample after a restart cannot be the same trip's; None when it can."""
+        assert self._monitor is not None  # noqa: S101 - restored with its last sample
+        if not self._clock.resume(self._monitor.started_at):
+            return "how long the computer was off is not known: its clock has not been set"
+        unit = self._identity.manifest.odometer_unit
+        return continues(last, self._clock.timed(sample), self._limits.trip_gap_s, unit)
+
     def leave_trip(self) -> None:
         """Stop in the middle: write the trip down to go on later; else it is closed as partial."""
         monitor = self._monitor
         if monitor is None or self._is_restored:
             return  # what was restored is on disk as it is
         is_kept = self._checkpoints is not None and self._checkpoints.save(
-            monitor, is_named=self._is_named()
+            monitor, is_named=self._is_named(), started=self._clock.started
         )
         if not is_kept:
             self.end_trip(partial=True)
@@ -178,20 +189,24 @@ class Driving:
             return
         if partial:
             self._refusals.count("partial_trips")
-        self._finished(monitor.finish(partial=partial))
+        self._finished(replace(monitor.finish(partial=partial), started=self._clock.started))
 
     def _take_in_trip(self, trip_id: str, sample: Sample) -> None:
         if self._running_trip() is None:
             self._begin_trip(trip_id, sample)
         if self._monitor is None:
             return
+        timed = self._clock.timed(sample)
         try:
-            self._monitor.add(sample)
+            self._monitor.add(timed)
+            self._clock.took(timed)
         except RefusedSampleError as error:
             self._refusals.sample(sample, error.problem)
         if self._checkpoints is not None:
             is_named = sample.trip_id is not None
-            self._checkpoints.save_when_due(self._monitor, is_named=is_named)
+            self._checkpoints.save_when_due(
+                self._monitor, is_named=is_named, started=self._clock.started
+            )
 
     def _begin_trip(self, trip_id: str, sample: Sample) -> None:
         """A trip that was reported before (a replay after a restart) is counted and passed over."""
@@ -202,7 +217,9 @@ class Driving:
             self._refusals.count("trips_passed_over")
         else:
             points, derived = self._limits.trace_points, self._rules.derived
-            self._monitor = TripMonitor(trip_id, sample, self._twin(), points, derived)
+            self._clock.begin(sample)
+            first = self._clock.timed(sample)
+            self._monitor = TripMonitor(trip_id, first, self._twin(), points, derived)
 
     def _is_finished(self, trip_id: str) -> bool:
         """What cannot be read is not known: the cloud tells a trip that comes twice."""
@@ -213,7 +230,8 @@ class Driving:
             return False
 
     def _step(self, sample: Sample) -> TripStep:
-        return step(self._running_trip(), self._previous, sample, self._limits.trip_gap_s)
+        mark = self._clock.mark(sample)
+        return step(self._running_trip(), self._previous, sample, self._limits.trip_gap_s, mark)
 
     def _running_trip(self) -> str | None:
         return self._monitor.trip_id if self._monitor else self._skipping

@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections import Counter, deque
+from dataclasses import replace
 
 from common.messages import Breach, encode
-from edge_agent import kept, outbox
+from edge_agent import kept, outbox, timekeeper
 from edge_agent.decisions import Identity
 from edge_agent.errors import StorageError
 from edge_agent.reports import reports_of
 from edge_agent.state import State
+from edge_agent.timekeeper import Timekeeper
 from edge_agent.trip_monitor import TripResult
 
 log = logging.getLogger(__name__)
@@ -26,8 +28,10 @@ UNSAVED_TRIPS = 32  # finished trips held in memory while the disk refuses them
 class FinishedTrips:
     """Trips in the order in which they ended; `save` as often as it may succeed."""
 
-    def __init__(self, state: State, identity: Identity, bounds: outbox.Bounds) -> None:
-        self._state, self._identity, self._bounds = state, identity, bounds
+    def __init__(
+        self, state: State, identity: Identity, bounds: outbox.Bounds, time: Timekeeper
+    ) -> None:
+        self._state, self._identity, self._bounds, self._time = state, identity, bounds, time
         self._waiting: deque[TripResult] = deque()
         self._lost: Counter[str] = Counter()
 
@@ -58,13 +62,16 @@ class FinishedTrips:
         return saved
 
     def _save(self, result: TripResult) -> Breach | None:
+        result = self._settled(result)
         summary, breach = reports_of(result, self._identity)
         with self._state.transaction() as db:
             if breach is not None:
                 payload = encode(breach)
                 outbox.put(db, "breach", breach.message_id, payload)
                 kept.keep_trace(db, breach.message_id, breach.odometer, payload)
-            outbox.put(db, "trip", summary.message_id, encode(summary))
+            is_new = outbox.put(db, "trip", summary.message_id, encode(summary))
+            if is_new and result.started is not None:
+                timekeeper.mark(db, "trip", summary.message_id, result.started)
             kept.finish_trip(db, result.trip_id)
             self._count_dropped(db)
         self._lost.clear()
@@ -74,6 +81,13 @@ class FinishedTrips:
             *(breach is not None, result.revision),
         )
         return breach
+
+    def _settled(self, result: TripResult) -> TripResult:
+        """With the start as it is known by now."""
+        if result.started is None:
+            return result
+        started = self._time.settled(result.started)
+        return replace(result, started=started, started_at=started.unix_s)
 
     def _count_dropped(self, db: sqlite3.Connection) -> None:
         dropped = Counter(self._lost)

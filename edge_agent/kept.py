@@ -22,12 +22,13 @@ KEPT_REFUSAL_BYTES = 1024
 
 @dataclass(frozen=True)
 class Refusal:
-    """Something that was not believed: when, what, why, and its first bytes."""
+    """Something that was not believed: when, what, why, and its first bytes; its number on disk."""
 
     at: float
     kind: str
     reason: str
     payload: bytes
+    number: int = 0
 
 
 def keep_trace(db: sqlite3.Connection, message_id: str, odometer: float, breach: bytes) -> None:
@@ -161,21 +162,22 @@ def counters(db: sqlite3.Connection) -> dict[str, int]:
     return dict(db.execute("SELECT name, value FROM counter"))
 
 
-def refuse(db: sqlite3.Connection, refusal: Refusal) -> None:
-    """Count a refusal and keep it where a person can see it; the oldest go first."""
+def refuse(db: sqlite3.Connection, refusal: Refusal) -> int:
+    """Count a refusal and keep it where a person can see it; the oldest go first. Its number."""
     count(db, f"refused_{refusal.kind}")
-    db.execute(
+    added = db.execute(
         "INSERT INTO refused (at, kind, reason, payload) VALUES (?, ?, ?, ?)",
         (refusal.at, refusal.kind, refusal.reason, refusal.payload[:KEPT_REFUSAL_BYTES]),
     )
     db.execute(
         "DELETE FROM refused WHERE seq <= (SELECT MAX(seq) FROM refused) - ?", (KEPT_REFUSALS,)
     )
+    return int(added.lastrowid or 0)
 
 
 def refusals(db: sqlite3.Connection, limit: int) -> list[Refusal]:
     """The newest refusals, newest first."""
     rows = db.execute(
-        "SELECT at, kind, reason, payload FROM refused ORDER BY seq DESC LIMIT ?", (limit,)
+        "SELECT at, kind, reason, payload, seq FROM refused ORDER BY seq DESC LIMIT ?", (limit,)
     )
     return [Refusal(*row) for row in rows]

@@ -32,12 +32,13 @@ class Bounds:
     payload_bytes: int = 64 * 1024 * 1024
 
 
-def put(db: sqlite3.Connection, kind: Kind, message_id: str, payload: bytes) -> None:
-    """Keep a message; the same id again is the same fact and changes nothing."""
-    db.execute(
+def put(db: sqlite3.Connection, kind: Kind, message_id: str, payload: bytes) -> bool:
+    """Keep a message; the same id again is the same fact and changes nothing. Whether it is new."""
+    inserted = db.execute(
         "INSERT OR IGNORE INTO outbox (message_id, kind, payload) VALUES (?, ?, ?)",
         (message_id, kind, payload),
     )
+    return inserted.rowcount == 1
 
 
 def waiting(db: sqlite3.Connection, limit: int) -> list[Waiting]:

@@ -6,13 +6,14 @@ Must never raise: what cannot be kept is logged.
 from __future__ import annotations
 
 import logging
+import sqlite3
 
-from edge_agent import kept
-from edge_agent.clock import Clock
+from edge_agent import kept, timekeeper
 from edge_agent.errors import StorageError
 from edge_agent.samples import Sample
 from edge_agent.sources import BadRow, Skipped
 from edge_agent.state import State
+from edge_agent.timekeeper import Timekeeper
 
 log = logging.getLogger("edge_agent.agent")
 
@@ -20,8 +21,8 @@ log = logging.getLogger("edge_agent.agent")
 class Refusals:
     """Of one vehicle, into its state."""
 
-    def __init__(self, state: State, vehicle_id: str, clock: Clock) -> None:
-        self._state, self._vehicle_id, self._clock = state, vehicle_id, clock
+    def __init__(self, state: State, vehicle_id: str, time: Timekeeper) -> None:
+        self._state, self._vehicle_id, self._time = state, vehicle_id, time
 
     def sample(self, item: Sample | BadRow, reason: str) -> None:
         """A sample or a row that is none."""
@@ -52,7 +53,7 @@ class Refusals:
                 for name, number in skipped.counts.items():
                     kept.count(db, name, number)
                 for reason, payload in examples:
-                    kept.refuse(db, kept.Refusal(self._clock.unix(), "frame", reason, payload))
+                    self._refuse(db, "frame", reason, payload)
         except StorageError as error:
             log.warning("refusal_not_kept error=%s", error)
 
@@ -64,6 +65,11 @@ class Refusals:
         log.warning("refused_%s vehicle=%s reason=%r", kind, self._vehicle_id, reason)
         try:
             with self._state.transaction() as db:
-                kept.refuse(db, kept.Refusal(self._clock.unix(), kind, reason, payload))
+                self._refuse(db, kind, reason, payload)
         except StorageError as error:
             log.warning("refusal_not_kept error=%s", error)
+
+    def _refuse(self, db: sqlite3.Connection, kind: str, reason: str, payload: bytes) -> None:
+        now = self._time.now()
+        number = kept.refuse(db, kept.Refusal(now.unix_s, kind, reason, payload))
+        timekeeper.mark(db, "refused", str(number), now)

@@ -13,6 +13,7 @@ from common.messages import (
 from common.thinning import thin
 from common.trace import TraceArrays, to_wire
 from edge_agent.decisions import Identity, Verdict, is_breach
+from edge_agent.stamps import Stamp
 from edge_agent.trip_monitor import TripResult
 
 
@@ -22,7 +23,7 @@ def reports_of(result: TripResult, who: Identity) -> tuple[TripSummary, Breach |
     return _summary(result, who, breach=breach), _breach(result, who) if breach else None
 
 
-def acknowledgement(verdict: Verdict, number: int, who: Identity, now: float) -> Acknowledgement:
+def acknowledgement(verdict: Verdict, number: int, who: Identity, now: Stamp) -> Acknowledgement:
     """The vehicle's word on a revision; the same verdict on the same revision is one message."""
     kind = f"ack-{number}-{verdict.hash}-{verdict.reason}"
     return Acknowledgement(
@@ -35,7 +36,8 @@ def acknowledgement(verdict: Verdict, number: int, who: Identity, now: float) ->
         detail=verdict.detail[:512],
         error_before_v=_rounded(verdict.error_before_v),
         error_after_v=_rounded(verdict.error_after_v),
-        decided_at=round(now, 3),
+        decided_at=round(now.unix_s, 3),
+        time_known=now.is_known,
     )
 
 
@@ -58,6 +60,7 @@ def _summary(result: TripResult, who: Identity, *, breach: bool) -> TripSummary:
         feature_means=[float(f"{mean:.7g}") for mean in result.feature_means],
         breach=breach,
         partial=result.partial,
+        time_known=result.started is None or result.started.is_known,
     )
 
 

@@ -13,10 +13,11 @@ from common.errors import TwinError
 from common.messages import SignedRevision, decode, encode
 from common.model import VoltageModel
 from common.revision import starts_a_battery
-from edge_agent import kept, outbox
+from edge_agent import kept, outbox, timekeeper
 from edge_agent.decisions import Identity, KeptTrace, Verdict, authenticate, judge
 from edge_agent.errors import StorageError
 from edge_agent.reports import acknowledgement
+from edge_agent.stamps import Stamp
 from edge_agent.state import State
 from edge_agent.trip_monitor import Twin
 
@@ -72,14 +73,15 @@ def consider(payload: bytes, twin: Twin, state: State, who: Identity) -> Verdict
     return judge(authentic, judged_number, twin.estimate, trace, twin.model, who.manifest)
 
 
-def record(verdict: Verdict, payload: bytes, state: State, who: Identity, now: float) -> None:
+def record(verdict: Verdict, payload: bytes, state: State, who: Identity, now: Stamp) -> None:
     """Commit a verdict on a signed revision. Raises StorageError: then nothing has changed."""
     revision = verdict.revision
     if verdict.number is None:
         return  # nobody trustworthy to answer, or nothing to name in the answer
     answer = acknowledgement(verdict, verdict.number, who, now)
     with state.transaction() as db:
-        outbox.put(db, "ack", answer.message_id, encode(answer))
+        if outbox.put(db, "ack", answer.message_id, encode(answer)):
+            timekeeper.mark(db, "ack", answer.message_id, now)
         if revision is not None and verdict.reason in {"", "worse_on_trace"}:
             kept.write_parameters(db, "judged", payload)
             kept.settle(db, revision.cause.message_id)

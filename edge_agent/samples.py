@@ -22,7 +22,8 @@ class Sample:
     """One row at one instant. `time_s` is Unix time; `odometer` in the manifest's odometer unit.
 
     `trip_id` where the source knows it, `ignition` where the source has that signal; `monotonic_s`
-    of the moment at which it came, where it comes from a car that drives now.
+    and `arrived_unix_s`, what our clocks said when it came, where it comes from a car that drives
+    now.
     """
 
     time_s: float
@@ -32,10 +33,11 @@ class Sample:
     trip_id: str | None = None
     ignition: bool | None = None
     monotonic_s: float | None = None
+    arrived_unix_s: float | None = None
 
-    def arrived_at(self, monotonic_s: float) -> Sample:
+    def arrived_at(self, monotonic_s: float, unix_s: float | None = None) -> Sample:
         """The same sample, with the moment at which it came."""
-        return replace(self, monotonic_s=monotonic_s)
+        return replace(self, monotonic_s=monotonic_s, arrived_unix_s=unix_s)
 
 
 def header_problem(sample: Sample) -> str | None:

@@ -11,6 +11,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from common.bundle import Bundle
 from common.messages import Status, encode
@@ -51,7 +52,8 @@ def running_agent(
         agent = Agent(config.vehicle_id, bundle, trusted, state, link, config.limits, clock, rules)
         if updates:
             who = Receiver(config.vehicle_id, trusted, config.limits.bundle_bytes)
-            agent.updates = BundleUpdates(start, config, who, clock, random.Random())  # noqa: S311
+            jitter = random.Random()  # noqa: S311
+            agent.take_updates(partial(BundleUpdates, start, config, who, clock, jitter))
         link.start()
         try:
             yield agent

@@ -43,6 +43,18 @@ CREATE TABLE IF NOT EXISTS refused (
     at REAL NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL, payload BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS running_trip (
     one INTEGER PRIMARY KEY CHECK (one = 1), trip_id TEXT NOT NULL, saved BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS boot (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, boot_id TEXT NOT NULL UNIQUE,
+    known_unix_s REAL, known_monotonic_s REAL, newest_unix_s REAL);
+CREATE TABLE IF NOT EXISTS stamp (
+    kind TEXT NOT NULL, ref TEXT NOT NULL, boot INTEGER NOT NULL, monotonic_s REAL NOT NULL,
+    unix_s REAL NOT NULL, is_known INTEGER NOT NULL, PRIMARY KEY (kind, ref)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS stamp_of_message AFTER DELETE ON outbox BEGIN
+    DELETE FROM stamp WHERE kind IN ('trip', 'ack') AND ref = OLD.message_id; END;
+CREATE TRIGGER IF NOT EXISTS stamp_of_refusal AFTER DELETE ON refused BEGIN
+    DELETE FROM stamp WHERE kind = 'refused' AND ref = CAST(OLD.seq AS TEXT); END;
+CREATE TRIGGER IF NOT EXISTS stamp_of_trip AFTER DELETE ON running_trip BEGIN
+    DELETE FROM stamp WHERE kind = 'running'; END;
 """
 
 log = logging.getLogger(__name__)

@@ -58,26 +58,34 @@ def seen(sample: Sample, switch: Switch | None) -> Sample:
     return sample if switch is None else replace(sample, ignition=switch.is_on)
 
 
-def step(running: str | None, previous: Sample | None, sample: Sample, gap_s: float) -> TripStep:
-    """Judge one sample against the running trip (`running` is its id) and the sample before."""
+def step(
+    running: str | None, previous: Sample | None, sample: Sample, gap_s: float, mark: str = ""
+) -> TripStep:
+    """Judge one sample against the running trip (`running` is its id) and the sample before.
+
+    `mark` is for the id of a trip that begins while nobody knows the time.
+    """
     if sample.trip_id is not None:
         return TripStep(running not in {None, sample.trip_id}, sample.trip_id)
     if sample.ignition is False:
         return TripStep(running is not None, None)
     if running is None or previous is None:
-        return TripStep(ends_running_trip=False, trip_id=trip_id_at(sample))
+        return TripStep(ends_running_trip=False, trip_id=trip_id_at(sample, mark))
     if _between_s(previous, sample) > gap_s:
-        return TripStep(ends_running_trip=True, trip_id=trip_id_at(sample))
+        return TripStep(ends_running_trip=True, trip_id=trip_id_at(sample, mark))
     return TripStep(ends_running_trip=False, trip_id=running)
 
 
-def trip_id_at(first: Sample) -> str:
+def trip_id_at(first: Sample, mark: str = "") -> str:
     """The id of a trip that has none from its source: its start to the second in UTC, its odometer.
 
-    A clock that begins again at every key-on gives the same start twice, the odometer does not.
+    A clock that begins again at every key-on gives the same start twice, the odometer does not. One
+    that begins again at every boot may do so where the car has not moved: then `mark` tells them
+    apart.
     """
     started_at = datetime.fromtimestamp(first.time_s, UTC)
-    return f"{started_at:%Y%m%dT%H%M%SZ}-{round(1000 * first.odometer)}"
+    made = f"{started_at:%Y%m%dT%H%M%SZ}-{round(1000 * first.odometer)}"
+    return f"{made}-{mark}" if mark else made
 
 
 def _in_motion(sample: Sample, rule: Trips, switch: Switch) -> bool | None:

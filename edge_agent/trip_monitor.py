@@ -24,6 +24,7 @@ from common.trace import TraceArrays
 from edge_agent.config import Derived
 from edge_agent.errors import RefusedSampleError
 from edge_agent.samples import Sample, check_plausible
+from edge_agent.stamps import Stamp
 from edge_agent.trip_signals import TripSignals
 from edge_agent.trip_state import SAVED_ROWS, Saved, packed_rows
 
@@ -48,7 +49,10 @@ class Twin:
 
 @dataclass(frozen=True)
 class TripResult:
-    """A finished trip. Errors in volts; `trace` thinned; `coverage95` the share inside the band."""
+    """A finished trip. Errors in volts; `trace` thinned; `coverage95` the share inside the band.
+
+    `started` is the stamp of our own clock; None where the source told the time.
+    """
 
     trip_id: str
     revision: int
@@ -64,6 +68,7 @@ class TripResult:
     feature_means: list[float]
     trace: TraceArrays
     partial: bool
+    started: Stamp | None = None
 
 
 class TripMonitor:
@@ -87,7 +92,7 @@ class TripMonitor:
         self._estimate = twin.estimate
         self._features = FeatureBuilder(twin.manifest)
         self._signals = TripSignals(derived)
-        self._started_at = first.time_s
+        self.started_at = first.time_s
         self._last_time_s = -np.inf
         self._odometer = first.odometer
         self._behind = 0
@@ -113,7 +118,7 @@ class TripMonitor:
         self._features.take(sample.time_s, row)
         self._signals.take(sample)
         self._last_time_s, self._odometer = sample.time_s, sample.odometer
-        self._buffer.add(sample.time_s - self._started_at, row, sample.voltage_v)
+        self._buffer.add(sample.time_s - self.started_at, row, sample.voltage_v)
         return error
 
     def finish(self, *, partial: bool = False) -> TripResult:
@@ -130,8 +135,8 @@ class TripMonitor:
         return TripResult(
             trip_id=self.trip_id,
             revision=self._twin.revision,
-            started_at=self._started_at,
-            duration_s=self._last_time_s - self._started_at,
+            started_at=self.started_at,
+            duration_s=self._last_time_s - self.started_at,
             odometer_start=self.odometer_start,
             odometer_end=self._odometer,
             samples=self.samples,
@@ -154,7 +159,7 @@ class TripMonitor:
             is_named=is_named,
             bundle=bundle,
             revision=self._twin.revision,
-            started_at=self._started_at,
+            started_at=self.started_at,
             odometer_start=self.odometer_start,
             odometer=self._odometer,
             samples=self.samples,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,8 +71,10 @@ class Car:
         link, limits = cast("MqttLink", self.link), self.config.limits
         self.agent = Agent(VEHICLE, start.bundle, self.trusted, start.state, link, limits, clock)
         who = Receiver(VEHICLE, self.trusted, limits.bundle_bytes)
-        self.updates = BundleUpdates(start, self.config, who, clock, random.Random(1))
-        self.agent.updates = self.updates
+        made = partial(BundleUpdates, start, self.config, who, clock, random.Random(1))
+        self.agent.take_updates(made)
+        assert self.agent.updates is not None
+        self.updates = self.agent.updates
         self.tell(Connected())
 
     def crash(self) -> None:

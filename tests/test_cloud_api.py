@@ -29,12 +29,14 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Insides]:
         tmp_path_factory.mktemp("api"), write_bundle(tmp_path_factory.mktemp("bundle"))
     )
     a = inside.car("a")
-    inside.take(*(a.trip(number) for number in range(1, 6)), a.status(revision=2))
+    inside.take(
+        *(a.trip(number, time_known=number > 1) for number in range(1, 6)), a.status(revision=2)
+    )
     for trip, verdict in ((2, "applied"), (4, "applied"), (5, "refused")):
         inside.take(a.breach(trip, odometer=5000.0 * trip))
         inside.work()
         inside.take(a.acknowledgement(inside.rows("a")[-1], verdict))
-    inside.take(inside.car("b").status(), inside.car("c").status(bundle="ee" * 32))
+    inside.take(inside.car("b").status(time_known=False), inside.car("c").status(bundle="ee" * 32))
     inside.take(*(Delivery("x", f"garbage {i}".encode(), mid=i) for i in range(3)))
     yield inside
     inside.store.close()
@@ -274,3 +276,10 @@ def test_openapi_describes_every_route_its_problems_and_its_fields(client: httpx
     assert "HTTPValidationError" not in schema["components"]["schemas"]
     for url in ("problems/404", "problems/422"):
         assert client.get(f"{V1}/{url}").status_code == 200
+
+
+def test_a_time_that_the_vehicle_did_not_know_is_shown_as_such(client: httpx.Client) -> None:
+    trips = client.get(f"{V1}/vehicles/a/trips").json()["items"]
+    assert {trip["trip_id"] for trip in trips if not trip["time_known"]} == {"trip1"}
+    assert client.get(f"{V1}/vehicles/a").json()["time_known"] is True
+    assert client.get(f"{V1}/vehicles/b").json()["time_known"] is False

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloud.mileage import DAY_S, mileage_of
+from cloud.mileage import DAY_S, last_moment, mileage_of
 from cloud.store.tables import Trip
 from tests.cloud_doubles import NOW
 
@@ -57,3 +57,13 @@ def test_kilometres_that_no_trip_tells_of_count_all_the_same() -> None:
 )
 def test_what_is_no_mileage_is_none(trips: list[Trip]) -> None:
     assert mileage_of(trips) is None
+
+
+def test_trips_of_an_unknown_time_tell_kilometres_and_no_days() -> None:
+    steady = [trip(day, day + 1, 40.0 * day, 40.0 * (day + 1)) for day in range(36)]
+    for lost in steady[10:20]:
+        lost.started_at, lost.time_known, lost.received_at = 0.0, False, NOW
+    found = mileage_of(steady)
+    assert found is not None
+    assert found.per_day == pytest.approx(40.0)
+    assert last_moment(steady[10]) == NOW

@@ -22,6 +22,7 @@ from edge_agent.samples import Sample
 from edge_agent.sources import Item, Skipped, opened
 from edge_agent.sources.can_frames import FrameReader, crc8
 from edge_agent.sources.can_sampler import Sampler
+from edge_agent.trip_times import OurTimes, moment_s
 from firmware_sim.can_frames import crc8 as crc8_of_the_car
 from tests.support_can import (
     CAN,
@@ -330,7 +331,9 @@ def test_a_clock_that_is_set_during_a_trip_does_not_bend_its_time() -> None:
     before = samples(bench.play(source, 3.0))
     bench.unix_ahead += 1e6
     after = samples(bench.play(source, 3.0))
-    steps = [b.time_s - a.time_s for a, b in itertools.pairwise([*before, *after])]
+    trip = OurTimes(before[0].time_s, moment_s(before[0]))
+    timed = [trip.timed(sample) for sample in [*before, *after]]
+    steps = [b.time_s - a.time_s for a, b in itertools.pairwise(timed)]
     assert steps == pytest.approx([1.0] * 5)
 
 

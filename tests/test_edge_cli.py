@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -27,6 +28,7 @@ from tests.conftest import Connect
 from tests.support_edge import KEY, VEHICLE, drive, write_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
+DBC = Path(__file__).resolve().parents[1] / "firmware_sim" / "can" / "bms.dbc"
 AGENT = [sys.executable, "-m", "edge_agent"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -187,6 +189,42 @@ def test_a_check_finds_what_a_start_would_stumble_over(
     assert bad.returncode == 1
     assert said(bad.stderr) == said(started.stderr)
     assert not (alone.folder / "state.db").exists()
+
+
+CAN_SOURCE = """
+[source]
+kind = "can"
+[source.can]
+dbc = "bms.dbc"
+[source.can.signals]
+voltage_v = { signal = "PackVoltage" }
+distance_km = { signal = "Speed" }
+load_kg = { signal = "Load" }
+odometer = { signal = "Odometer" }
+"""
+
+
+def test_a_check_looks_at_the_source_without_opening_a_bus(alone: Installation) -> None:
+    settings = alone.config.read_text()
+    shutil.copy(DBC, alone.folder / "bms.dbc")
+    alone.config.write_text(settings + CAN_SOURCE)
+    good = alone.run("check")
+    assert (good.returncode, said(good.stderr)) == (0, "")
+    assert "socketcan can0, read with bms.dbc (not opened)" in good.stdout
+    alone.config.write_text(settings + CAN_SOURCE.replace('"Load"', '"Cargo"'))
+    bad = alone.run("check")
+    assert bad.returncode == 1
+    assert "Cargo" in said(bad.stderr)
+
+
+def test_a_check_says_when_the_table_lacks_a_column(alone: Installation) -> None:
+    settings = alone.config.read_text()
+    alone.config.write_text(settings + '[source]\nkind = "file"\npath = "trips.csv"\n')
+    assert "source    trips.csv" in alone.run("check").stdout
+    alone.table.write_text("time_s,odometer,voltage_v\n")
+    bad = alone.run("check")
+    assert bad.returncode == 1
+    assert "distance_km" in said(bad.stderr)
 
 
 def test_without_a_broker_a_replay_keeps_its_trips_and_waiting_for_the_cloud_is_exit_code_5(

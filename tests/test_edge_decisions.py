@@ -27,6 +27,7 @@ from edge_agent.decisions import (
     judge,
 )
 from edge_agent.reports import acknowledgement
+from edge_agent.stamps import Stamp
 from tests.support_edge import (
     FOREIGN_KEY,
     KEY,
@@ -213,8 +214,10 @@ def test_the_same_verdict_on_the_same_revision_is_one_acknowledgement(
         signed(revision_for(bundle, theta=[0.9, 0.0])), bundle, kept=kept_trace(bundle)
     )
     who = identity_of(bundle)
-    first, again = (acknowledgement(good, 1, who, now) for now in (1.0, 2.0))
-    refusal = acknowledgement(worse, 1, who, 1.0)
+    first, again = (
+        acknowledgement(good, 1, who, Stamp(1, now, now, is_known=True)) for now in (1.0, 2.0)
+    )
+    refusal = acknowledgement(worse, 1, who, Stamp(1, 1.0, 1.0, is_known=True))
     assert first.message_id == again.message_id != refusal.message_id
     assert (first.verdict, first.reason, refusal.verdict) == ("applied", "", "refused")
     assert refusal.reason == "worse_on_trace"

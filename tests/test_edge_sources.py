@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.clock import Clock
 from edge_agent.config import Source, load_config
 from edge_agent.errors import ConfigError, ExtraMissingError, SourceError
 from edge_agent.samples import Sample, header_problem
@@ -354,7 +355,22 @@ def test_a_line_without_an_end_costs_itself_and_no_memory() -> None:
 
 
 def test_a_live_line_is_stamped_with_the_moment_of_its_arrival() -> None:
-    ticks = iter([7.0, 8.0])
+    ticks = iter([7.0, 8.0, 9.0])
     lines = [json.dumps(GOOD), "{broken", json.dumps(GOOD)]
-    found = list(read_json_lines(lines, Source(), MANIFEST, (), lambda: next(ticks)))
-    assert [item.monotonic_s for item in found if isinstance(item, Sample)] == [7.0, 8.0]
+    clock = Clock(lambda: 1.6e9, lambda: next(ticks))
+    found = list(read_json_lines(lines, Source(), MANIFEST, (), clock))
+    samples = [item for item in found if isinstance(item, Sample)]
+    assert [(one.monotonic_s, one.arrived_unix_s) for one in samples] == [
+        (7.0, 1.6e9),
+        (9.0, 1.6e9),
+    ]
+
+
+def test_a_live_line_without_a_time_has_that_of_its_arrival() -> None:
+    line = json.dumps({name: value for name, value in GOOD.items() if name != "time_s"})
+    clock = Clock(lambda: 1.6e9, lambda: 7.0)
+    (live,) = read_json_lines([line], Source(), MANIFEST, (), clock)
+    assert isinstance(live, Sample)
+    assert live.time_s == 1.6e9
+    (recorded,) = read_json_lines([line], Source(), MANIFEST)
+    assert isinstance(recorded, BadRow)

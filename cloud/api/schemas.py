@@ -63,6 +63,7 @@ class VehicleDetail(VehicleSummary):
     dropped_breaches: int | None
     refused_samples: int | None
     refused_messages: int | None
+    time_known: bool | None = Field(description="Whether its clock has been set since it booted.")
     error_threshold_v: float | None = Field(description="Above it a trip is a breach.")
     cutoff_voltage_v: float | None
     features: list[Feature]
@@ -73,6 +74,9 @@ class TripItem(BaseModel):
 
     trip_id: str
     started_at: datetime
+    time_known: bool = Field(
+        description="False: the vehicle's clock had not been set, `started_at` is its guess."
+    )
     received_at: datetime
     duration_s: float
     odometer_start: float

@@ -27,7 +27,11 @@ _STEPS: Final = {
         "DROP TRIGGER revision_is_not_updated",
         REVISION_TRIGGERS[0],
     ),
-    2: ("ALTER TABLE vehicle ADD COLUMN bundle_release INTEGER",),
+    2: (
+        "ALTER TABLE trip ADD COLUMN time_known BOOLEAN DEFAULT 1 NOT NULL",
+        "ALTER TABLE vehicle ADD COLUMN time_known BOOLEAN",
+        "ALTER TABLE vehicle ADD COLUMN bundle_release INTEGER",
+    ),
 }
 _TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS, 2: ()}
 

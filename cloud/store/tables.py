@@ -51,6 +51,7 @@ class Vehicle(SQLModel, table=True):
     estimate_state: str = "learning"
     started: bool = False  # it has a revision
     bundle_release: int | None = None  # the highest that it ever believed, as it says
+    time_known: bool | None = None  # whether its clock had been set when it said so
 
 
 class Trip(SQLModel, table=True):
@@ -80,6 +81,8 @@ class Trip(SQLModel, table=True):
     breach: bool
     partial: bool
     received_at: float
+    # Last, where an older file gets it: false where the vehicle's clock had not been set.
+    time_known: bool = Field(default=True, sa_column_kwargs={"server_default": text("1")})
 
 
 class Breach(SQLModel, table=True):

@@ -71,11 +71,11 @@ class BundleUpdates:
         who: Receiver,
         clock: Clock,
         jitter: random.Random,
+        refusals: Refusals,
     ) -> None:
         self._folder, self._state, self._running = start.folder, start.state, start.bundle
         self._factory, self._config, self._who, self._clock = start.factory, config, who, clock
-        self._refusals = Refusals(start.state, config.vehicle_id, clock)
-        self._jitter = jitter
+        self._jitter, self._refusals = jitter, refusals
         self._download: _Download | None = None
         self._test: SelfTest | None = None
         self._began_s = clock.monotonic()

@@ -30,7 +30,6 @@ WINDOW_S: Final = 0.1
 LONGEST_RECV_S: Final = 0.1
 FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 30.0
-NEW_ANCHOR_AFTER_S: Final = 60.0
 
 
 class Bus(Protocol):
@@ -92,8 +91,6 @@ class CanSource:
         self._sampler = Sampler(stale_s, needed, now_s)
         self._next_sample_s = now_s + can.interval_s
         self._next_report_s = now_s + REPORT_S
-        self._anchor = (clock.unix(), now_s)
-        self._last_sample_s = now_s
         self._counts: Counter[str] = Counter()
         self._examples: list[BadRow] = []
         self._shown: set[str] = set()
@@ -201,17 +198,10 @@ class CanSource:
         ignition = row.pop(self._columns.ignition, None)
         if ignition is not None:
             row[self._columns.ignition] = "on" if ignition > 0.0 else "off"
-        row.setdefault(self._columns.time_s, self._stamp(now_s, is_off=ignition == 0.0))
+        unix_s = self._clock.unix()
+        row.setdefault(self._columns.time_s, unix_s)
         item = to_sample(row, self._columns, self._manifest, self._extra)
-        return item.arrived_at(now_s) if isinstance(item, Sample) else item
-
-    def _stamp(self, now_s: float, *, is_off: bool) -> float:
-        """Unix time that runs evenly through a trip: a clock set meanwhile counts after it."""
-        if is_off or now_s - self._last_sample_s > NEW_ANCHOR_AFTER_S:
-            self._anchor = (self._clock.unix(), now_s)
-        self._last_sample_s = now_s
-        unix_s, monotonic_s = self._anchor
-        return unix_s + now_s - monotonic_s
+        return item.arrived_at(now_s, unix_s) if isinstance(item, Sample) else item
 
     def _waited(self, seconds: float, sleep: Callable[[float], object]) -> Iterator[Item]:
         """Without a bus signals become stale, too, and the report goes out."""

@@ -7,12 +7,13 @@ stop for a bad one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final
 
 import msgspec
 
 from common.manifest import Manifest
+from edge_agent.clock import Clock
 from edge_agent.config import Source
 from edge_agent.samples import Sample
 from edge_agent.sources.items import SHOWN_CHARACTERS, BadRow, Item, to_sample
@@ -25,15 +26,19 @@ def read_json_lines(
     columns: Source,
     manifest: Manifest,
     extra: Iterable[str] = (),
-    monotonic: Callable[[], float] | None = None,
+    clock: Clock | None = None,
 ) -> Iterator[Item]:
-    """Samples from one JSON object a line, stamped as they come where there is a clock to do it."""
+    """Samples from one JSON object a line, stamped as they come where there is a clock to do it.
+
+    A line that brings no time of its own then has the clock's.
+    """
     for line in lines:
         text = line.strip()
         if text:
-            item = _from_json(text, columns, manifest, extra)
-            if monotonic is not None and not isinstance(item, BadRow):
-                item = item.arrived_at(monotonic())
+            now = None if clock is None else (clock.monotonic(), clock.unix())
+            item = _from_json(text, columns, manifest, extra, now and now[1])
+            if now is not None and not isinstance(item, BadRow):
+                item = item.arrived_at(*now)
             yield item
 
 
@@ -54,7 +59,11 @@ def _skip_line(stream: BinaryIO) -> None:
 
 
 def _from_json(
-    text: str, columns: Source, manifest: Manifest, extra: Iterable[str]
+    text: str,
+    columns: Source,
+    manifest: Manifest,
+    extra: Iterable[str],
+    unix_s: float | None,
 ) -> Sample | BadRow:
     try:
         row = msgspec.json.decode(text)
@@ -62,4 +71,6 @@ def _from_json(
         return BadRow(text[:SHOWN_CHARACTERS], f"no JSON: {error}")
     if not isinstance(row, dict):
         return BadRow(text[:SHOWN_CHARACTERS], "no JSON object")
+    if unix_s is not None:
+        row.setdefault(columns.time_s, unix_s)
     return to_sample(row, columns, manifest, extra)

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.manifest import Manifest
+from edge_agent.clock import SYSTEM
 from edge_agent.config import Config
 from edge_agent.sources.can_source import opened_can
 from edge_agent.sources.items import Item
+from edge_agent.sources.leaps import without_leaps
 from edge_agent.sources.lines import bounded_lines, read_json_lines
 from edge_agent.sources.tables import paced, read_file
 
@@ -28,11 +30,10 @@ def opened(config: Config, manifest: Manifest) -> Iterator[Item]:
         return opened_can(config, manifest)
     # An object of its own: Python could not close the one in `sys` while the thread waits on it.
     stream = open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115
-    return read_json_lines(
-        bounded_lines(stream), source, manifest, config.trips.signals, time.monotonic
-    )
+    return read_json_lines(bounded_lines(stream), source, manifest, config.trips.signals, SYSTEM)
 
 
 def recorded(path: Path, config: Config, manifest: Manifest) -> Iterator[Item]:
     """A table at once."""
-    return read_file(path, config.source, manifest, config.vehicle_id, config.trips.signals)
+    extra = config.trips.signals
+    return without_leaps(read_file(path, config.source, manifest, config.vehicle_id, extra))
