@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from common.release import FILES, Announcement, announced_file, digest
 from common.topics import topic
 from edge_agent.bundle_update import chunk_store, updater
 from edge_agent.bundle_update.announcement import incompatibility
+from edge_agent.bundle_update.folder import UpdateFolder
 from edge_agent.bundle_update.record import STARTS, Record
 from edge_agent.bundle_update.updater import BAD_CHUNKS
 from edge_agent.config import Can, CanSignal, Source
@@ -451,6 +453,19 @@ def test_wherever_the_power_goes_the_old_or_the_new_bundle_runs_and_the_update_e
     assert cut > 30
 
 
+def test_a_record_is_written_whole_or_not_at_all(
+    car: Car, new: Bundle, monkeypatch: pytest.MonkeyPatch, no_self_test: None
+) -> None:
+    car.take(new)
+    before = car.updates.record
+    power = Power(monkeypatch)
+    power.at = 2  # the folder is there, the new record is beside the old one
+    with pytest.raises(PowerCutError):
+        car.updates.swap()
+    car.crash()
+    assert UpdateFolder(car.folder / "state.db", VEHICLE).read() == before
+
+
 # ---- the self-test --------------------------------------------------------------------------
 
 
@@ -478,6 +493,8 @@ def test_a_model_that_crashes_the_runtime_crashes_only_the_self_test(
         spoiled_bundle(tmp_path / "hostile", crashing_model(content_of(car.factory)[FILES[1]]))
     )
     assert car.said[-1] == (1, "refused", "self_test_failed")
+    if find_spec("tflite_runtime"):  # another runtime may see it coming
+        assert "it ended with signal" in car.acks[-1].detail
     assert car.runs == car.factory.sha256
 
 
