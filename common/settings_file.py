@@ -32,9 +32,10 @@ def decode_settings(raw: bytes, kind: type[C]) -> C:
 
 
 def below(files: T | None, base: Path) -> T | None:
-    """The same files, each of whose paths (all of its fields) is taken relative to `base`."""
+    """The same files; each path (the fields that end in `_file`) is taken relative to `base`."""
     if files is None:
         return None
-    named = {name: getattr(files, name) for name in files.__struct_fields__}
+    paths = [name for name in files.__struct_fields__ if name.endswith("_file")]
+    named = {name: getattr(files, name) for name in paths}
     found = {name: str(base / file) for name, file in named.items() if file is not None}
     return msgspec.structs.replace(files, **found)

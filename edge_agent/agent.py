@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -27,7 +28,7 @@ from edge_agent.driving import PLAIN_TRIPS, Driving, TripRules
 from edge_agent.errors import StorageError
 from edge_agent.finished_trips import FinishedTrips
 from edge_agent.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
-from edge_agent.offers import Offers
+from edge_agent.offers import STATUSES, Offers
 from edge_agent.refusals import Refusals
 from edge_agent.run_statistics import Statistics
 from edge_agent.sources import Item
@@ -37,7 +38,9 @@ from edge_agent.trip_monitor import TripResult
 
 log = logging.getLogger(__name__)
 
+DAY_S = 86_400.0
 OFFER_INTERVAL_S = 1.0  # how often a receipt that does not come is looked for
+EVENTS_A_POLL = 64  # whatever the broker sends, samples are taken in between
 
 
 class Agent:
@@ -62,7 +65,9 @@ class Agent:
         self._state, self._link, self._limits, self._clock = state, link, limits, clock
         self._time = Timekeeper(state, clock)
         self._refusals = Refusals(state, vehicle_id, self._time)
-        bounds = outbox.Bounds(limits.outbox_messages, limits.outbox_bytes)
+        bounds = outbox.Bounds(
+            limits.outbox_messages, limits.outbox_bytes, limits.outbox_days * DAY_S
+        )
         self._finished = FinishedTrips(state, self.identity, bounds, self._time)
         self._offers = Offers(limits.receipt_timeout_s)
         self.driving = Driving(
@@ -74,6 +79,7 @@ class Agent:
         self.updates: BundleUpdates | None = None  # an agent that replays takes none
         self._kept_at: dict[str, float] = {}
         self._next_status = self._next_offer = 0.0
+        self._statuses: set[int] = set()  # those without their PUBACK
 
     def take_updates(self, made: Callable[[Refusals], BundleUpdates]) -> None:
         """Take other bundles over the air from now on."""
@@ -98,6 +104,7 @@ class Agent:
             if breach is not None:
                 self.statistics.breaches += 1
                 self._kept_at[breach.message_id] = self._clock.monotonic()
+            self._refusals.write()
         while len(self._kept_at) > kept.KEPT_TRACES:
             self._kept_at.pop(next(iter(self._kept_at)))
 
@@ -114,18 +121,22 @@ class Agent:
             self._refusals.trouble(error)
 
     def _poll(self, timeout_s: float) -> None:
+        self._state.mend()
         if self._time.poll() and self.connected:
             self._publish_status()
-        event = self._link.next_event(timeout_s)
-        happened = event is not None
-        while event is not None:
+        happened = False
+        for _ in range(EVENTS_A_POLL):
+            event = self._link.next_event(0.0 if happened else timeout_s)
+            if event is None:
+                break
+            happened = True
             self._handle(event)
-            event = self._link.next_event(0.0)
         if happened or self._clock.monotonic() >= self._next_offer:
+            self._publish_status_when_due()
             self._save_trips()
+            self._refusals.write_when_due()
             self._update_bundle()
             self._offer()
-            self._publish_status_when_due()
 
     def _update_bundle(self) -> None:
         if self.updates is not None:
@@ -143,8 +154,9 @@ class Agent:
 
     def status(self) -> Status:
         """What the agent says of itself."""
+        self._refusals.write()
         db, now = self._state.connection, self._time.now()
-        counters = kept.counters(db)
+        counters = Counter(kept.counters(db)) + self._refusals.counts
         return Status(
             vehicle_id=self.identity.vehicle_id,
             online=True,
@@ -152,10 +164,10 @@ class Agent:
             bundle=self.identity.bundle,
             revision=self.twin.revision,
             outbox_depth=outbox.size(db)[0],
-            dropped_trips=counters.get("dropped_trip", 0),
-            dropped_breaches=counters.get("dropped_breach", 0),
-            refused_samples=counters.get("refused_sample", 0),
-            refused_messages=counters.get("refused_message", 0),
+            dropped_trips=counters["dropped_trip"],
+            dropped_breaches=counters["dropped_breach"],
+            refused_samples=counters["refused_sample"],
+            refused_messages=counters["refused_message"],
             awaiting=kept.awaiting(db)[-16:],
             bundle_release=counters.get(FLOOR, 0),
             sent_at=round(now.unix_s, 3),
@@ -168,6 +180,7 @@ class Agent:
 
     def say_goodbye(self) -> None:
         """Leave the word *offline* behind: after a clean end the broker sends no last will."""
+        self._refusals.write()
         if self.connected:
             farewell = msgspec.structs.replace(self.status(), online=False)
             self._link.publish("status", encode(farewell), retain=True)
@@ -177,8 +190,14 @@ class Agent:
         return self._link.bytes_sent, self._link.bytes_received
 
     def _publish_status(self) -> None:
-        self._link.publish("status", encode(self.status()), retain=True)
-        self._next_status = self._clock.monotonic() + self._limits.status_interval_s
+        """A line that takes none is not filled with them: the next one says it all."""
+        self._next_status = self._clock.monotonic()
+        if len(self._statuses) >= STATUSES:
+            return
+        mid = self._link.publish("status", encode(self.status()), retain=True)
+        if mid is not None:
+            self._statuses.add(mid)
+            self._next_status += self._limits.status_interval_s
 
     def _publish_status_when_due(self) -> None:
         if self.connected and self._clock.monotonic() >= self._next_status:
@@ -190,16 +209,18 @@ class Agent:
         if not self.connected:
             return
         try:
-            self._offers.offer(self._state.connection, self._link.publish, now)
+            more_s = self._offers.offer(self._state.connection, self._link.publish, now)
+            self._next_offer = now + min(OFFER_INTERVAL_S, more_s)
         except sqlite3.Error as error:
             self._refusals.trouble(error)
 
     def _handle(self, event: Event) -> None:
         match event:
-            case Connected():
+            case Connected(limits):
                 self.connected = True
                 self._is_outage_told = False
-                self._offers.reconnected()
+                self._offers.reconnected(limits)
+                self._statuses.clear()
                 if self.updates is not None:
                     self.updates.reconnected()
                 self._publish_status()
@@ -207,6 +228,7 @@ class Agent:
                 self._tell_outage(why)
                 self.connected = False
             case Accepted(mid):
+                self._statuses.discard(mid)
                 self._offers.accepted(mid)
             case Received(name, payload):
                 self._receive(name, payload)
@@ -236,7 +258,7 @@ class Agent:
     def _take_receipt(self, receipt: Receipt) -> None:
         if receipt.vehicle_id != self.identity.vehicle_id:
             raise MalformedMessageError("Receipt", f"it is addressed to {receipt.vehicle_id}")
-        with self._state.transaction() as db:
+        with self._state.transaction(may_be_lost=True) as db:  # then it is offered once more
             outbox.free(db, receipt.message_ids)
             for declined in receipt.declined:
                 kept.settle(db, declined.message_id)

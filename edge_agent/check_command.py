@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from common.model import VoltageModel
 from common.signing import key_id, load_public_key
 from edge_agent import __version__, sources
 from edge_agent.bundle_update.start import installed_bundle
-from edge_agent.config import Config
+from edge_agent.certificate_expiry import days_left, told
+from edge_agent.config import Config, Mqtt
 from edge_agent.link import MqttLink
+from edge_agent.tls import alpn_of
 
 
 def run(_options: argparse.Namespace, config: Config, tell: Callable[[str], None] = print) -> int:
@@ -32,10 +35,18 @@ def run(_options: argparse.Namespace, config: Config, tell: Callable[[str], None
     tell(f"agent     {__version__}, vehicle {config.vehicle_id}")
     tell(f"bundle    {bundle.sha256[:16]}, {voltage:.3f} V in the middle of its ranges")
     tell(f"keys      {', '.join(keys)}")
-    secured = "mutual TLS" if config.mqtt.tls else "without TLS"
-    tell(f"broker    {config.mqtt.host}:{config.mqtt.port}, {secured} (not tried)")
+    tell(f"broker    {config.mqtt.host}:{config.mqtt.port}, {_secured(config.mqtt)} (not tried)")
+    if config.mqtt.tls is not None:
+        tell(f"tls       {told(days_left(config.mqtt.tls, datetime.now(UTC)))}")
     tell(f"source    {source}")
     return 0
+
+
+def _secured(mqtt: Mqtt) -> str:
+    if mqtt.tls is None:
+        return "without TLS"
+    alpn = alpn_of(mqtt)
+    return f"mutual TLS, ALPN {alpn}" if alpn else "mutual TLS"
 
 
 def _source(config: Config, manifest: Manifest) -> str:

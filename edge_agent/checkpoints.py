@@ -51,7 +51,7 @@ class Checkpoints:
             return False
         raw = trip_state.encode(monitor.saved(self._bundle, is_named=is_named))
         try:
-            with self._state.transaction() as db:
+            with self._state.transaction(may_be_lost=True) as db:
                 kept.save_running_trip(db, monitor.trip_id, raw)
                 if started is not None:
                     timekeeper.mark(db, "running", monitor.trip_id, started)
@@ -63,7 +63,7 @@ class Checkpoints:
     def forget(self, trip_id: str) -> None:
         """It has ended, and is not worth a report."""
         try:
-            with self._state.transaction() as db:
+            with self._state.transaction(may_be_lost=True) as db:
                 kept.forget_running_trip(db, trip_id)
         except StorageError as error:
             self._refusals.trouble(error)

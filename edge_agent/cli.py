@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,6 +28,7 @@ from edge_agent import __version__, check_command, enroll_command, kept, outbox,
 from edge_agent.agent import Agent
 from edge_agent.bundle_update.restart import begin_anew
 from edge_agent.bundle_update.start import installed_bundle
+from edge_agent.certificate_expiry import certificate_facts
 from edge_agent.clock import SYSTEM
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
@@ -190,7 +192,10 @@ def _status(options: argparse.Namespace, config: Config) -> int:
         raise StateUnusableError(path, "there is none", "Has the agent run yet?")
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            _print(_facts(db), as_json=options.json)
+            _print(
+                {**_facts(db), **certificate_facts(config.mqtt, datetime.now(UTC))},
+                as_json=options.json,
+            )
     except (sqlite3.Error, KeyError, ValueError) as error:
         remedy = "It is no agent's state, or damaged: the agent sets a damaged one aside."
         raise StateUnusableError(path, f"it cannot be read ({error})", remedy) from error

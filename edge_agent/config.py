@@ -20,11 +20,15 @@ NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Mutual TLS: the broker's authority, and this vehicle's certificate and key."""
+    """Mutual TLS: the broker's authority, and this vehicle's certificate and key.
+
+    `alpn` is the protocol name to offer; left out, that of AWS IoT Core on port 443, else none.
+    """
 
     ca_file: File
     cert_file: File
     key_file: File
+    alpn: Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[!-~]*\Z")] | None = None
 
 
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,6 +142,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outbox_messages: Annotated[int, msgspec.Meta(ge=1)] = 20_000
     outbox_bytes: Annotated[int, msgspec.Meta(ge=4096)] = 64 * 1024 * 1024
     bundle_bytes: Annotated[int, msgspec.Meta(ge=4096)] = 16 * 1024 * 1024
+    outbox_days: Positive = 90.0
     trace_points: Annotated[int, msgspec.Meta(ge=4, le=512)] = 50
     min_trip_samples: Annotated[int, msgspec.Meta(ge=2)] = 10
     trip_gap_s: Positive = 300.0

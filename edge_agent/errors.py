@@ -5,6 +5,8 @@ Must never hold logic beyond building a sentence.
 
 from __future__ import annotations
 
+import sqlite3
+
 from common.errors import TransientError, TwinError
 
 
@@ -64,6 +66,14 @@ class StorageError(TransientError):
             f"The state file {path} could not be written ({problem}): free some space or make it "
             "writable. The agent drives on with what it has and tries again."
         )
+
+
+class DamagedRowError(sqlite3.DatabaseError):
+    """The state file gave back what was never written there; the agent begins a file anew."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        self.where, self.problem = where, problem
+        super().__init__(f"A row of {where} is damaged: {problem}.")
 
 
 class StateUnusableError(TwinError):

@@ -64,16 +64,17 @@ class FinishedTrips:
     def _save(self, result: TripResult) -> Breach | None:
         result = self._settled(result)
         summary, breach = reports_of(result, self._identity)
+        now = self._time.now().unix_if_known()
         with self._state.transaction() as db:
             if breach is not None:
                 payload = encode(breach)
-                outbox.put(db, "breach", breach.message_id, payload)
+                outbox.put(db, "breach", breach.message_id, payload, now)
                 kept.keep_trace(db, breach.message_id, breach.odometer, payload)
-            is_new = outbox.put(db, "trip", summary.message_id, encode(summary))
+            is_new = outbox.put(db, "trip", summary.message_id, encode(summary), now)
             if is_new and result.started is not None:
                 timekeeper.mark(db, "trip", summary.message_id, result.started)
             kept.finish_trip(db, result.trip_id)
-            self._count_dropped(db)
+            self._count_dropped(db, now)
         self._lost.clear()
         log.info(
             "trip_finished vehicle=%s trip=%s samples=%d error_v=%.4f breach=%s revision=%d",
@@ -89,9 +90,9 @@ class FinishedTrips:
         started = self._time.settled(result.started)
         return replace(result, started=started, started_at=started.unix_s)
 
-    def _count_dropped(self, db: sqlite3.Connection) -> None:
+    def _count_dropped(self, db: sqlite3.Connection, now: float) -> None:
         dropped = Counter(self._lost)
-        for kind, number in outbox.evict(db, self._bounds).items():
+        for kind, number in outbox.evict(db, self._bounds, now).items():
             dropped[f"dropped_{kind}"] += number
         for name, number in dropped.items():
             kept.count(db, name, number)

@@ -13,9 +13,11 @@ from common.manifest import Manifest
 from common.messages import Breach, SignedRevision, decode
 from common.trace import from_wire
 from edge_agent.decisions import KeptTrace
+from edge_agent.errors import DamagedRowError
 
 KEPT_TRACES = 16
 KEPT_TRIP_IDS = 10_000
+KEPT_REVISIONS = 3
 KEPT_REFUSALS = 200
 KEPT_REFUSAL_BYTES = 1024
 
@@ -52,7 +54,7 @@ def breaches(db: sqlite3.Connection) -> list[bytes]:
 def awaiting(db: sqlite3.Connection) -> list[str]:
     """Ids of the breaches whose outcome is not known, oldest first."""
     rows = db.execute("SELECT message_id FROM kept_trace WHERE NOT settled ORDER BY odometer")
-    return [row[0] for row in rows]
+    return [_text(row[0], "kept_trace") for row in rows]
 
 
 def settle(db: sqlite3.Connection, message_id: str) -> None:
@@ -81,16 +83,21 @@ def trace_for(db: sqlite3.Connection, message_id: str, manifest: Manifest) -> Ke
     ).fetchone()
     if row is None:
         return None
-    breach = decode(row[0], Breach)
+    breach = decode(_bytes(row[0], "kept_trace"), Breach)
     return KeptTrace(breach.message_id, breach.odometer, from_wire(breach.trace, manifest))
 
 
 def read_parameters(db: sqlite3.Connection, slot: str) -> SignedRevision | None:
     """The signed revision in a slot (`current` or `judged`); None when empty or unreadable."""
     row = db.execute("SELECT signed FROM parameters WHERE slot = ?", (slot,)).fetchone()
+    return signed_revision(row[0]) if row else None
+
+
+def signed_revision(content: object) -> SignedRevision | None:
+    """None for what is none: it may be something else than bytes, put there by somebody."""
     try:
-        return decode(row[0], SignedRevision) if row else None
-    except (TwinError, TypeError):  # TypeError: somebody put something else than bytes there
+        return decode(content, SignedRevision) if isinstance(content, bytes) else None
+    except TwinError:
         return None
 
 
@@ -100,13 +107,23 @@ def has_parameters(db: sqlite3.Connection) -> bool:
 
 
 def forget_parameters(db: sqlite3.Connection) -> None:
-    """Empty every slot of the bundle that runs."""
-    db.execute("DELETE FROM parameters WHERE NOT instr(slot, '@')")
+    """Empty every slot, and forget what was applied before."""
+    db.execute("DELETE FROM parameters")
+    db.execute("DELETE FROM applied_revision")
 
 
 def write_parameters(db: sqlite3.Connection, slot: str, signed: bytes) -> None:
-    """Put a signed revision in a slot."""
+    """Put a signed revision in a slot; the last KEPT_REVISIONS that were `current` are kept."""
     db.execute("INSERT OR REPLACE INTO parameters VALUES (?, ?)", (slot, signed))
+    if slot != "current":
+        return
+    db.execute("DELETE FROM applied_revision WHERE signed = ?", (signed,))
+    db.execute("INSERT INTO applied_revision (signed) VALUES (?)", (signed,))
+    db.execute(
+        "DELETE FROM applied_revision WHERE seq NOT IN "
+        "(SELECT seq FROM applied_revision ORDER BY seq DESC LIMIT ?)",
+        (KEPT_REVISIONS,),
+    )
 
 
 def finish_trip(db: sqlite3.Connection, trip_id: str) -> None:
@@ -127,7 +144,7 @@ def save_running_trip(db: sqlite3.Connection, trip_id: str, saved: bytes) -> Non
 def running_trip(db: sqlite3.Connection) -> bytes | None:
     """What `save_running_trip` kept last."""
     row = db.execute("SELECT saved FROM running_trip").fetchone()
-    return row[0] if row else None
+    return _bytes(row[0], "running_trip") if row else None
 
 
 def forget_running_trip(db: sqlite3.Connection, trip_id: str) -> None:
@@ -159,12 +176,15 @@ def raise_to(db: sqlite3.Connection, name: str, value: int) -> None:
 
 def counters(db: sqlite3.Connection) -> dict[str, int]:
     """Every counter that is not zero."""
-    return dict(db.execute("SELECT name, value FROM counter"))
+    found = dict(db.execute("SELECT name, value FROM counter"))
+    for name, value in found.items():
+        if not isinstance(name, str) or not isinstance(value, int):
+            raise DamagedRowError("counter", f"{name!r} is {value!r}")
+    return found
 
 
-def refuse(db: sqlite3.Connection, refusal: Refusal) -> int:
-    """Count a refusal and keep it where a person can see it; the oldest go first. Its number."""
-    count(db, f"refused_{refusal.kind}")
+def keep_refusal(db: sqlite3.Connection, refusal: Refusal) -> int:
+    """Keep a refusal where a person can see it; the oldest go first. Its number."""
     added = db.execute(
         "INSERT INTO refused (at, kind, reason, payload) VALUES (?, ?, ?, ?)",
         (refusal.at, refusal.kind, refusal.reason, refusal.payload[:KEPT_REFUSAL_BYTES]),
@@ -180,4 +200,20 @@ def refusals(db: sqlite3.Connection, limit: int) -> list[Refusal]:
     rows = db.execute(
         "SELECT at, kind, reason, payload, seq FROM refused ORDER BY seq DESC LIMIT ?", (limit,)
     )
-    return [Refusal(*row) for row in rows]
+    return [
+        Refusal(at, _text(kind, "refused"), _text(reason, "refused"), payload, number)
+        for at, kind, reason, payload, number in rows
+        if isinstance(at, float) and isinstance(payload, bytes)
+    ]
+
+
+def _text(value: object, table: str) -> str:
+    if not isinstance(value, str):
+        raise DamagedRowError(table, f"{value!r} is no text")
+    return value
+
+
+def _bytes(value: object, table: str) -> bytes:
+    if not isinstance(value, bytes):
+        raise DamagedRowError(table, "its content is not bytes")
+    return value

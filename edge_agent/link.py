@@ -1,158 +1,101 @@
-"""The MQTT link of one vehicle: paho on its own thread, events to a queue, publishes from anywhere.
+"""The MQTT link of one vehicle: connections one after the other, on a thread of their own.
 
-QoS 1, persistent session, last will, reconnection with jittered back-off. Must never decide
-anything: what an event means is the runtime's business.
+QoS 1, persistent session, last will, back-off with jitter; events to a queue, publishes from
+anywhere. Must never decide anything: what an event means is the runtime's business.
 """
 
 from __future__ import annotations
 
-import queue
+import logging
 import random
-import ssl
-import sys
-from dataclasses import dataclass
-from typing import Any
+import threading
 
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-
-from common.topics import DOWNWARD, Kind, topic
+from common.topics import Kind, topic
+from edge_agent.backoff import DELAYS, Backoff, Delays
 from edge_agent.config import Mqtt
-from edge_agent.errors import LinkError
+from edge_agent.connection import Connection, Ended
+from edge_agent.link_events import Accepted, Connected, Disconnected, Event, EventQueue, Received
+from edge_agent.tls import ContextSource
 
-SESSION_EXPIRY_S = 30 * 24 * 3600
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 60.0
+__all__ = ["Accepted", "Connected", "Disconnected", "Event", "MqttLink", "Received"]
 
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """The broker accepted the connection, and the subscriptions were asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Disconnected:
-    """The connection is gone; the link tries again by itself."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message on one of the vehicle's downward topics."""
-
-    topic: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The broker's PUBACK for a publish: its word alone; it paces, it frees nothing."""
-
-    mid: int
-
-
-Event = Connected | Disconnected | Received | Accepted
+log = logging.getLogger(__name__)
 
 
 class MqttLink:
     """`start()` once; take events from `next_event`."""
 
-    def __init__(self, vehicle_id: str, config: Mqtt, will: bytes, jitter: random.Random) -> None:
+    def __init__(
+        self,
+        vehicle_id: str,
+        config: Mqtt,
+        will: bytes,
+        jitter: random.Random,
+        delays: Delays = DELAYS,
+    ) -> None:
         """Raises LinkError when the TLS files cannot be used."""
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.bytes_sent = 0
-        self.bytes_received = 0
-        self._vehicle_id = vehicle_id
-        self._config = config
-        self._address = f"the broker at {config.host}:{config.port}"
-        self._jitter = jitter
-        self._client = self._build_client(will)
+        self._bytes_received = 0
+        self._vehicle_id, self._config, self._will = vehicle_id, config, will
+        self._tls = ContextSource(config)
+        self._backoff = Backoff(jitter, delays)
+        self._events = EventQueue()
+        self._connection: Connection | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+
+    @property
+    def bytes_received(self) -> int:
+        """Payloads and topics of what came, since the start."""
+        connection = self._connection
+        return self._bytes_received + (connection.bytes_received if connection else 0)
 
     def start(self) -> None:
         """Connect, and go on trying until `stop`."""
-        self._client.connect_async(
-            self._config.host, self._config.port, self._config.keepalive_s, **self._session()
-        )
-        self._client.loop_start()
+        self._thread.start()
 
     def stop(self) -> None:
         """Say goodbye cleanly: the broker sends no last will."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._stopping.set()
+        connection = self._connection
+        if connection is not None:
+            connection.close()
+        if self._thread.is_alive():
+            self._thread.join()
 
-    def publish(self, kind: Kind, payload: bytes, *, retain: bool = False) -> int:
-        """Hand a message to paho at QoS 1; its number. Cut off, paho sends it when back."""
-        name = topic(self._vehicle_id, kind)
-        self.bytes_sent += len(payload) + len(name)
-        return self._client.publish(name, payload, qos=1, retain=retain).mid
+    def publish(self, kind: Kind, payload: bytes, *, retain: bool = False) -> int | None:
+        """Hand a message over at QoS 1; its number, or None while there is no connection.
+
+        Nothing is kept for later: a message that must arrive is on disk, and offered again.
+        """
+        connection = self._connection
+        mid = connection.publish(kind, payload, retain=retain) if connection else None
+        if mid is not None:
+            self.bytes_sent += len(payload) + len(topic(self._vehicle_id, kind))
+        return mid
 
     def next_event(self, timeout_s: float) -> Event | None:
         """The next event, waiting at most `timeout_s`; None when there is none."""
+        return self._events.get(timeout_s)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            ended = self._connect_once()
+            self._events.put(Disconnected(ended.why))
+            delay_s = self._backoff.next_delay_s(ended.lasted_s, refused=ended.refused)
+            self._stopping.wait(delay_s)
+
+    def _connect_once(self) -> Ended:
         try:
-            return self._events.get(block=timeout_s > 0, timeout=timeout_s)
-        except queue.Empty:
-            return None
-
-    def _session(self) -> dict[str, Any]:
-        if self._config.protocol != "5":
-            return {}
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = SESSION_EXPIRY_S
-        return {"clean_start": False, "properties": properties}
-
-    def _build_client(self, will: bytes) -> Client:
-        v5 = self._config.protocol == "5"
-        client = Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self._vehicle_id,
-            clean_session=None if v5 else False,
-            protocol=MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311,
-        )
-        client.will_set(topic(self._vehicle_id, "status"), will, qos=1, retain=True)
-        _use_tls(client, self._config)
-        self._draw_delay(client)
-        client.on_connect = self._on_connect
-        client.on_connect_fail = self._on_connect_fail
-        client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
-        client.on_publish = self._on_publish
-        return client
-
-    def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: Any, _p: Any) -> None:
-        if reason.is_failure:
-            self._events.put(Disconnected(f"{self._address} refuses ({reason})"))
-            return
-        self._draw_delay(client)  # only now: a broker that refuses must see the delay grow
-        client.subscribe([(topic(self._vehicle_id, kind), 1) for kind in DOWNWARD])
-        self._events.put(Connected())
-
-    def _on_disconnect(self, _client: Client, _d: Any, _f: Any, reason: Any, _p: Any) -> None:
-        self._events.put(Disconnected(f"{self._address} closed the connection ({reason})"))
-
-    def _on_connect_fail(self, _client: Client, _data: Any) -> None:
-        self._events.put(Disconnected(f"{self._address} cannot be reached ({sys.exc_info()[1]})"))
-
-    def _draw_delay(self, client: Client) -> None:
-        """paho doubles the delay; a random first one keeps a fleet from returning in step."""
-        first_s: Any = self._jitter.uniform(0.5, 1.0) * FIRST_DELAY_S  # paho types it as int
-        longest_s: Any = LONGEST_DELAY_S
-        client.reconnect_delay_set(first_s, longest_s)
-
-    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        self.bytes_received += len(message.payload) + len(message.topic)
-        self._events.put(Received(message.topic, bytes(message.payload)))
-
-    def _on_publish(self, _c: Client, _d: Any, mid: int, _reason: Any, _p: Any) -> None:
-        self._events.put(Accepted(mid))
-
-
-def _use_tls(client: Client, config: Mqtt) -> None:
-    if config.tls is None:
-        return
-    files = (config.tls.ca_file, config.tls.cert_file, config.tls.key_file)
-    try:
-        client.tls_set(*files, cert_reqs=ssl.CERT_REQUIRED)
-    except (OSError, ValueError) as error:
-        raise LinkError(files, error) from error
+            tls = self._tls.current()
+            connection = Connection(self._vehicle_id, self._config, self._will, tls, self._events)
+        except Exception as error:  # the thread must outlive whatever this is
+            log.exception("connection_not_made")
+            return Ended(f"no connection can be made ({error})", 0.0, refused=False)
+        self._connection = connection
+        if self._stopping.is_set():
+            connection.close()
+        ended = connection.serve()
+        self._connection = None
+        self._bytes_received += connection.bytes_received
+        return ended

@@ -6,6 +6,7 @@ Must never apply what invariant 5 does not allow, and never lose the old paramet
 from __future__ import annotations
 
 import logging
+import sqlite3
 
 from common import calibration
 from common.calibration import Settings
@@ -25,26 +26,35 @@ log = logging.getLogger(__name__)
 
 
 def restore_twin(state: State, who: Identity, model: VoltageModel) -> Twin:
-    """The last applied revision when it still stands every check, else the nominal parameters.
+    """The newest applied revision that still stands every check, else the nominal parameters.
 
     What does not is forgotten, with the number judged last: so the cloud's newest is taken again.
     """
-    signed = kept.read_parameters(state.connection, "current")
-    if signed is not None:
+    stored = state.applied_revisions()
+    for position, signed in enumerate(stored):
         found = authenticate(signed, who)
         if found.applied and found.revision is not None:
+            _keep_only(state, stored[position:])
             return twin_of(found, who, model)
         log.error("stored_revision_refused reason=%s detail=%s", found.reason, found.detail)
-    if kept.has_parameters(state.connection):
-        _forget(state)
+    _keep_only(state, [])
     return Twin(who.manifest, model, calibration.prior(who.manifest), 0, Settings())
 
 
-def _forget(state: State) -> None:
+def _keep_only(state: State, applied: list[SignedRevision]) -> None:
+    """Where something else is current: forget it all, and write these, the newest first."""
+    newest = applied[0] if applied else None
     try:
+        db = state.connection
+        if kept.read_parameters(db, "current") == newest and bool(newest) == kept.has_parameters(
+            db
+        ):
+            return
         with state.transaction() as db:
             kept.forget_parameters(db)
-    except StorageError as error:
+            for signed in reversed(applied):
+                kept.write_parameters(db, "current", encode(signed))
+    except (StorageError, sqlite3.Error) as error:
         log.warning("stored_revision_not_forgotten error=%s", error)
 
 
@@ -80,7 +90,7 @@ def record(verdict: Verdict, payload: bytes, state: State, who: Identity, now: S
         return  # nobody trustworthy to answer, or nothing to name in the answer
     answer = acknowledgement(verdict, verdict.number, who, now)
     with state.transaction() as db:
-        if outbox.put(db, "ack", answer.message_id, encode(answer)):
+        if outbox.put(db, "ack", answer.message_id, encode(answer), now.unix_if_known()):
             timekeeper.mark(db, "ack", answer.message_id, now)
         if revision is not None and verdict.reason in {"", "worse_on_trace"}:
             kept.write_parameters(db, "judged", payload)

@@ -17,6 +17,10 @@ class Stamp:
     unix_s: float
     is_known: bool
 
+    def unix_if_known(self) -> float:
+        """Unix time, or 0."""
+        return self.unix_s if self.is_known else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Anchor:

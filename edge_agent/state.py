@@ -1,66 +1,38 @@
-"""The agent's state on disk: one SQLite file, opened whole or set aside and begun anew.
+"""The agent's state on disk: one SQLite file, opened whole, or begun anew with what can be saved.
 
-WAL with full synchronisation: a committed transaction survives a power cut. A disk that refuses
-even the opening leaves what can be read, and every transaction tries again. Must never run another
-bundle's parameters, and never restore another vehicle's state; a damaged file is renamed, for a
-person to look at, and the last three of those are kept.
+What is committed in a `transaction()` survives a power cut, at one fsync; what may be lost to one
+costs none. A disk that refuses even the opening leaves what can be read, and every transaction
+tries again. Must never run another bundle's parameters, and never restore another vehicle's state;
+a damaged file is renamed, for a person to look at.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
-from edge_agent.errors import StateInUseError, StateUnusableError, StorageError
-
-FORMAT = 1  # bump this to begin anew instead of misreading an older layout
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS identity (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS outbox (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    message_id TEXT NOT NULL UNIQUE,
-    kind TEXT NOT NULL,
-    payload BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS outbox_by_kind ON outbox (kind, seq);
-CREATE TABLE IF NOT EXISTS kept_trace (
-    message_id TEXT PRIMARY KEY,
-    odometer REAL NOT NULL,
-    breach BLOB NOT NULL,
-    settled INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS parameters (
-    slot TEXT PRIMARY KEY, signed BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS finished_trip (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, trip_id TEXT NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS refused (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    at REAL NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL, payload BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS running_trip (
-    one INTEGER PRIMARY KEY CHECK (one = 1), trip_id TEXT NOT NULL, saved BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS boot (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, boot_id TEXT NOT NULL UNIQUE,
-    known_unix_s REAL, known_monotonic_s REAL, newest_unix_s REAL);
-CREATE TABLE IF NOT EXISTS stamp (
-    kind TEXT NOT NULL, ref TEXT NOT NULL, boot INTEGER NOT NULL, monotonic_s REAL NOT NULL,
-    unix_s REAL NOT NULL, is_known INTEGER NOT NULL, PRIMARY KEY (kind, ref)) WITHOUT ROWID;
-CREATE TRIGGER IF NOT EXISTS stamp_of_message AFTER DELETE ON outbox BEGIN
-    DELETE FROM stamp WHERE kind IN ('trip', 'ack') AND ref = OLD.message_id; END;
-CREATE TRIGGER IF NOT EXISTS stamp_of_refusal AFTER DELETE ON refused BEGIN
-    DELETE FROM stamp WHERE kind = 'refused' AND ref = CAST(OLD.seq AS TEXT); END;
-CREATE TRIGGER IF NOT EXISTS stamp_of_trip AFTER DELETE ON running_trip BEGIN
-    DELETE FROM stamp WHERE kind = 'running'; END;
-"""
+from common.messages import SignedRevision
+from edge_agent import parameter_copy, replacement, stored_parameters
+from edge_agent.aside import put_aside, remove_all
+from edge_agent.bundle_update import parked_parameters
+from edge_agent.errors import StateUnusableError, StorageError
+from edge_agent.salvage import BULK, Salvaged, salvage
+from edge_agent.state_file import (
+    close_without_checkpoint,
+    connect,
+    connect_in_memory,
+    connect_to_read,
+    has_own_tables,
+    has_stray_log,
+    is_damage,
+)
+from edge_agent.state_lock import locked
+from edge_agent.state_schema import FORMAT
 
 log = logging.getLogger(__name__)
-
-KEPT_ASIDE = 3
-REMEDY = "Free some space, make the folder writable, or give another path."
 
 
 class State:
@@ -69,35 +41,86 @@ class State:
     def __init__(self, path: Path, vehicle_id: str, bundle: str) -> None:
         """Raises StateInUseError (another agent holds it), StateUnusableError (it is no state).
 
-        A state that exists is opened to be read, if nothing else is possible.
+        A state that cannot be written is read, if nothing else is possible.
         """
         self.path = path
         self.set_aside: list[Path] = []
         self._key = {"vehicle_id": vehicle_id, "bundle": bundle, "format": str(FORMAT)}
         self._is_read_only = False
-        self._lock = _lock(path)
+        self._is_durable = True
+        self._damage: str | None = None
+        self._is_costly = False
+        self._tries = 0
+        self._copied_writes = -1
+        self._lock = locked(path)
         try:
             self.connection = self._open()
-        except (sqlite3.Error, OSError) as error:
-            self._unlock()
-            raise StateUnusableError(path, str(error), REMEDY) from error
         except StateUnusableError:
             self._unlock()
             raise
+        self._copy_parameters()
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commit on success, roll back on any error. Raises StorageError for a disk's troubles."""
+    def transaction(self, *, may_be_lost: bool = False) -> Iterator[sqlite3.Connection]:
+        """Commit on success, roll back on any error. Raises StorageError for a disk's troubles.
+
+        With `may_be_lost` a power cut may take it back, whole: with the next transaction that may
+        not be lost it is on the disk, too.
+        """
         self._open_again()
         try:
+            self._set_durable(not may_be_lost)
             self.connection.execute("BEGIN IMMEDIATE")
             yield self.connection
             self.connection.execute("COMMIT")
         except BaseException as error:
             self._roll_back()
             if isinstance(error, sqlite3.Error):
+                self.note(error)
                 raise StorageError(self.path, str(error)) from error
             raise
+        if not may_be_lost:
+            self._copy_parameters()
+
+    def note(self, error: Exception) -> bool:
+        """Whether an error shows that the file is broken: then a new one is begun, now or soon."""
+        if not (is_damage(error) or is_damage(error.__cause__)):
+            return False
+        self._damage = str(error)
+        return True
+
+    def mend(self) -> None:
+        """Where damage was noted: begin a new file with what can be saved. Never raises."""
+        if self._damage is not None:
+            with suppress(StorageError):
+                self._open_again()
+
+    def copied_parameters(self) -> parameter_copy.ParameterCopy | None:
+        """The parameters that stand beside the state."""
+        return parameter_copy.read(self.path, self._key)
+
+    def applied_revisions(self) -> list[SignedRevision]:
+        """What was applied, newest first, of the file and of the copy beside it. Never raises."""
+        copy = self.copied_parameters()
+        for _again in range(2):
+            try:
+                return stored_parameters.applied(self.connection, copy)
+            except sqlite3.Error as error:
+                log.warning("parameters_not_read path=%s error=%s", self.path, error)
+                self.note(error)
+                self.mend()
+        return stored_parameters.of_copy(copy)
+
+    def close(self) -> None:
+        """Close the file and let go of the lock."""
+        close_without_checkpoint(self.connection, self.path)
+        self._unlock()
+
+    def _set_durable(self, is_durable: bool) -> None:  # noqa: FBT001 - what the pragma takes
+        """With NORMAL a commit is only written; with FULL it waits for the disk, log and all."""
+        if is_durable != self._is_durable:
+            self.connection.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
+            self._is_durable = is_durable
 
     def _roll_back(self) -> None:
         """A disk in trouble may refuse even this; the next transaction then tries again."""
@@ -105,169 +128,165 @@ class State:
             with suppress(sqlite3.Error):
                 self.connection.execute("ROLLBACK")
 
-    def close(self) -> None:
-        """Close the file and let go of the lock."""
-        self.connection.close()
-        self._unlock()
-
     def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()
 
+    # ---- opening ------------------------------------------------------------------------------
+
     def _open(self) -> sqlite3.Connection:
-        """To be written; else, when there is a state that fits, to be read."""
+        """To be written; else what can be read: the file itself, or its small tables in memory."""
         try:
             return self._open_to_write()
-        except (sqlite3.OperationalError, OSError) as error:
-            connection = _connect_to_read(self.path, self._key)
-            if connection is None:
-                raise
+        except (sqlite3.Error, OSError) as error:
             self._is_read_only = True
             told = "state_read_only path=%s why=%r: trying again"
             log.error(told, self.path, str(error))  # noqa: TRY400 - it names the cause
-            return connection
+        return self._whole_to_read() or self._saved_in_memory()
 
     def _open_again(self) -> None:
         """Before a transaction: perhaps the disk has come back. Raises StorageError."""
-        if not self._is_read_only:
+        if not self._is_read_only and self._damage is None:
             return
+        self._tries += 1
+        if self._is_costly and not _is_time(self._tries):
+            raise StorageError(self.path, str(self._damage))
+        if not self._is_read_only:
+            # first of all: closed later, it would take the new file's log for its own
+            close_without_checkpoint(self.connection, self.path)
         try:
             connection = self._open_to_write()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, StateUnusableError) as error:
+            if not self._is_read_only:
+                self.connection, self._is_read_only = self._saved_in_memory(), True
             raise StorageError(self.path, str(error)) from error
-        self.connection.close()
-        self.connection, self._is_read_only = connection, False
-        self._lock = self._lock or _lock(self.path)
+        if self._is_read_only:
+            self.connection.close()
+        self.connection, self._is_read_only, self._is_durable = connection, False, True
+        self._tries = 0
+        self._lock = self._lock or locked(self.path)
 
     def _open_to_write(self) -> sqlite3.Connection:
-        key = self._key
+        if self.path.is_dir():
+            raise StateUnusableError(self.path, "it is a folder", "Give another path.")
+        replacement.finish_interrupted(self.path)
+        if has_stray_log(self.path):
+            self._tell_aside(put_aside(self.path, "damaged"), "its database is gone", None)
         try:
-            connection = _connect(self.path)
-            found = dict(connection.execute("SELECT key, value FROM identity"))
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
+            if self._damage is None:
+                return self._connect()
+            why = self._damage
+        except sqlite3.Error as error:
+            if not is_damage(error):
                 raise  # a full or read-only disk is no damage
-            self._put_aside(f"it is damaged ({error})", "damaged")
-            connection, found = _connect(self.path), {}
-        if found and found != key and {**found, "bundle": key["bundle"]} == key:
-            _change_bundle(connection, key)
+            why = str(error)
+        return self._begin_anew(f"it is damaged ({why})", "damaged")
+
+    def _connect(self) -> sqlite3.Connection:
+        """The file as it is, or brought up to date."""
+        key = self._key
+        with _closed_on_error(connect(self.path)) as connection:
+            found = dict(connection.execute("SELECT key, value FROM identity"))
+            is_other = bool(found) and found != {**key, "bundle": found.get("bundle")}
+            if not is_other and has_own_tables(connection):
+                self._make_own(connection, is_another_bundle=bool(found) and found != key)
+                return connection
+        connection.close()
+        if is_other:
+            return self._begin_anew(f"it belongs to {found}", "other")
+        return self._begin_anew("its tables are not this version's", "older")
+
+    def _make_own(self, connection: sqlite3.Connection, *, is_another_bundle: bool = False) -> None:
+        """Under this vehicle's name and bundle, with what only the parameters' copy has."""
+        connection.execute("BEGIN IMMEDIATE")
+        if is_another_bundle:
+            _change_bundle(connection, self._key["bundle"])
             log.warning("bundle_changed path=%s: parameters begin anew", self.path)
-        elif found and found != key:
-            connection.close()
-            self._put_aside(f"it belongs to {found}", "other")
-            connection = _connect(self.path)
-        connection.executemany("INSERT OR IGNORE INTO identity VALUES (?, ?)", list(key.items()))
+        connection.executemany(
+            "INSERT OR IGNORE INTO identity VALUES (?, ?)", list(self._key.items())
+        )
+        copy = self.copied_parameters()
+        stored_parameters.take_copy(connection, copy, is_emptied=is_another_bundle)
+        connection.execute("COMMIT")
+
+    def _begin_anew(self, why: str, suffix: str) -> sqlite3.Connection:
+        self._is_costly = True
+        aside, found = replacement.replace(self.path, suffix, self._key)
+        connection = connect(self.path)
+        with _closed_on_error(connection):
+            self._make_own(connection)
+            if suffix == "damaged":
+                stored_parameters.count_damage(connection, found)
+        self._damage, self._is_costly = None, False
+        if suffix == "older" and not found.lost:
+            remove_all(aside)
+            log.warning("state_brought_up_to_date path=%s rows=%d", self.path, found.saved.total())
+            return connection
+        self._tell_aside(aside, why, found)
         return connection
 
-    def _put_aside(self, why: str, suffix: str) -> None:
-        """Rename the file and its log out of the way, under the next number."""
-        number = 1 + max(_numbers_aside(self.path, suffix), default=0)
-        aside = self.path.with_name(f"{self.path.name}.{suffix}-{number}")
-        for ending in ("", "-wal", "-shm"):
-            part = self.path.with_name(self.path.name + ending)
-            if part.exists():
-                part.rename(aside.with_name(aside.name + ending))
+    def _tell_aside(self, aside: Path, why: str, found: Salvaged | None) -> None:
         self.set_aside.append(aside)
-        _forget_oldest_aside(self.path, suffix)
-        log.error("state_set_aside path=%s kept_as=%s why=%r", self.path, aside, why)
+        saved, lost = (dict(found.saved), dict(found.lost)) if found else ({}, {})
+        told = "state_set_aside path=%s kept_as=%s why=%r saved=%s lost=%s"
+        log.error(told, self.path, aside, why, saved, lost)
+
+    # ---- a disk that refuses --------------------------------------------------------------------
+
+    def _whole_to_read(self) -> sqlite3.Connection | None:
+        """The state as it stands, when it is sound and this vehicle's own."""
+        if self._damage is not None or not self.path.is_file():
+            return None
+        with suppress(sqlite3.Error):
+            connection = connect_to_read(self.path)
+            with suppress(sqlite3.Error):
+                found = dict(connection.execute("SELECT key, value FROM identity"))
+                if found == self._key and has_own_tables(connection):
+                    return connection
+            connection.close()
+        return None
+
+    def _saved_in_memory(self) -> sqlite3.Connection:
+        """What the agent drives on: all but the messages, which stay where they are."""
+        connection = connect_in_memory()
+        with suppress(sqlite3.Error, OSError):
+            if self.path.is_file():
+                salvage(self.path, connection, self._key, without=BULK)
+        stored_parameters.take_copy(connection, self.copied_parameters())
+        return connection
+
+    def _copy_parameters(self) -> None:
+        """After each change of the parameters. A copy that fails is tried with the next commit."""
+        if self._is_read_only:
+            return
+        try:
+            writes = stored_parameters.number_of_writes(self.connection)
+            if writes != self._copied_writes:
+                copy = stored_parameters.copy_of(self.connection, self._key, writes)
+                if copy != self.copied_parameters():
+                    parameter_copy.write(self.path, copy)
+                self._copied_writes = writes
+        except (sqlite3.Error, OSError) as error:
+            self.note(error)
+            log.warning("parameters_not_copied path=%s error=%s", self.path, error)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+@contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if check != "ok":
-            raise sqlite3.DatabaseError(check)
-        _refuse_foreign(connection, path)
-        connection.executescript(_SCHEMA)
-    except (sqlite3.Error, StateUnusableError):
+        yield connection
+    except BaseException:
         connection.close()
         raise
-    return connection
 
 
-def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
-    """Another program's database is neither damaged nor ours to write into."""
-    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-    if tables and "identity" not in tables:
-        raise StateUnusableError(path, "it is another program's database", "Give another path.")
+def _is_time(tries: int) -> bool:
+    """To save what is in a damaged file once more: soon, then seldom."""
+    return tries & (tries - 1) == 0 or tries % 1024 == 0
 
 
-def _connect_to_read(path: Path, key: dict[str, str]) -> sqlite3.Connection | None:
-    """The state as its last checkpoint left it, when it is whole and this vehicle's own.
-
-    `immutable`: SQLite makes no file beside it, which a full disk would refuse.
-    """
-    if not path.exists():
-        return None
-    connection = sqlite3.connect(
-        f"{path.resolve().as_uri()}?immutable=1", uri=True, isolation_level=None
-    )
-    try:
-        found = dict(connection.execute("SELECT key, value FROM identity"))
-    except sqlite3.Error:
-        found = {}
-    if found == key:
-        return connection
-    connection.close()
-    return None
-
-
-def _change_bundle(connection: sqlite3.Connection, key: dict[str, str]) -> None:
+def _change_bundle(db: sqlite3.Connection, bundle: str) -> None:
     """What was measured stays to be sent; what was calibrated belongs to the other model."""
-    connection.execute("BEGIN IMMEDIATE")
-    _change_parameters(connection, key["bundle"])
-    connection.execute("DELETE FROM kept_trace")
-    connection.execute("UPDATE identity SET value = ? WHERE key = 'bundle'", (key["bundle"],))
-    connection.execute("COMMIT")
-
-
-def _change_parameters(connection: sqlite3.Connection, bundle: str) -> None:
-    """Those of the bundle of before are parked under its name: a roll-back finds them again."""
-    before = connection.execute("SELECT value FROM identity WHERE key = 'bundle'").fetchone()[0]
-    connection.execute(
-        "DELETE FROM parameters WHERE instr(slot, '@') AND slot NOT LIKE '%@' || ?", (bundle,)
-    )
-    connection.execute(
-        "UPDATE parameters SET slot = slot || '@' || ? WHERE NOT instr(slot, '@')", (before,)
-    )
-    connection.execute(
-        "UPDATE parameters SET slot = replace(slot, '@' || ?, '') WHERE slot LIKE '%@' || ?",
-        (bundle, bundle),
-    )
-
-
-def _numbers_aside(path: Path, suffix: str) -> list[int]:
-    prefix = f"{path.name}.{suffix}-"
-    tails = (found.name.removeprefix(prefix) for found in path.parent.glob(f"{prefix}*"))
-    return sorted(int(tail) for tail in tails if tail.isdigit())
-
-
-def _forget_oldest_aside(path: Path, suffix: str) -> None:
-    """Disk is bounded: of the files set aside, the newest KEPT_ASIDE stay."""
-    for number in _numbers_aside(path, suffix)[:-KEPT_ASIDE]:
-        for ending in ("", "-wal", "-shm"):
-            path.with_name(f"{path.name}.{suffix}-{number}{ending}").unlink(missing_ok=True)
-        log.warning("set_aside_forgotten path=%s number=%d", path, number)
-
-
-def _lock(path: Path) -> IO[str] | None:
-    """An advisory lock that the kernel lets go when the process dies, however it dies.
-
-    None where the disk refuses the file, and a state is there already.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(path.name + ".lock").open("w")
-    except OSError as error:
-        if path.exists():
-            return None
-        raise StateUnusableError(path, str(error), REMEDY) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise StateInUseError(path) from error
-    return lock
+    parked_parameters.exchange(db, bundle)
+    db.execute("DELETE FROM kept_trace")
+    db.execute("UPDATE identity SET value = ? WHERE key = 'bundle'", (bundle,))

@@ -18,6 +18,7 @@ import msgspec
 
 from common.errors import TwinError
 from common.messages import Acknowledgement, TripSummary, decode, encode
+from edge_agent import outbox
 from edge_agent.clock import Clock
 from edge_agent.errors import StorageError
 from edge_agent.stamps import Anchor, Stamp
@@ -113,7 +114,7 @@ class Timekeeper:
         """This boot's number; on a disk that takes nothing, the one that it will have."""
         db = self._state.connection
         try:
-            with self._state.transaction() as db:
+            with self._state.transaction(may_be_lost=True) as db:
                 db.execute("INSERT OR IGNORE INTO boot (boot_id) VALUES (?)", (self.boot_id,))
                 db.execute(
                     "DELETE FROM boot WHERE seq <= (SELECT MAX(seq) FROM boot) - ?", (KEPT_BOOTS,)
@@ -143,7 +144,7 @@ class Timekeeper:
     def _note(self, anchor: Anchor) -> None:
         """The time is known: what this boot has stamped so far is put right, all or nothing."""
         try:
-            with self._state.transaction() as db:
+            with self._state.transaction(may_be_lost=True) as db:
                 db.execute(
                     "INSERT INTO boot"
                     " (seq, boot_id, known_unix_s, known_monotonic_s, newest_unix_s)"
@@ -223,4 +224,4 @@ def _correct_message(db: sqlite3.Connection, kind: str, message_id: str, unix_s:
         log.warning("stamp_not_corrected message=%s error=%s", message_id, error)
         return
     right = msgspec.structs.replace(message, **{field: round(unix_s, 3)}, time_known=True)
-    db.execute("UPDATE outbox SET payload = ? WHERE message_id = ?", (encode(right), message_id))
+    outbox.rewrite(db, message_id, encode(right))

@@ -286,10 +286,15 @@ def test_what_is_unfit_sets_no_number_that_a_good_revision_must_exceed(
 
 
 @pytest.mark.parametrize("damage", ["edited", "torn", "garbage"])
-def test_a_revision_that_was_damaged_on_the_disk_is_taken_again_from_the_cloud(
+def test_a_revision_that_was_damaged_on_the_disk_gives_way_to_the_newest_that_is_whole(
     rig: Rig, damage: str
 ) -> None:
-    receive(rig, signed(revision_for(rig.bundle, number=3, theta=BETTER)))
+    for number, found in ((3, OLD), (4, BETTER)):
+        receive(rig, signed(revision_for(rig.bundle, number=number, theta=found)))
+    with rig.state.transaction() as db:
+        db.execute(
+            "DELETE FROM applied_revision WHERE seq = (SELECT MAX(seq) FROM applied_revision)"
+        )
     start_with(rig, UNFIT[damage](rig.bundle), "current")
-    assert rig.agent.status().revision == 0
-    assert_takes(rig, number=3)
+    assert (rig.agent.status().revision, theta(rig)) == (3, OLD)
+    assert_takes(rig, number=4)

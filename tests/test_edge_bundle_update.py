@@ -425,6 +425,9 @@ def _drive_home(car: Car, new: Bundle, trip_id: str) -> None:
         car.drive(trip_id, gain=1.0)
 
 
+# A process that the power left has closed no file of its own.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_wherever_the_power_goes_the_old_or_the_new_bundle_runs_and_the_update_ends(
     tmp_path: Path, new: Bundle, monkeypatch: pytest.MonkeyPatch, no_self_test: None
 ) -> None:

@@ -67,7 +67,7 @@ def test_the_state_of_another_is_set_aside_whole_and_begun_anew(tmp_path: Path, 
     for number in (1, 2):
         OTHERS[other](path)
         with closing(State(path, VEHICLE, BUNDLE_ID)) as state:
-            assert depth(state) == 0
+            assert depth(state) == (1 if other == "format" else 0)
             assert state.set_aside == [tmp_path / f"state.db.other-{number}"]
         with closing(sqlite3.connect(state.set_aside[0])) as old:
             assert outbox.size(old)[0] == 1
@@ -98,7 +98,7 @@ def test_of_the_files_set_aside_the_last_three_stay(tmp_path: Path) -> None:
     for number in range(6):
         path.write_bytes(b"damage %d" % number)
         State(path, VEHICLE, BUNDLE_ID).close()
-    kept_aside = sorted(tmp_path.glob("state.db.damaged-*"))
+    kept_aside = sorted(tmp_path.glob("state.db.damaged-?"))
     assert [file.name[-1] for file in kept_aside] == ["4", "5", "6"]
     assert [file.read_bytes() for file in kept_aside] == [b"damage 3", b"damage 4", b"damage 5"]
 
@@ -112,9 +112,11 @@ def torn_page(path: Path) -> None:
     with closing(State(path, VEHICLE, BUNDLE_ID)) as state, state.transaction() as db:
         for number in range(100):
             outbox.put(db, "trip", str(number), b"x" * 1000)
+    with closing(sqlite3.connect(path)) as db:  # the last to close it carries the log over
+        db.execute("SELECT 1 FROM outbox").fetchone()
     content = bytearray(path.read_bytes())
-    for page in range(12, 20):
-        content[page * 4096 : page * 4096 + 64] = bytes([255]) * 64
+    for page in range(40, 60):
+        content[page * 1024 : page * 1024 + 64] = bytes([255]) * 64
     path.write_bytes(content)
 
 
@@ -128,8 +130,9 @@ def test_a_damaged_state_is_kept_for_a_person_and_the_agent_starts(
     rig = Rig(path, bundle)
     assert rig.state.set_aside == [tmp_path / "state.db.damaged-1"]
     assert rig.state.set_aside[0].read_bytes() == before
+    before_trip = depth(rig.state)
     rig.drive()
-    assert depth(rig.state) == 2
+    assert depth(rig.state) == before_trip + 2
     rig.state.close()
 
 
@@ -298,7 +301,7 @@ def test_bad_input_on_a_full_disk_does_not_stop_the_agent(disk: Disk, rig: Rig) 
         receive(rig, b"garbage")
         rig.tell(Received(f"twin/v1/{VEHICLE}/receipt", b"\xff"))
     receive(rig, b"garbage")
-    assert rig.agent.status().refused_messages == 1
+    assert rig.agent.status().refused_messages == 3
 
 
 # ---- kill -9 ----------------------------------------------------------------------------------

@@ -421,6 +421,7 @@ def test_marks_go_with_what_they_mark_and_boots_are_bounded(car: Car) -> None:
     car.drive()
     for _ in range(kept.KEPT_REFUSALS + 10):
         car.refuse()
+    car.agent.say_goodbye()  # in a flood they are gathered
     db = car.state.connection
     assert len(timekeeper.unknown(db, "refused")) == kept.KEPT_REFUSALS
     assert len(timekeeper.unknown(db, "trip")) == 1

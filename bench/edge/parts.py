@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from bench.edge.figures import Figure
 
-PARTS: tuple[str, ...] = ()
+PARTS: tuple[str, ...] = ("chaos", "drain", "reconnects")
 
 
 class Measure(Protocol):

@@ -49,7 +49,7 @@ SURVIVED_S: Final = 60.0
 RETRY_S: Final = 30.0
 LARGEST_MANIFEST: Final = 1024 * 1024
 FLOOR: Final = "bundle_release"
-Publish = Callable[[Kind, bytes], int]
+Publish = Callable[[Kind, bytes], int | None]
 
 
 @dataclass
@@ -93,7 +93,7 @@ class BundleUpdates:
                 self._take_announcement(payload)
             else:
                 self._take_chunk(decode(payload, Chunk))
-        except (OSError, StorageError) as error:
+        except (OSError, sqlite3.Error, StorageError) as error:
             self._trouble(error)
 
     def reconnected(self) -> None:
@@ -320,7 +320,11 @@ class BundleUpdates:
 
     def _with_known_floor(self, record: Record) -> Record:
         """A record that was damaged knows less than the state."""
-        floor = kept.counters(self._state.connection).get(FLOOR, 0)
+        try:
+            floor = kept.counters(self._state.connection).get(FLOOR, 0)
+        except sqlite3.Error as error:
+            self._trouble(error)
+            floor = 0
         return msgspec.structs.replace(record, floor=max(record.floor, floor))
 
     def _resume(self) -> None:
@@ -336,7 +340,7 @@ class BundleUpdates:
             self._folder.forget_all_but(self.record.in_use, incoming=self._download is not None)
         except TwinError as error:
             self._trouble(error)  # it comes again with the next connection
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             self._trouble(error)
 
     def _open(self, announcement: Announcement) -> None:

@@ -1,0 +1,149 @@
+"""Read what is still readable out of a damaged or older state file, row by row, into a new one.
+
+Must never alter the file that it reads, never believe a row that is not of the kind that its table
+declares, and never take in another vehicle's messages or another bundle's parameters.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from edge_agent.first_page import opened
+from edge_agent.salvage_rows import TROUBLE, Row, Table, rows_of, table_of
+from edge_agent.state_schema import DERIVED
+
+OF_A_BUNDLE: Final = frozenset({"parameters", "applied_revision", "kept_trace"})
+OF_A_VEHICLE: Final = frozenset(
+    {"counter", "finished_trip", "parked_parameters", "refused", "running_trip"}
+)
+BULK: Final = frozenset({"outbox", "refused"})
+_FIRST: Final = ("applied_revision", "parameters", "kept_trace", "counter")
+_MESSAGES: Final = {"outbox": "payload", "kept_trace": "breach"}
+
+
+@dataclass
+class Salvaged:
+    """By table: rows that are in the new file now, and places at which something is lost."""
+
+    saved: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+
+
+def salvage(
+    source: Path,
+    target: sqlite3.Connection,
+    key: Mapping[str, str],
+    without: frozenset[str] = frozenset(),
+) -> Salvaged:
+    """Copy what can be read and is `key`'s; breaches before everything else that waits.
+
+    Raises sqlite3.Error for troubles of the *target* (a full disk); those of the source cost rows.
+    """
+    found = Salvaged()
+    with opened(source) as connection:
+        if connection is None:
+            found.lost["everything"] += 1
+            return found
+        owner = _identity(connection)
+        if owner.get("bundle", key["bundle"]) != key["bundle"]:
+            without |= OF_A_BUNDLE
+        is_own = owner.get("vehicle_id") == key["vehicle_id"]
+        if owner and not is_own:
+            without |= OF_A_VEHICLE
+        mark = b"" if is_own else f'"vehicle_id":"{key["vehicle_id"]}"'.encode()
+        for table in _tables(connection, target, without):
+            rows = _Rows(table, mark, found)
+            if table.name == "outbox":
+                _copy(connection, target, rows, lambda row: row["kind"] == "breach")
+            _copy(connection, target, rows, lambda _row: True)
+        _keep_number_of_writes(connection, target, found)
+    return found
+
+
+def _identity(source: sqlite3.Connection) -> dict[str, str]:
+    """Empty where it cannot be read; unless it is the vehicle's, each message must name it."""
+    try:
+        found = dict(source.execute("SELECT key, value FROM identity"))
+    except TROUBLE:
+        return {}
+    return found if "vehicle_id" in found else {}
+
+
+def _tables(
+    source: sqlite3.Connection, target: sqlite3.Connection, without: frozenset[str]
+) -> list[Table]:
+    """Every table of the new file that the old one has, the small ones first."""
+    rows = target.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    names = {row[0] for row in rows if not row[0].startswith("sqlite_")}
+    ordered = sorted(names - DERIVED - without - {"identity"}, key=_place)
+    return [table for name in ordered if (table := table_of(source, target, name)) is not None]
+
+
+def _place(name: str) -> tuple[int, str]:
+    return (_FIRST.index(name) if name in _FIRST else len(_FIRST), name)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    table: Table
+    mark: bytes
+    found: Salvaged
+
+    def lost(self) -> None:
+        self.found.lost[self.table.name] += 1
+
+    def is_whole(self, row: Row) -> bool:
+        for value, (kind, may_be_null) in zip(row, self.table.kinds, strict=True):
+            if not (isinstance(value, kind) or (value is None and may_be_null)):
+                return False
+        values = self.named(row)
+        content = values.get(_MESSAGES.get(self.table.name, ""), self.mark)
+        crc = values.get("crc")
+        return self.mark in content and (crc is None or crc == zlib.crc32(content))
+
+    def named(self, row: Row) -> dict[str, Any]:
+        return dict(zip(self.table.columns, row, strict=True))
+
+
+def _copy(
+    source: sqlite3.Connection,
+    target: sqlite3.Connection,
+    rows: _Rows,
+    is_wanted: Callable[[dict[str, Any]], bool],
+) -> None:
+    """A row that is there already is left as it is."""
+    table, found = rows.table, rows.found
+    names, marks = ", ".join(table.columns), ", ".join("?" * len(table.columns))
+    insert = f"INSERT OR IGNORE INTO {table.name} ({names}) VALUES ({marks})"  # noqa: S608 - ours
+    found.lost[table.name] = 0
+    target.execute("BEGIN IMMEDIATE")
+    try:
+        for row in rows_of(source, table, rows.lost):
+            if not rows.is_whole(row):
+                rows.lost()
+            elif is_wanted(rows.named(row)):
+                found.saved[table.name] += target.execute(insert, row).rowcount
+    finally:
+        if target.in_transaction:
+            target.execute("COMMIT")
+
+
+def _keep_number_of_writes(
+    source: sqlite3.Connection, target: sqlite3.Connection, found: Salvaged
+) -> None:
+    """Parameters that were all read are as new as the file said; others give way to any copy."""
+    target.execute("DELETE FROM parameter_writes")
+    found.lost = +found.lost
+    if found.lost["parameters"] or not found.saved["parameters"]:
+        return
+    with suppress(*TROUBLE, TypeError):
+        number = source.execute("SELECT number FROM parameter_writes").fetchone()[0]
+        if isinstance(number, int):
+            target.execute("INSERT INTO parameter_writes VALUES (1, ?)", (number,))
