@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cloud.calibrator import Case, Decision, MakeRevision, decide
 from common.calibration import Estimate, Settings, align, extrapolate, prior
+from common.calibrator import Case, Decision, MakeRevision, decide
 from common.fleet_prior import FleetPrior, growth_at
 from common.manifest import Manifest
 from common.model import VoltageModel

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from cloud.link import Publisher
-from cloud.revising import signed_message
+from cloud.revising import Author, signed_now
 from cloud.store.tables import Breach, RevisionRow
 from common.messages import Declined, Receipt, encode
 from common.topics import topic
@@ -34,8 +34,8 @@ class Confirmed:
 class Announcer:
     """`wake` is called, from any thread, when there is something new in `confirmed()`."""
 
-    def __init__(self, publisher: Publisher, wake: Callable[[], None]) -> None:
-        self._publisher = publisher
+    def __init__(self, publisher: Publisher, wake: Callable[[], None], author: Author) -> None:
+        self._publisher, self._author = publisher, author
         self._wake = wake
         self._revisions: deque[int] = deque()
         self._declined: deque[int] = deque()
@@ -44,7 +44,7 @@ class Announcer:
         """Publish a revision, retained. Without a connection nothing happens: it comes later."""
         name = topic(row.vehicle_id, "parameters")
         taken = partial(self._note, self._revisions, [row.id or 0])
-        self._publisher.publish(name, encode(signed_message(row)), taken, retain=True)
+        self._publisher.publish(name, encode(signed_now(row, self._author)), taken, retain=True)
 
     def declined(self, breaches: Iterable[Breach]) -> None:
         """Publish that these breaches bring no revision, one receipt a vehicle."""

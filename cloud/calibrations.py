@@ -14,15 +14,16 @@ from sqlmodel import Session
 
 from cloud.battery_starts import BatteryStarts
 from cloud.bundles import Catalogue
-from cloud.calibrator import Case, Decision, Decline, MakeRevision, decide
 from cloud.errors import StoreUnavailableError
 from cloud.fleet_priors import FleetPriors
 from cloud.revising import Author, case_of, make_row
+from cloud.roll_backs import RollBacks
 from cloud.store import evidence, revisions
 from cloud.store.database import Store
 from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow, Vehicle
 from common.calibration import Settings
+from common.calibrator import Case, Decision, Decline, MakeRevision, decide
 from common.estimate_state import judge
 from common.fleet_prior import FleetPrior
 from common.revision import decode_revision
@@ -59,10 +60,11 @@ class Calibrations:
         self._clock = clock
         self._priors = FleetPriors(store, catalogue, clock)
         self._starts = BatteryStarts(store, catalogue, author, self._priors, clock)
+        self._roll_backs = RollBacks(store, author, clock)
 
     def starts(self) -> list[RevisionRow]:
-        """Start new vehicles and replaced batteries. Raises StoreUnavailableError."""
-        return self._starts.round()
+        """New vehicles, replaced batteries, ordered roll-backs. Raises StoreUnavailableError."""
+        return [*self._starts.round(), *self._roll_backs.round()]
 
     def round(self) -> list[Outcome]:
         """Settle the next breach of up to VEHICLES_AT_ONCE vehicles; empty: none is pending.

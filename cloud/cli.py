@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cloud import bundle_cli, derived_cli, fleet_cli
+from cloud import bundle_cli, derived_cli, fleet_cli, key_cli
 from cloud.command import DONE, FAILED, NOT_FOUND, REFUSED, USAGE, Database, Json, end, require
 from common.errors import KeyFileError, QuestionError, TwinError
 
@@ -22,7 +22,7 @@ Examples:
   twin-cloud keys create --out keys
   twin-cloud serve --config twin-cloud.toml
 """
-FLEET: Final = ("fleet-prior", "battery-replaced")
+FLEET: Final = ("fleet-prior", "battery-replaced", "roll-back")
 DERIVED: Final = ("health", "forecast", "range", "planned-trip")
 TRAINING: Final = ("train", "sensitivity", "import-model")
 
@@ -34,8 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-keys = typer.Typer(help="Make and show signing keys.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(keys, name="keys")
+app.add_typer(key_cli.keys, name="keys")
 app.add_typer(fleet_cli.fleet_prior, name="fleet-prior")
 app.add_typer(bundle_cli.bundle, name="bundle")
 
@@ -73,34 +72,6 @@ def serve(
 
     configure_logging()
     run(config)
-
-
-@keys.command("create")
-def create_keys(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the two files.")],
-) -> None:
-    """Write a new key pair, private.pem and public.pem, and print its id. Overwrites nothing."""
-    from common.signing import create_key_pair  # noqa: PLC0415
-
-    name = create_key_pair(out / "private.pem", out / "public.pem")
-    typer.echo(f"Wrote {out / 'private.pem'} and {out / 'public.pem'}; the key's id:", err=True)
-    typer.echo(name)
-
-
-@keys.command("show")
-def show_key(
-    path: Annotated[Path, typer.Argument(help="A public or private key (PEM).")],
-) -> None:
-    """Print the id of a key, as it stands in every revision that it signs."""
-    from common.signing import key_id, load_private_key, load_public_key  # noqa: PLC0415
-
-    if not path.exists():
-        end(f"There is no key file {path}.", NOT_FOUND)
-    try:
-        public = load_public_key(path)
-    except KeyFileError:
-        public = load_private_key(path).public_key()
-    typer.echo(key_id(public))
 
 
 @app.command(
@@ -154,6 +125,13 @@ Example:
   twin-cloud battery-replaced car-7 --by workshop --database twin.db
 """,
 )(fleet_cli.battery_replaced)
+app.command(
+    "roll-back",
+    epilog="""\b
+Example:
+  twin-cloud roll-back car-7 --to 3 --by "fleet desk" --database twin.db
+""",
+)(key_cli.roll_back)
 
 
 def _add_training(arguments: list[str]) -> None:

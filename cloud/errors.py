@@ -63,6 +63,25 @@ class FleetPriorError(TwinError):
         )
 
 
+class RollBackError(TwinError):
+    """A vehicle cannot be given the content of that revision again."""
+
+    def __init__(self, vehicle_id: str, number: int, problem: str) -> None:
+        self.vehicle_id, self.number, self.problem = vehicle_id, number, problem
+        super().__init__(
+            f"Vehicle {vehicle_id} cannot go back to revision {number}: {problem}. "
+            "`twin-cloud history` lists its revisions."
+        )
+
+
+class KeyOrderError(TwinError):
+    """A statement about keys cannot be made, or the service's own key may not sign."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"The keys stay as they are: {problem}. See `twin-cloud keys list`.")
+
+
 class BatteryOrderError(TwinError):
     """A battery cannot be taken as replaced."""
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from cloud.bundles import Catalogue
 from cloud.chunks import ChunkServer
 from cloud.errors import StoreUnavailableError, UnstorableMessageError
@@ -23,6 +25,7 @@ from cloud.store import facts
 from cloud.store.database import Store
 from cloud.store.facts import Effects, Recorder
 from common.errors import ContractError
+from common.freshness import vouch
 from common.messages import Breach, Receipt, encode
 from common.topics import topic
 
@@ -37,12 +40,14 @@ LONGEST_RETRY_S: Final = 5.0
 class Committed:
     """News for the worker.
 
-    There are new breaches, and first trips of vehicles; these vehicles need their revision again.
+    There are new breaches, and first trips of vehicles; these vehicles need their revision again,
+    those the statements about keys.
     """
 
     new_breaches: int
     republish: Collection[str]
     newcomers: int = 0
+    behind_on_keys: Collection[str] = frozenset()
 
 
 class Ingest:
@@ -55,8 +60,10 @@ class Ingest:
         publisher: Publisher,
         clock: Callable[[], float],
         committed: Callable[[Committed], None],
+        key: Ed25519PrivateKey,
     ) -> None:
         self._store, self._catalogue, self._publisher = store, catalogue, publisher
+        self._key = key
         self._clock, self._committed = clock, committed
         self._acknowledger = Acknowledger(publisher.acknowledge)
         self._chunks = ChunkServer(store, publisher)
@@ -76,7 +83,8 @@ class Ingest:
         if effects is None:
             return  # nothing is acknowledged: the broker has it all
         republish = frozenset(effects.republish)
-        self._committed(Committed(effects.new_breaches, republish, effects.newcomers))
+        behind = frozenset(effects.behind_on_keys)
+        self._committed(Committed(effects.new_breaches, republish, effects.newcomers, behind))
         self._answer(batch, effects)
         for fetch in effects.fetches:
             self._chunks.answer(fetch)
@@ -149,7 +157,7 @@ class Ingest:
         return message
 
     def _answer(self, batch: Sequence[Delivery], effects: Effects) -> None:
-        receipts = list(_receipts(effects))
+        receipts = list(_receipts(effects, self._key))
         settle = self._acknowledger.add(batch, len(receipts))
         for receipt in receipts:
             name = topic(receipt.vehicle_id, "receipt")
@@ -157,12 +165,15 @@ class Ingest:
                 settle(False)  # noqa: FBT003
 
 
-def _receipts(effects: Effects) -> Iterator[Receipt]:
-    for vehicle_id in sorted(effects.received.keys() | effects.declined.keys()):
+def _receipts(effects: Effects, key: Ed25519PrivateKey) -> Iterator[Receipt]:
+    answered = effects.received.keys() | effects.declined.keys() | effects.asked.keys()
+    for vehicle_id in sorted(answered):
+        asked = effects.asked.get(vehicle_id)
         yield Receipt(
             vehicle_id=vehicle_id,
             message_ids=effects.received.get(vehicle_id, []),
             declined=effects.declined.get(vehicle_id, []),
+            fresh=vouch(asked, key) if asked else None,
         )
 
 

@@ -13,12 +13,21 @@ import msgspec
 from cloud.bundles import Catalogue
 from cloud.errors import ForeignVehicleError
 from common.errors import MalformedMessageError, TopicError
-from common.messages import Acknowledgement, Breach, MessageId, Status, TripSummary, decode
+from common.messages import (
+    Acknowledgement,
+    Breach,
+    MessageId,
+    Provisional,
+    Status,
+    TripSummary,
+    decode,
+)
 from common.release import BundleAck, Fetch
+from common.revision import check_states
 from common.topics import Kind, parse_topic
 from common.trace import from_wire
 
-Upward = TripSummary | Breach | Status | Acknowledgement | Fetch | BundleAck
+Upward = TripSummary | Breach | Status | Acknowledgement | Provisional | Fetch | BundleAck
 
 KINDS: Final[dict[Kind, type[Upward]]] = {
     "trip": TripSummary,
@@ -27,6 +36,7 @@ KINDS: Final[dict[Kind, type[Upward]]] = {
     "ack": Acknowledgement,
     "fetch": Fetch,
     "bundle_ack": BundleAck,
+    "provisional": Provisional,
 }
 
 
@@ -78,6 +88,8 @@ def interpret(topic: str, payload: bytes, catalogue: Catalogue) -> Upward:
         _check_breach(message, catalogue)
     if isinstance(message, TripSummary):
         _check_trip(message, catalogue)
+    if isinstance(message, Provisional):
+        _check_provisional(message, catalogue)
     return message
 
 
@@ -91,6 +103,14 @@ def _check_breach(breach: Breach, catalogue: Catalogue) -> None:
     manifest = catalogue.find(breach.bundle)
     if manifest is not None:
         from_wire(breach.trace, manifest)
+
+
+def _check_provisional(made: Provisional, catalogue: Catalogue) -> None:
+    check_states("Provisional", made)
+    manifest = catalogue.find(made.bundle)
+    if manifest is not None and len(made.theta) != len(manifest.parameters):
+        problem = f"it has {len(made.theta)} parameters, not {len(manifest.parameters)}"
+        raise MalformedMessageError("Provisional", problem)
 
 
 def _check_trip(trip: TripSummary, catalogue: Catalogue) -> None:

@@ -11,13 +11,14 @@ from typing import Any
 
 import msgspec
 from rich.table import Column, Table
+from sqlmodel import Session
 
 from cloud.api import views
 from cloud.bundles import Catalogue
 from cloud.console import wide_console
-from cloud.store import pages, verification
+from cloud.store import pages, revisions, verification
 from cloud.store.database import Reader
-from cloud.store.tables import Vehicle
+from cloud.store.tables import ProvisionalRow, Vehicle
 from common.errors import ChainError
 from common.signing import key_id, load_public_key
 
@@ -42,15 +43,24 @@ def history(database: Path, vehicle_id: str, *, as_json: bool) -> bool:
     with store.read() as db:
         is_known = db.get(Vehicle, vehicle_id) is not None
         rows = pages.revisions(db, vehicle_id, None, _ALL)
+        own = [(row, revisions.made_of(db, row)) for row in _provisionals(db, vehicle_id)]
     store.close()
     nothing = Catalogue([])
     items = [views.revision_item(row, nothing).model_dump(mode="json") for row in rows]
     flat = [{**item, **item["cause"]} for item in items]
+    beside = [views.provisional_item(*one, nothing).model_dump(mode="json") for one in own]
+    beside = [{"kind": "provisional", "created_at": one["made_at"], **one} for one in beside]
+    flat = sorted(flat + beside, key=lambda row: float(row["odometer"]), reverse=True)
     columns = ["number", "created_at", "odometer", "kind", "base", "prior_version"]
     columns += ["error_before_v", "error_after_v"]
     if is_known:
-        show(items if as_json else flat, [*columns, "verdict", "verdict_reason"], as_json=as_json)
+        columns += ["verdict", "verdict_reason"] + (["step", "replaced_by"] if beside else [])
+        show(items + beside if as_json else flat, columns, as_json=as_json)
     return is_known
+
+
+def _provisionals(db: Session, vehicle_id: str) -> Sequence[ProvisionalRow]:
+    return pages.provisionals(db, vehicle_id, None, _ALL)
 
 
 def quarantine(database: Path, *, as_json: bool) -> None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cloud.calibrator import Case, Decline, MakeRevision
 from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow
 from common import calibration, fleet_prior
 from common.calibration import Estimate
+from common.calibrator import Case, Decline, MakeRevision
 from common.errors import ContractError
 from common.fleet_prior import FleetPrior
 from common.manifest import Manifest
@@ -27,7 +27,7 @@ from common.revision import (
     encode_revision,
     revision_hash,
 )
-from common.signing import sign
+from common.signing import key_id, sign
 from common.trace import from_wire
 
 
@@ -71,7 +71,13 @@ def case_of(
 
 
 def _runs_base(breach: Breach, history: History) -> bool:
-    """Also where what it ran is lost: then the base is the best guess."""
+    """Also where what it ran is lost: then the base is the best guess.
+
+    And where it was a provisional: that the vehicle helped itself well is no reason to refuse it a
+    revision, which is judged against the chain alone, here as on the vehicle.
+    """
+    if breach.provisional:
+        return True
     if history.running is None:
         return breach.revision > 0
     return history.running == history.base
@@ -127,8 +133,15 @@ def signed_row(revision: Revision, author: Author) -> RevisionRow:
 
 
 def signed_message(row: RevisionRow) -> SignedRevision:
-    """The message that carries a stored revision."""
+    """The message that carries a stored revision, as it was signed when it was made."""
     return SignedRevision(key_id=row.key_id, signature=row.signature, revision=row.content.decode())
+
+
+def signed_now(row: RevisionRow, author: Author) -> SignedRevision:
+    """The same, signed again where the author's key is another by now; the content is the same."""
+    if row.key_id == key_id(author.key.public_key()):
+        return signed_message(row)
+    return sign(row.content, author.key)
 
 
 def _lateness(breach: Breach, standing: RevisionRow | None) -> str | None:
@@ -216,12 +229,11 @@ def revision_at(
     now: float,
 ) -> Revision:
     """The revision that comes next in a vehicle's chain."""
-    before = place.newest.number if place.newest else 0
-    resumes_after = place.running if place.running > before else 0
+    number, resumes_after = _next_number(place)
     learned = estimate.discrepancy
     return Revision(
         vehicle_id=place.vehicle_id,
-        number=max(before, resumes_after) + 1,
+        number=number,
         resumes_after=resumes_after,
         parent_hash=place.newest.hash if place.newest else GENESIS,
         base=base,
@@ -238,3 +250,19 @@ def revision_at(
         created_at=now,
         code_version=author.code_version,
     )
+
+
+def numbered(revision: Revision, place: Place) -> Revision:
+    """The same content as the next in a vehicle's chain."""
+    number, resumes_after = _next_number(place)
+    parent_hash = place.newest.hash if place.newest else GENESIS
+    return msgspec.structs.replace(
+        revision, number=number, resumes_after=resumes_after, parent_hash=parent_hash
+    )
+
+
+def _next_number(place: Place) -> tuple[int, int]:
+    """(number, resumes_after)."""
+    before = place.newest.number if place.newest else 0
+    resumes_after = place.running if place.running > before else 0
+    return max(before, resumes_after) + 1, resumes_after

@@ -30,10 +30,11 @@ from cloud.calibrations import Calibrations
 from cloud.config import Config, load_config
 from cloud.errors import PortOccupiedError, StoreUnavailableError
 from cloud.ingest import Committed, Ingest
+from cloud.key_orders import keys_now, require_may_sign
 from cloud.link import Inbox, MqttLink
 from cloud.releases import Releases, add_stored
 from cloud.revising import Author
-from cloud.store import revisions
+from cloud.store import key_statements, revisions
 from cloud.store.database import Store
 from cloud.worker import Worker
 from common.signing import key_id, load_private_key
@@ -57,14 +58,17 @@ class Service:
         author = Author(load_private_key(config.path(config.keys.private)), cloud.__version__)
         self.store = Store(config.path(config.store.path))
         _remember(self.store, author)
+        _require_may_sign(self.store, author)
         add_stored(self.store, self.catalogue)
         self._inbox: Inbox = queue.Queue(INBOX)
         self._told_connected = connected
         self.link = MqttLink(config.mqtt, self._inbox, self._connected, random.Random())  # noqa: S311  # jitter
         calibrations = Calibrations(self.store, self.catalogue, author, clock)
         releases = Releases(self.store, self.catalogue, author, self.link, clock)
-        self.worker = Worker(self.store, calibrations, self.link, clock, releases)
-        self.ingest = Ingest(self.store, self.catalogue, self.link, clock, self._committed)
+        self.worker = Worker(self.store, calibrations, self.link, clock, author, releases)
+        self.ingest = Ingest(
+            self.store, self.catalogue, self.link, clock, self._committed, author.key
+        )
         self._stopping = threading.Event()
         self._threads = {
             "ingest": self._thread("ingest", self.ingest.run, self._inbox, self._stopping),
@@ -99,9 +103,10 @@ class Service:
         self._told_connected()
 
     def _committed(self, news: Committed) -> None:
+        self.worker.keys.ask(news.behind_on_keys)
         if news.republish:
             self.worker.republish(news.republish)
-        elif news.new_breaches or news.newcomers:
+        elif news.behind_on_keys or news.new_breaches or news.newcomers:
             self.worker.wake()
 
     def _database(self) -> str | None:
@@ -160,6 +165,12 @@ def _remember(store: Store, author: Author) -> None:
     public = author.key.public_key()
     with store.write() as db:
         revisions.remember_key(db, key_id(public), public.public_bytes_raw().hex())
+
+
+def _require_may_sign(store: Store, author: Author) -> None:
+    with store.read() as db:
+        keys = keys_now(key_statements.statements(db), {})
+    require_may_sign(keys, key_id(author.key.public_key()))
 
 
 def _server(service: Service, started: Callable[[], None]) -> uvicorn.Server:

@@ -14,10 +14,13 @@ from typing import Final
 from cloud.announcer import Announcer
 from cloud.calibrations import Calibrations, Outcome
 from cloud.errors import StoreUnavailableError
+from cloud.key_announcer import KeyAnnouncer
 from cloud.link import Publisher
 from cloud.releases import Releases
+from cloud.revising import Author
 from cloud.store import revisions
 from cloud.store.database import Store
+from common.signing import key_id
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,7 @@ class Worker:
         calibrations: Calibrations,
         publisher: Publisher,
         clock: Callable[[], float],
+        author: Author,
         releases: Releases | None = None,
     ) -> None:
         self._store, self._calibrations, self._clock = store, calibrations, clock
@@ -44,7 +48,8 @@ class Worker:
         self._republish_all = False
         self.trouble: str | None = None
         """What the last turn failed of; None when it did its work."""
-        self._announcer = Announcer(publisher, self.wake)
+        self._announcer = Announcer(publisher, self.wake, author)
+        self.keys = KeyAnnouncer(store, publisher, key_id(author.key.public_key()))
         self._releases = releases
         self.wake()
 
@@ -88,13 +93,15 @@ class Worker:
     def turn(self) -> None:
         """Note what the broker took, publish what was asked, start batteries, calibrate a round."""
         self._note_confirmed()
+        self.keys.turn()
         self._publish_again()
         if self._releases is not None and self._releases.turn():
             self.wake()
         started = self._calibrations.starts()
         for row in started:
             self._announcer.revision(row)
-            log.info("battery_started vehicle=%s revision=%d", row.vehicle_id, row.number)
+            told = "revision_without_breach vehicle=%s revision=%d kind=%s"
+            log.info(told, row.vehicle_id, row.number, row.kind)
         outcomes = self._calibrations.round()
         if started:
             self.wake()

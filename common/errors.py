@@ -5,6 +5,10 @@ Must never hold logic beyond building a sentence. `TransientError` marks what a 
 
 from __future__ import annotations
 
+from typing import Literal
+
+SignatureProblem = Literal["untrusted_key", "revoked_key", "bad_signature"]
+
 
 class TwinError(Exception):
     """Base of every error that the project raises on purpose."""
@@ -66,11 +70,32 @@ class ModelContractError(BundleError):
 
 
 class SignatureError(TwinError):
-    """A signed revision cannot be believed."""
+    """A signature does not prove what it should; `reason` is the contract's word for why."""
 
-    def __init__(self, problem: str) -> None:
-        self.problem = problem
+    def __init__(self, problem: str, reason: SignatureProblem = "bad_signature") -> None:
+        self.problem, self.reason = problem, reason
         super().__init__(f"The signature cannot be trusted: {problem}. Check the trusted keys.")
+
+
+class KeyStatementError(ContractError):
+    """A statement about keys is not signed as it must be, or not next in turn."""
+
+    def __init__(self, problem: str, reason: str) -> None:
+        self.problem, self.reason = problem, reason
+        super().__init__(
+            f"A key statement was refused ({reason}): {problem}. The keys stay as they were; "
+            "publish the whole chain of statements, signed by a root key."
+        )
+
+
+class FreshnessError(ContractError):
+    """What says that nothing newer is held back does not prove it."""
+
+    def __init__(self, problem: str, reason: str) -> None:
+        self.problem, self.reason = problem, reason
+        super().__init__(
+            f"The cloud's word was not believed ({reason}): {problem}. It is asked again."
+        )
 
 
 class KeyFileError(TwinError):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from common.ageing import law_of, wandered
 from common.layout import layout_of
 from common.manifest import Manifest
+from common.messages import Provisional
 from common.revision import Revision
 
 FloatArray = npt.NDArray[np.float64]
@@ -103,8 +104,8 @@ def is_positive_definite(estimate: Estimate, manifest: Manifest) -> bool:
     return True
 
 
-def estimate_of(revision: Revision) -> Estimate:
-    """The estimate that a revision carries."""
+def estimate_of(revision: Revision | Provisional) -> Estimate:
+    """The estimate that a revision, or what a vehicle made for itself, carries."""
     states = 2 * len(revision.theta)
     P = np.zeros((states, states))
     P[np.triu_indices(states)] = revision.covariance
@@ -118,7 +119,7 @@ def estimate_of(revision: Revision) -> Estimate:
     )
 
 
-def _carried(revision: Revision) -> Discrepancy | None:
+def _carried(revision: Revision | Provisional) -> Discrepancy | None:
     std_v = revision.discrepancy_std_v
     return None if std_v is None else Discrepancy(std_v, revision.discrepancy_trips)
 

@@ -19,8 +19,7 @@ from common.errors import MalformedMessageError
 from common.estimate import Discrepancy, Estimate
 from common.json_document import decode_document
 from common.manifest import Manifest
-from common.messages import Digest, NonNegative, Odometer, UnixTime
-from common.revision import Believable, Growth, States
+from common.messages import Believable, Digest, Growth, NonNegative, Odometer, States, UnixTime
 
 PRIOR_SCHEMA: Final = 1
 MOST_NODES: Final = 12

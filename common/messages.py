@@ -27,6 +27,9 @@ MAX_ODOMETER: Final = 1e9  # kilometres or ampere-hours: no vehicle gets there
 Odometer = Annotated[float, msgspec.Meta(ge=0, le=MAX_ODOMETER)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 UnixTime = Annotated[float, msgspec.Meta(ge=0, lt=32503680000)]  # up to the year 3000
+Believable = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
+Growth = Annotated[float, msgspec.Meta(ge=0, le=1e3)]
+States = Annotated[list[Believable], msgspec.Meta(min_length=1, max_length=32)]
 # A column of a trace; one number stands for a column that does not change.
 Column = list[float] | float
 
@@ -35,6 +38,7 @@ class TripSummary(msgspec.Struct, frozen=True, kw_only=True):
     """vehicle -> cloud, for every trip. `revision` 0 means the bundle's nominal parameters.
 
     `time_known` false: `started_at` comes from a clock that nobody had set. Durations always hold.
+    `provisional` above 0: driven on that step of the vehicle's own, made on `revision`.
     """
 
     schema: int = SCHEMA
@@ -56,6 +60,7 @@ class TripSummary(msgspec.Struct, frozen=True, kw_only=True):
     breach: bool
     partial: bool = False
     time_known: bool = True
+    provisional: Count = 0
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -69,7 +74,8 @@ class Trace(msgspec.Struct, frozen=True):
 class Breach(msgspec.Struct, frozen=True, kw_only=True):
     """vehicle -> cloud: a trip whose error exceeds the threshold.
 
-    `odometer` is that of the trip's start, where theta is taken for the whole trip.
+    `odometer` is that of the trip's start, where theta is taken for the whole trip. `provisional`
+    is the summary's: above 0 the error is not that of `revision`.
     """
 
     schema: int = SCHEMA
@@ -82,6 +88,7 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     error_v: NonNegative
     threshold_v: NonNegative
     trace: Trace
+    provisional: Count = 0
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +97,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     `awaiting` names breaches whose outcome the vehicle has not heard: the cloud says it again.
     `bundle_release` is the highest release of a bundle that was ever believed: none at or below it
     is.
+    `on_trial`: the revision has not driven a whole trip yet; `fallen_back` counts those that were
+    worse. `key_statement` is the number of the last statement about keys that the vehicle believes.
+    `question` is a number drawn for this status (empty: nothing is asked): the signed answer
+    repeats it. `trips_since_word` counts the trips since the last such answer.
     `time_known` says whether a time source has set the vehicle's clock since it booted.
     """
 
@@ -104,19 +115,44 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     dropped_breaches: Count = 0
     refused_samples: Count = 0
     refused_messages: Count = 0
+    on_trial: bool = False
+    fallen_back: Count = 0
+    key_statement: Count = 0
+    question: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
+    trips_since_word: Count = 0
     awaiting: Annotated[list[MessageId], msgspec.Meta(max_length=16)] = []
     bundle_release: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     sent_at: UnixTime = 0.0
     time_known: bool = True
+    provisional: Count = 0
+
+
+KeyId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
+Signature = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{128}\Z")]
 
 
 class SignedRevision(msgspec.Struct, frozen=True, kw_only=True):
     """cloud -> vehicle, retained. `revision` holds the exact bytes that were signed."""
 
     schema: int = SCHEMA
-    key_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
-    signature: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{128}\Z")]
+    key_id: KeyId
+    signature: Signature
     revision: Annotated[str, msgspec.Meta(max_length=MAX_PAYLOAD_BYTES)]
+
+
+class SignedStatement(msgspec.Struct, frozen=True, kw_only=True):
+    """Which keys may sign (common.trust); `statement` holds the exact bytes that were signed."""
+
+    key_id: KeyId
+    signature: Signature
+    statement: Annotated[str, msgspec.Meta(max_length=8192)]
+
+
+class KeyChain(msgspec.Struct, frozen=True, kw_only=True):
+    """cloud -> vehicle, retained: every statement about keys that there ever was, in its turn."""
+
+    schema: int = SCHEMA
+    statements: Annotated[list[SignedStatement], msgspec.Meta(min_length=1, max_length=64)]
 
 
 RefusalReason = Literal[
@@ -124,30 +160,74 @@ RefusalReason = Literal[
     "malformed",
     "unknown_schema",
     "untrusted_key",
+    "revoked_key",
     "bad_signature",
     "wrong_vehicle",
     "wrong_bundle",
+    "too_large",
+    "older",
+    "replayed",
+    "conflicting",
+    "number_too_far",
     "not_newer",
     "out_of_bounds",
     "worse_on_trace",
+    "worse_on_next_trip",
 ]
 
 
 class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
-    """vehicle -> cloud: the verdict on a revision, with the error on the kept trace."""
+    """vehicle -> cloud: the verdict on a revision, with the error on the kept trace.
+
+    After `applied` comes a second one about the next trip, with the errors on that: `confirmed`, or
+    refused as `worse_on_next_trip`.
+    """
 
     schema: int = SCHEMA
     message_id: MessageId
     vehicle_id: Identifier
     revision: RevisionNumber
     revision_hash: Digest
-    verdict: Literal["applied", "refused"]
+    verdict: Literal["applied", "refused", "confirmed"]
     reason: RefusalReason = ""
     detail: Annotated[str, msgspec.Meta(max_length=512)] = ""
     error_before_v: float | None = None
     error_after_v: float | None = None
     decided_at: UnixTime
     time_known: bool = True
+
+
+class Provisional(msgspec.Struct, frozen=True, kw_only=True):
+    """vehicle -> cloud: parameters that the vehicle made for itself while nobody answered.
+
+    They grew from revision `base` in `step` steps, the last on the breach `cause`; no revision of
+    the chain. theta, rate, covariance and what follows as in a revision; errors in volts, on the
+    breach's trace before and after.
+    """
+
+    schema: int = SCHEMA
+    message_id: MessageId
+    vehicle_id: Identifier
+    bundle: Digest
+    base: RevisionNumber
+    step: Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+    odometer: Odometer
+    theta: States
+    rate: States
+    covariance: Annotated[list[Believable], msgspec.Meta(max_length=2080)]
+    rate_growth: Annotated[list[Growth], msgspec.Meta(max_length=32)] = []
+    discrepancy_std_v: NonNegative | None = None
+    discrepancy_trips: NonNegative = 0.0
+    cause: MessageId
+    trip_id: Identifier
+    finding: Literal["drift", "changed_battery"]
+    points: Count
+    nis: NonNegative
+    error_before_v: NonNegative
+    error_after_v: NonNegative
+    made_at: UnixTime
+    time_known: bool = True
+    code_version: Annotated[str, msgspec.Meta(max_length=64)]
 
 
 class Declined(msgspec.Struct, frozen=True):
@@ -157,16 +237,37 @@ class Declined(msgspec.Struct, frozen=True):
     reason: Annotated[str, msgspec.Meta(max_length=256)]
 
 
+class SignedFreshness(msgspec.Struct, frozen=True, kw_only=True):
+    """That nothing newer is held back (common.freshness); the exact bytes that were signed."""
+
+    key_id: KeyId
+    signature: Signature
+    freshness: Annotated[str, msgspec.Meta(max_length=1024)]
+
+
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """cloud -> vehicle: these messages are committed; these breaches bring no revision."""
+    """cloud -> vehicle: these messages are committed; these breaches bring no revision.
+
+    `fresh` answers the question in a status.
+    """
 
     schema: int = SCHEMA
     vehicle_id: Identifier
     message_ids: Annotated[list[MessageId], msgspec.Meta(max_length=1024)] = []
     declined: Annotated[list[Declined], msgspec.Meta(max_length=1024)] = []
+    fresh: SignedFreshness | None = None
 
 
-Message = TripSummary | Breach | Status | SignedRevision | Acknowledgement | Receipt
+Message = (
+    TripSummary
+    | Breach
+    | Status
+    | SignedRevision
+    | Acknowledgement
+    | Receipt
+    | KeyChain
+    | Provisional
+)
 M = TypeVar("M", bound=msgspec.Struct)
 
 

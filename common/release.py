@@ -22,11 +22,11 @@ from common.messages import (
     Digest,
     Identifier,
     MessageId,
-    SignedRevision,
     UnixTime,
     encode,
 )
-from common.signing import TrustedKeys, sign, verify
+from common.signing import sign
+from common.trust import TrustStore
 
 RELEASE_SCHEMA: Final = 1
 CHUNK_BYTES: Final = 64 * 1024  # as base64 in JSON 88 kB: below AWS IoT Core's 128 KiB
@@ -42,6 +42,7 @@ ReleaseReason = Literal[
     "malformed",
     "unknown_schema",
     "untrusted_key",
+    "revoked_key",
     "bad_signature",
     "wrong_vehicle",
     "not_newer",
@@ -170,12 +171,11 @@ def sign_announcement(announcement: Announcement, key: Ed25519PrivateKey) -> Sig
     return signed
 
 
-def verify_announcement(signed: SignedAnnouncement, trusted: TrustedKeys) -> bytes:
-    """The signed bytes. Raises SignatureError when the key is unknown or the signature wrong."""
-    envelope = SignedRevision(
-        key_id=signed.key_id, signature=signed.signature, revision=signed.announcement
-    )
-    return verify(envelope, trusted)
+def verify_announcement(signed: SignedAnnouncement, trusted: TrustStore) -> bytes:
+    """The signed bytes. Raises SignatureError: no key that may sign now made the signature."""
+    content = signed.announcement.encode()
+    trusted.check(signed.key_id, signed.signature, content)
+    return content
 
 
 def decode_announcement(content: bytes) -> Announcement:

@@ -14,29 +14,30 @@ import msgspec
 from common.errors import ChainError, MalformedMessageError, UnknownSchemaError
 from common.json_document import decode_document
 from common.messages import (
+    Believable,
     Count,
     Digest,
+    Growth,
     Identifier,
     MessageId,
     NonNegative,
     Odometer,
+    Provisional,
     RevisionNumber,
+    States,
     UnixTime,
 )
 
 REVISION_SCHEMA: Final = 1
 GENESIS: Final = "0" * 64
 
-Believable = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
-Growth = Annotated[float, msgspec.Meta(ge=0, le=1e3)]
-States = Annotated[list[Believable], msgspec.Meta(min_length=1, max_length=32)]
-
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """Why the revision exists, and what the calibration saw.
 
     `kind`: a breach; the fleet's prior, with which a new vehicle starts; a replaced battery, which
-    starts anew. Only a breach has a trip: for the others `message_id` names the message or order
+    starts anew; an operator, who wants the content of revision `returns_to` again and says `why`.
+    Only a breach has a trip: for the others `message_id` names the message or order
     that brought the revision, `trip_id` and the figures are empty.
 
     `nis` is the normalised innovation squared over `points` measurements; errors are the mean
@@ -45,7 +46,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     at once (replaced, or a sudden fault).
     """
 
-    kind: Literal["breach", "fleet_prior", "replacement"]
+    kind: Literal["breach", "fleet_prior", "replacement", "roll_back"]
     finding: Literal["drift", "changed_battery"] = "drift"
     message_id: MessageId
     trip_id: Identifier | None = None
@@ -53,11 +54,22 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     nis: NonNegative = 0.0
     error_before_v: NonNegative = 0.0
     error_after_v: NonNegative = 0.0
+    returns_to: Count = 0
+    ordered_by: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    why: Annotated[str, msgspec.Meta(max_length=256)] = ""
 
 
 def starts_a_battery(cause: Cause) -> bool:
     """Whether the revision begins anew with a battery, instead of going on from a breach."""
-    return cause.kind != "breach"
+    return cause.kind in {"fleet_prior", "replacement"}
+
+
+def is_on_trial(cause: Cause) -> bool:
+    """Whether the revision must prove itself against the one before on the vehicle's next trip.
+
+    A new battery has none to compare with, and what an operator returns to was meant to differ.
+    """
+    return cause.kind in {"breach", "fleet_prior"}
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +86,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = REVISION_SCHEMA
     vehicle_id: Identifier
-    number: Annotated[int, msgspec.Meta(ge=1, le=10**9 + 1)]
+    number: Annotated[int, msgspec.Meta(ge=1, le=10**9)]
     resumes_after: RevisionNumber = 0
     parent_hash: Digest
     base: Count
@@ -100,14 +112,19 @@ def encode_revision(revision: Revision) -> bytes:
 def decode_revision(content: bytes) -> Revision:
     """Parse the canonical bytes. Raises UnknownSchemaError, MalformedMessageError."""
     revision = decode_document(content, Revision, REVISION_SCHEMA)
-    states = 2 * len(revision.theta)
-    if len(revision.rate) != len(revision.theta):
-        raise MalformedMessageError("Revision", "theta and rate differ in length")
-    if len(revision.rate_growth) not in {0, len(revision.theta)}:
-        raise MalformedMessageError("Revision", "rate_growth does not fit theta")
-    if len(revision.covariance) != states * (states + 1) // 2:
-        raise MalformedMessageError("Revision", "the covariance does not fit theta")
+    check_states("Revision", revision)
     return revision
+
+
+def check_states(name: str, carried: Revision | Provisional) -> None:
+    """Raises MalformedMessageError unless theta, rate and covariance fit each other."""
+    states = 2 * len(carried.theta)
+    if len(carried.rate) != len(carried.theta):
+        raise MalformedMessageError(name, "theta and rate differ in length")
+    if len(carried.rate_growth) not in {0, len(carried.theta)}:
+        raise MalformedMessageError(name, "rate_growth does not fit theta")
+    if len(carried.covariance) != states * (states + 1) // 2:
+        raise MalformedMessageError(name, "the covariance does not fit theta")
 
 
 def revision_hash(content: bytes) -> str:

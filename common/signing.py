@@ -36,15 +36,20 @@ def sign(content: bytes, key: Ed25519PrivateKey) -> SignedRevision:
 
 def verify(message: SignedRevision, trusted: TrustedKeys) -> bytes:
     """The signed bytes. Raises SignatureError when the key is unknown or the signature wrong."""
-    key = trusted.get(message.key_id)
-    if key is None:
-        raise SignatureError(f"key {message.key_id} is not among the trusted ones")
     content = message.revision.encode()
-    try:
-        key.verify(bytes.fromhex(message.signature), content)
-    except InvalidSignature as error:
-        raise SignatureError(f"it was not made by key {message.key_id}") from error
+    check_signature(trusted, message.key_id, message.signature, content)
     return content
+
+
+def check_signature(keys: TrustedKeys, name: str, signature: str, content: bytes) -> None:
+    """Raises SignatureError: the key is not among these, or did not make the signature (hex)."""
+    key = keys.get(name)
+    if key is None:
+        raise SignatureError(f"key {name} is not among the trusted ones", "untrusted_key")
+    try:
+        key.verify(bytes.fromhex(signature), content)
+    except (InvalidSignature, ValueError) as error:
+        raise SignatureError(f"it was not made by key {name}") from error
 
 
 def create_key_pair(private_path: Path, public_path: Path) -> str:

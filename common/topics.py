@@ -17,13 +17,23 @@ Kind = Literal[
     "ack",
     "fetch",
     "bundle_ack",
+    "provisional",
     "parameters",
     "receipt",
     "bundle",
     "chunk",
+    "keys",
 ]
-UPWARD: Final[tuple[Kind, ...]] = ("trip", "breach", "status", "ack", "fetch", "bundle_ack")
-DOWNWARD: Final[tuple[Kind, ...]] = ("parameters", "receipt", "bundle", "chunk")
+UPWARD: Final[tuple[Kind, ...]] = (
+    "trip",
+    "breach",
+    "status",
+    "ack",
+    "fetch",
+    "bundle_ack",
+    "provisional",
+)
+DOWNWARD: Final[tuple[Kind, ...]] = ("parameters", "receipt", "bundle", "chunk", "keys")
 _PREFIX: Final = "twin/v1"
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 

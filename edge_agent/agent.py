@@ -7,9 +7,12 @@ in; must never block on the network and never stop for bad input.
 from __future__ import annotations
 
 import logging
+import secrets
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import msgspec
 
@@ -17,17 +20,20 @@ from common.bundle import Bundle
 from common.errors import ContractError, MalformedMessageError
 from common.messages import Receipt, Status, decode, encode
 from common.model import VoltageModel
-from common.signing import TrustedKeys
 from common.topics import parse_topic
-from edge_agent import __version__, kept, outbox, revision_intake
+from common.trust import TrustStore
+from edge_agent import __version__, kept, key_intake, outbox, revision_intake, trials
 from edge_agent.bundle_update.updater import FLOOR, BundleUpdates
 from edge_agent.clock import Clock
+from edge_agent.cloud_word import CloudWord, trips_since
 from edge_agent.config import Limits
+from edge_agent.config import LocalRecalibration as LocalSettings
 from edge_agent.decisions import Identity, Verdict
 from edge_agent.driving import PLAIN_TRIPS, Driving, TripRules
 from edge_agent.errors import StorageError
 from edge_agent.finished_trips import FinishedTrips
 from edge_agent.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
+from edge_agent.local_recalibration import LocalRecalibration
 from edge_agent.offers import STATUSES, Offers
 from edge_agent.refusals import Refusals
 from edge_agent.run_statistics import Statistics
@@ -50,21 +56,28 @@ class Agent:
         self,
         vehicle_id: str,
         bundle: Bundle,
-        trusted: TrustedKeys,
+        trusted: TrustStore,
         state: State,
         link: MqttLink,
         limits: Limits,
         clock: Clock,
         rules: TripRules = PLAIN_TRIPS,
+        local: LocalSettings | None = None,
     ) -> None:
+        trusted = key_intake.restore_trust(state, trusted)
         self.identity = Identity(vehicle_id, bundle.sha256, bundle.manifest, trusted)
         self.statistics = Statistics()
         self.connected = False
         self._is_outage_told = False
-        self.twin = revision_intake.restore_twin(state, self.identity, VoltageModel(bundle))
+        self._base = revision_intake.restore_twin(state, self.identity, VoltageModel(bundle))
+        self.twin = self._base
         self._state, self._link, self._limits, self._clock = state, link, limits, clock
         self._time = Timekeeper(state, clock)
         self._refusals = Refusals(state, vehicle_id, self._time)
+        self._local: LocalRecalibration | None = None
+        if local is not None:
+            self._local = LocalRecalibration(local, state, self.identity, self._time)
+            self.twin = self._local.restored(self._base)
         bounds = outbox.Bounds(
             limits.outbox_messages, limits.outbox_bytes, limits.outbox_days * DAY_S
         )
@@ -76,6 +89,7 @@ class Agent:
             twin=lambda: self.twin,
             finished=self._take_trip,
         )
+        self._word = CloudWord(state, vehicle_id, partial(secrets.token_hex, 16))
         self.updates: BundleUpdates | None = None  # an agent that replays takes none
         self._kept_at: dict[str, float] = {}
         self._next_status = self._next_offer = 0.0
@@ -99,14 +113,30 @@ class Agent:
     # ---- finished trips -----------------------------------------------------------------------
 
     def _save_trips(self) -> None:
-        for breach in self._finished.save():
+        saved = self._finished.save()
+        for breach in saved:
             self.statistics.trips += 1
             if breach is not None:
                 self.statistics.breaches += 1
                 self._kept_at[breach.message_id] = self._clock.monotonic()
             self._refusals.write()
+        self._end_trials()
+        if self._local is not None:
+            for breach in saved:
+                if breach is not None:
+                    self.twin = self._local.after(breach, self.twin)
         while len(self._kept_at) > kept.KEPT_TRACES:
             self._kept_at.pop(next(iter(self._kept_at)))
+
+    def _end_trials(self) -> None:
+        while self._finished.trial_ends:
+            end = self._finished.trial_ends.popleft()
+            self.statistics.fallen_back += end.fell_back
+            base, self._base = self._base, trials.after(self._base, end)
+            if end.fell_back or self.twin is base:
+                self._run_base(f"revision {end.revision} has ended its trial")
+            if end.fell_back and self.connected:
+                self._publish_status()
 
     # ---- the link -----------------------------------------------------------------------------
 
@@ -168,10 +198,15 @@ class Agent:
             dropped_breaches=counters["dropped_breach"],
             refused_samples=counters["refused_sample"],
             refused_messages=counters["refused_message"],
+            on_trial=self._base.confirmed is not None,
+            fallen_back=counters[trials.FALLEN_BACK],
+            key_statement=self.identity.trusted.number,
+            trips_since_word=trips_since(db),
             awaiting=kept.awaiting(db)[-16:],
             bundle_release=counters.get(FLOOR, 0),
             sent_at=round(now.unix_s, 3),
             time_known=now.is_known,
+            provisional=self.twin.provisional,
         )
 
     def short_trips(self) -> int:
@@ -194,8 +229,12 @@ class Agent:
         self._next_status = self._clock.monotonic()
         if len(self._statuses) >= STATUSES:
             return
-        mid = self._link.publish("status", encode(self.status()), retain=True)
-        if mid is not None:
+        question = self._word.question(self._clock.monotonic())
+        status = msgspec.structs.replace(self.status(), question=question)
+        mid = self._link.publish("status", encode(status), retain=True)
+        if mid is None:
+            self._word.ask_again()
+        else:
             self._statuses.add(mid)
             self._next_status += self._limits.status_interval_s
 
@@ -218,14 +257,19 @@ class Agent:
         match event:
             case Connected(limits):
                 self.connected = True
+                if self._local is not None:
+                    self._local.connected()
                 self._is_outage_told = False
                 self._offers.reconnected(limits)
                 self._statuses.clear()
+                self._word.ask_again()
                 if self.updates is not None:
                     self.updates.reconnected()
                 self._publish_status()
             case Disconnected(why):
                 self._tell_outage(why)
+                if self._local is not None:
+                    self._local.disconnected()
                 self.connected = False
             case Accepted(mid):
                 self._statuses.discard(mid)
@@ -248,6 +292,8 @@ class Agent:
                 self._take_receipt(decode(payload, Receipt))
             elif vehicle_id == self.identity.vehicle_id and kind == "parameters":
                 self._take_revision(payload)
+            elif vehicle_id == self.identity.vehicle_id and kind == "keys":
+                self._take_keys(payload)
             elif vehicle_id == self.identity.vehicle_id and self.updates is not None:
                 self.updates.receive(kind, payload)
         except ContractError as error:
@@ -263,11 +309,29 @@ class Agent:
             for declined in receipt.declined:
                 kept.settle(db, declined.message_id)
         self._offers.freed(receipt.message_ids)
+        if receipt.fresh is not None:
+            self._word.hear(receipt.fresh, self.identity.trusted)
         for declined in receipt.declined:
             log.info("breach_declined message=%s why=%r", declined.message_id, declined.reason)
+            if self._local is not None and self._local.is_ended_by(declined.message_id):
+                self._run_base("the cloud declined its breach")
+
+    def _run_base(self, why: str) -> None:
+        """What the vehicle made for itself gives way to the chain."""
+        self.twin = self._base
+        if self._local is not None:
+            self._local.drop(why)
+
+    def _take_keys(self, payload: bytes) -> None:
+        """What was judged under the keys of before stays in force."""
+        trusted = key_intake.take_statements(payload, self.identity.trusted, self._state)
+        if trusted is not self.identity.trusted:
+            self.identity = replace(self.identity, trusted=trusted)
+            if self.connected:
+                self._publish_status()
 
     def _take_revision(self, payload: bytes) -> None:
-        verdict = revision_intake.consider(payload, self.twin, self._state, self.identity)
+        verdict = revision_intake.consider(payload, self._base, self._state, self.identity)
         if verdict is None:
             return
         if not verdict.applied:
@@ -275,7 +339,8 @@ class Agent:
         revision_intake.record(verdict, payload, self._state, self.identity, self._time.now())
         self._note(verdict)
         if verdict.applied:
-            self.twin = revision_intake.twin_of(verdict, self.identity, self.twin.model)
+            self._base = revision_intake.applied(verdict, self.identity, self._base)
+            self._run_base(f"revision {self._base.revision} has come")
             if self.connected:
                 self._publish_status()
 

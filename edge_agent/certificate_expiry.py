@@ -5,11 +5,9 @@ Must never judge whether a broker lets the certificate in.
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-
-from cryptography import x509
 
 from edge_agent.config import Mqtt, Tls
 from edge_agent.errors import LinkError
@@ -19,6 +17,8 @@ WARN_DAYS = 30
 
 def days_left(tls: Tls, now: datetime) -> float:
     """Until the certificate expires; negative afterwards. Raises LinkError."""
+    from cryptography import x509  # noqa: PLC0415 - a megabyte that driving has no use for
+
     try:
         certificate = x509.load_pem_x509_certificates(Path(tls.cert_file).read_bytes())[0]
     except (OSError, ValueError) as error:
@@ -40,15 +40,15 @@ def told(days: float) -> str:
     return f"certificate holds for {days:.0f} more days"
 
 
-def certificate_facts(mqtt: Mqtt, now: datetime) -> dict[str, float | None]:
-    """For `status`: nothing without TLS; on stderr what somebody should do something about."""
+def facts(mqtt: Mqtt, now: datetime, complain: Callable[[str], None]) -> dict[str, float | None]:
+    """For `status`: nothing without TLS; `complain` hears what somebody should act on."""
     if mqtt.tls is None:
         return {}
     try:
         days = days_left(mqtt.tls, now)
     except LinkError as error:
-        print(f"edge-agent: {error}", file=sys.stderr)
+        complain(str(error))
         return {"certificate_days_left": None}
     if is_urgent(days):
-        print(f"edge-agent: {told(days)}", file=sys.stderr)
+        complain(told(days))
     return {"certificate_days_left": round(days, 1)}

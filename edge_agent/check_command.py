@@ -28,7 +28,10 @@ from edge_agent.tls import alpn_of
 def run(_options: argparse.Namespace, config: Config, tell: Callable[[str], None] = print) -> int:
     """Try everything that a start needs. Raises the error that the start would raise."""
     bundle = installed_bundle(config)
-    keys = [key_id(load_public_key(config.path(name))) for name in config.trusted_keys]
+    keys = [
+        key_id(load_public_key(config.path(name)))
+        for name in (*config.trusted_keys, *config.root_keys)
+    ]
     MqttLink(config.vehicle_id, config.mqtt, b"", random.Random())  # noqa: S311 - never started
     voltage = _predict(bundle)
     source = _source(config, bundle.manifest)

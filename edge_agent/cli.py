@@ -24,11 +24,21 @@ from typing import Any
 import msgspec
 
 from common.errors import TransientError, TwinError
-from edge_agent import __version__, check_command, enroll_command, kept, outbox, sources, timekeeper
+from edge_agent import (
+    __version__,
+    certificate_expiry,
+    check_command,
+    cloud_word,
+    enroll_command,
+    kept,
+    outbox,
+    revision_records,
+    sources,
+    timekeeper,
+)
 from edge_agent.agent import Agent
 from edge_agent.bundle_update.restart import begin_anew
 from edge_agent.bundle_update.start import installed_bundle
-from edge_agent.certificate_expiry import certificate_facts
 from edge_agent.clock import SYSTEM
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
@@ -69,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code: int = options.act(options, load_config(options.config))
     except TwinError as error:
-        print(f"edge-agent: {error}", file=sys.stderr)
+        _complain(str(error))
         return 5 if isinstance(error, TransientError) and not isinstance(error, StorageError) else 1
     return code
 
@@ -192,10 +202,8 @@ def _status(options: argparse.Namespace, config: Config) -> int:
         raise StateUnusableError(path, "there is none", "Has the agent run yet?")
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            _print(
-                {**_facts(db), **certificate_facts(config.mqtt, datetime.now(UTC))},
-                as_json=options.json,
-            )
+            expiry = certificate_expiry.facts(config.mqtt, datetime.now(UTC), _complain)
+            _print({**_facts(db), **expiry}, as_json=options.json)
     except (sqlite3.Error, KeyError, ValueError) as error:
         remedy = "It is no agent's state, or damaged: the agent sets a damaged one aside."
         raise StateUnusableError(path, f"it cannot be read ({error})", remedy) from error
@@ -204,8 +212,9 @@ def _status(options: argparse.Namespace, config: Config) -> int:
 
 def _facts(db: sqlite3.Connection) -> dict[str, Any]:
     depth, total = outbox.size(db)
-    current = kept.read_parameters(db, "current")
-    revision = json.loads(current.revision) if current else None
+    on_trial = revision_records.trial(db)
+    confirmed = [json.loads(record.revision) for _, record in revision_records.confirmed(db)]
+    revision = json.loads(on_trial.revision) if on_trial else next(iter(confirmed), None)
     identity = dict(db.execute("SELECT key, value FROM identity"))
     unknown = timekeeper.unknown(db, "refused")
     return {
@@ -213,6 +222,9 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
         "bundle": identity["bundle"],
         "agent_version": __version__,
         "revision": revision["number"] if revision else 0,
+        "trips_since_word": cloud_word.trips_since(db),
+        "on_trial": on_trial is not None,
+        "confirmed_revisions": [record["number"] for record in confirmed],
         "theta": revision["theta"] if revision else None,
         "time_known": timekeeper.is_newest_boot_known(db),
         "outbox_messages": depth,
@@ -229,6 +241,10 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
             for refusal in kept.refusals(db, 5)
         ],
     }
+
+
+def _complain(text: str) -> None:
+    print(f"edge-agent: {text}", file=sys.stderr)
 
 
 def _print(facts: dict[str, Any], *, as_json: bool) -> None:

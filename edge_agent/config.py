@@ -151,17 +151,29 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status_interval_s: Positive = 300.0
 
 
+class LocalRecalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Let the vehicle calibrate for itself once the broker has been away for so long."""
+
+    after_offline_h: Positive
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything that one agent needs to know. Paths are relative to the file they stand in."""
+    """Everything that one agent needs to know. Paths are relative to the file they stand in.
+
+    `trusted_keys` sign revisions; `root_keys` say which keys do so from now on (none: the trusted
+    keys themselves).
+    """
 
     vehicle_id: str
     bundle: File
     state: File
     trusted_keys: Annotated[list[File], msgspec.Meta(min_length=1)]
+    root_keys: list[File] = []
     mqtt: Mqtt = Mqtt()
     source: Source = Source()
     trips: Trips = Trips()
     limits: Limits = Limits()
+    local_recalibration: LocalRecalibration | None = None
     base: str = "."
 
     def path(self, name: str) -> Path:

@@ -38,6 +38,9 @@ GOODBYE_S = 2.0
 ANSWER_KEEPALIVES = 2
 """Without any PUBACK for so many keep-alives, while some are due, a connection is given up."""
 
+CALLBACKS = ("on_log", "on_connect", "on_disconnect", "on_message", "on_publish")
+UNSPOKEN = "Unspecified error"
+"""What paho says of a connection that just ends."""
 _NOT_LET_IN = {"not authorized", "bad user name or password", "banned", "bad authentication method"}
 _OUR_CERTIFICATE = re.compile(
     r"ALERT_(BAD_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED|UNSUPPORTED_CERTIFICATE)"
@@ -82,17 +85,9 @@ class Connection:
         if self._is_closing:
             return Ended("the agent stops", 0.0, refused=False)
         try:
-            config = self._config
-            self._client.connect(config.host, config.port, config.keepalive_s, **self._session())
-        except Exception as error:  # noqa: BLE001 - paho lets more through than OSError
-            refused = _OUR_CERTIFICATE.search(str(error)) is not None
-            return Ended(f"{self._address} cannot be reached ({error})", 0.0, refused)
-        try:
-            self._turn_until_it_ends()
-        except Exception as error:  # noqa: BLE001 - bytes that paho cannot read end it, not the link
-            self._trouble = repr(error)
-        self._hang_up()
-        return self._ended()
+            return self._open() or self._live()
+        finally:
+            self._hang_up()
 
     def publish(self, kind: Kind, payload: bytes, *, retain: bool) -> int | None:
         """Hand a message over at QoS 1; its number, or None: it is not on its way."""
@@ -113,6 +108,22 @@ class Connection:
         self._is_closing = True
 
     # ---- on the link's thread -------------------------------------------------------------------
+
+    def _open(self) -> Ended | None:
+        config = self._config
+        try:
+            self._client.connect(config.host, config.port, config.keepalive_s, **self._session())
+        except Exception as error:  # noqa: BLE001 - paho lets more through than OSError
+            refused = _OUR_CERTIFICATE.search(str(error)) is not None
+            return Ended(f"{self._address} cannot be reached ({error})", 0.0, refused)
+        return None
+
+    def _live(self) -> Ended:
+        try:
+            self._turn_until_it_ends()
+        except Exception as error:  # noqa: BLE001 - bytes that paho cannot read end it, not the link
+            self._trouble = repr(error)
+        return self._ended()
 
     def _turn_until_it_ends(self) -> None:
         while not self._is_closing:
@@ -142,16 +153,19 @@ class Connection:
         return True
 
     def _hang_up(self) -> None:
-        """paho leaves the socket open when something is thrown through it."""
+        """paho leaves its sockets open when something is thrown through it, and in a cycle."""
         open_socket = self._client.socket()
         if isinstance(open_socket, socket.socket):
             open_socket.close()
+        for callback in CALLBACKS:
+            setattr(self._client, callback, None)
 
     def _ended(self) -> Ended:
         if self._refusal:
             refused = self._refusal.lower() in _NOT_LET_IN
             return Ended(f"{self._address} refuses ({self._refusal})", 0.0, refused)
-        why = f"{self._address} closed the connection ({self._trouble or self._reason or 'cut'})"
+        cause = self._trouble or self._reason or "without a word"
+        why = f"{self._address} closed the connection ({cause})"
         if self._accepted_at is None:
             return Ended(why, 0.0, _OUR_CERTIFICATE.search(self._trouble) is not None)
         return Ended(why, time.monotonic() - self._accepted_at, refused=False)
@@ -181,11 +195,8 @@ class Connection:
         client.max_queued_messages = AWS_IOT_CORE.in_flight
         client.on_socket_open = _send_at_once
         client.on_socket_register_write = _leave_it_to_the_loop
-        client.on_log = self._on_log
-        client.on_connect = self._on_connect
-        client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
-        client.on_publish = self._on_publish
+        for callback in CALLBACKS:
+            setattr(client, callback, getattr(self, f"_{callback}"))
         return client
 
     def _on_connect(self, client: Client, _d: Any, _f: Any, reason: Any, properties: Any) -> None:
@@ -203,7 +214,8 @@ class Connection:
         self._events.put(Connected(limits))
 
     def _on_disconnect(self, _c: Client, _d: Any, _f: Any, reason: Any, _p: Any) -> None:
-        self._reason = str(reason)
+        if str(reason) != UNSPOKEN:
+            self._reason = str(reason)
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         """Waits while the agent is behind: the broker then waits, too."""

@@ -5,21 +5,28 @@ Pure. Must never act: the runtime carries a decision out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from common import calibration
+from common.believable import disbelief
 from common.errors import ContractError, SignatureError, UnknownSchemaError
 from common.manifest import Manifest
 from common.messages import RefusalReason, RevisionNumber, SignedRevision
 from common.model import VoltageModel
 from common.revision import Revision, decode_revision, revision_hash, starts_a_battery
-from common.signing import TrustedKeys, verify
 from common.trace import TraceArrays
+from common.trust import TrustStore
 
+# No vehicle sees so many revisions in its life; a stolen key must not use the numbers up at once.
+FARTHEST_AHEAD = 100_000
 # A revision that leaves the error where it was is no worse; float noise must not refuse it.
 ERROR_TOLERANCE_V = 1e-9
+
+
+Check = Callable[[str, str, bytes], None]
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class Identity:
     vehicle_id: str
     bundle: str
     manifest: Manifest
-    trusted: TrustedKeys
+    trusted: TrustStore
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,20 @@ def is_breach(error_v: float, threshold_v: float) -> bool:
 
 def authenticate(message: SignedRevision, identity: Identity) -> Verdict:
     """Believe what is signed by a trusted key, for this vehicle and bundle, inside the bounds."""
+    return _believed(message, identity, identity.trusted.check)
+
+
+def authenticate_kept(message: SignedRevision, identity: Identity) -> Verdict:
+    """Believe a record of the vehicle's own: what its key signed when it might is still meant."""
+    return _believed(message, identity, identity.trusted.check_kept)
+
+
+def _believed(message: SignedRevision, identity: Identity, check: Check) -> Verdict:
+    content = message.revision.encode()
     try:
-        content = verify(message, identity.trusted)
+        check(message.key_id, message.signature, content)
     except SignatureError as error:
-        known = message.key_id in identity.trusted
-        return Verdict("bad_signature" if known else "untrusted_key", str(error))
+        return Verdict(error.reason, str(error))
     try:
         revision = decode_revision(content)
     except ContractError as error:
@@ -109,24 +125,36 @@ def judge(
     """Apply what is newer than any judged before and no worse on the kept trace than `current`.
 
     Without a kept trace (a replaced disk) there is nothing to compare on, and the rest decides. So
-    it is where the revision starts a battery that came after the kept trace.
+    it is where the revision starts a battery that came after the kept trace, and where an operator
+    wants old parameters again.
     """
     revision = authentic.revision
     if not authentic.applied or revision is None:
         return authentic
-    if revision.number <= judged_number:
-        detail = f"revision {revision.number} comes after {judged_number} was judged"
-        return replace(authentic, reason="not_newer", detail=detail)
-    if kept is None or (starts_a_battery(revision.cause) and kept.odometer < revision.odometer):
+    reason, detail = out_of_turn(revision.number, judged_number)
+    if reason:
+        return replace(authentic, reason=reason, detail=detail)
+    if kept is None or revision.cause.kind == "roll_back":
+        return authentic
+    if starts_a_battery(revision.cause) and kept.odometer < revision.odometer:
         return authentic
     before = _error_on(kept, current, model, manifest)
     after = _error_on(kept, calibration.estimate_of(revision), model, manifest)
     worse = after > before + ERROR_TOLERANCE_V
     detail = f"error on the kept trace {before:.4f} V before, {after:.4f} V after" if worse else ""
-    reason: RefusalReason = "worse_on_trace" if worse else ""
+    reason = "worse_on_trace" if worse else ""
     return replace(
         authentic, reason=reason, detail=detail, error_before_v=before, error_after_v=after
     )
+
+
+def out_of_turn(number: int, judged_number: int) -> tuple[RefusalReason, str]:
+    """Why a number cannot come after the one judged last; an empty reason where it can."""
+    if number <= judged_number:
+        return "older", f"revision {number} comes after {judged_number} was judged"
+    if number > judged_number + FARTHEST_AHEAD:
+        return "number_too_far", f"{number} is too far ahead of {judged_number}"
+    return "", ""
 
 
 def _fits(revision: Revision, identity: Identity) -> tuple[RefusalReason, str]:
@@ -141,7 +169,8 @@ def _fits(revision: Revision, identity: Identity) -> tuple[RefusalReason, str]:
         return "malformed", "its covariance is not positive definite"
     if not calibration.is_inside_bounds(estimate, identity.manifest):
         return "out_of_bounds", f"theta {revision.theta} leaves the manifest's bounds"
-    return "", ""
+    problem = disbelief(estimate, identity.manifest)
+    return ("out_of_bounds", problem) if problem else ("", "")
 
 
 def _error_on(

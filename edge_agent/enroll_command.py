@@ -9,11 +9,14 @@ import argparse
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.topics import check_identifier
 from edge_agent.config import Config
-from edge_agent.enrolment import Identity, install_certificate, request_certificate
 from edge_agent.errors import EnrolmentError
+
+if TYPE_CHECKING:
+    from edge_agent.enrolment import Identity
 
 FOLDER = "tls"  # beside the configuration
 
@@ -32,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, config: Config, tell: Callable[[str], None] = print) -> int:
     """Carry out the step. Raises EnrolmentError, TopicError."""
+    # X.509 takes a megabyte of memory, which the agent that drives has no use for.
+    from edge_agent.enrolment import (  # noqa: PLC0415
+        Identity,
+        install_certificate,
+        request_certificate,
+    )
+
     identity = Identity(Path(config.base) / FOLDER)
     if options.vehicle is None:
         now = datetime.now(UTC)

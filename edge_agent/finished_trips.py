@@ -12,12 +12,13 @@ from collections import Counter, deque
 from dataclasses import replace
 
 from common.messages import Breach, encode
-from edge_agent import kept, outbox, timekeeper
+from edge_agent import cloud_word, kept, outbox, timekeeper, trials
 from edge_agent.decisions import Identity
 from edge_agent.errors import StorageError
 from edge_agent.reports import reports_of
 from edge_agent.state import State
 from edge_agent.timekeeper import Timekeeper
+from edge_agent.trials import TrialEnd
 from edge_agent.trip_monitor import TripResult
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ class FinishedTrips:
         self, state: State, identity: Identity, bounds: outbox.Bounds, time: Timekeeper
     ) -> None:
         self._state, self._identity, self._bounds, self._time = state, identity, bounds, time
+        self.trial_ends: deque[TrialEnd] = deque()
+        """On disk, and not yet carried out."""
         self._waiting: deque[TripResult] = deque()
         self._lost: Counter[str] = Counter()
 
@@ -66,6 +69,8 @@ class FinishedTrips:
         summary, breach = reports_of(result, self._identity)
         now = self._time.now().unix_if_known()
         with self._state.transaction() as db:
+            # Before the breach: the cloud then goes on from what drives again.
+            ended = trials.settle(db, result.beside, self._identity, self._time.now())
             if breach is not None:
                 payload = encode(breach)
                 outbox.put(db, "breach", breach.message_id, payload, now)
@@ -74,8 +79,11 @@ class FinishedTrips:
             if is_new and result.started is not None:
                 timekeeper.mark(db, "trip", summary.message_id, result.started)
             kept.finish_trip(db, result.trip_id)
+            cloud_word.count_trip(db, self._identity.vehicle_id)
             self._count_dropped(db, now)
         self._lost.clear()
+        if ended is not None:
+            self.trial_ends.append(ended)
         log.info(
             "trip_finished vehicle=%s trip=%s samples=%d error_v=%.4f breach=%s revision=%d",
             *(self._identity.vehicle_id, result.trip_id, result.samples, result.error_v),

@@ -39,17 +39,14 @@ def _readable(path: Path) -> sqlite3.Connection | None:
     connection: sqlite3.Connection | None = None
     try:
         connection = connect_to_read(path)
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        connection.execute("SELECT message_id, kind, payload FROM outbox LIMIT 0").fetchall()
     except (sqlite3.Error, UnicodeError) as error:
         if connection is not None:
             connection.close()
         if isinstance(error, sqlite3.Error) and not is_damage(error):
             raise
         return None
-    if tables & {"identity", "outbox"}:
-        return connection
-    connection.close()
-    return None
+    return connection
 
 
 def _copy_with_own_schema(source: Path, copy: Path) -> None:

@@ -17,7 +17,6 @@ from edge_agent.errors import DamagedRowError
 
 KEPT_TRACES = 16
 KEPT_TRIP_IDS = 10_000
-KEPT_REVISIONS = 3
 KEPT_REFUSALS = 200
 KEPT_REFUSAL_BYTES = 1024
 
@@ -88,7 +87,7 @@ def trace_for(db: sqlite3.Connection, message_id: str, manifest: Manifest) -> Ke
 
 
 def read_parameters(db: sqlite3.Connection, slot: str) -> SignedRevision | None:
-    """The signed revision in a slot (`current` or `judged`); None when empty or unreadable."""
+    """The signed revision in a slot (see revision_records); None when empty or unreadable."""
     row = db.execute("SELECT signed FROM parameters WHERE slot = ?", (slot,)).fetchone()
     return signed_revision(row[0]) if row else None
 
@@ -101,28 +100,57 @@ def signed_revision(content: object) -> SignedRevision | None:
         return None
 
 
-def has_parameters(db: sqlite3.Connection) -> bool:
-    """Whether the slot `current` holds anything, readable or not."""
-    return db.execute("SELECT 1 FROM parameters WHERE slot = 'current'").fetchone() is not None
+def read_slot(db: sqlite3.Connection, slot: str) -> object:
+    """What stands in a slot, as it is; None for nothing."""
+    row = db.execute("SELECT signed FROM parameters WHERE slot = ?", (slot,)).fetchone()
+    return None if row is None else row[0]
 
 
-def forget_parameters(db: sqlite3.Connection) -> None:
-    """Empty every slot, and forget what was applied before."""
+def slots(db: sqlite3.Connection) -> set[str]:
+    """The slots that hold anything, readable or not."""
+    return {row[0] for row in db.execute("SELECT slot FROM parameters")}
+
+
+def forget_parameters(db: sqlite3.Connection, slot: str) -> None:
+    """Empty a slot."""
+    db.execute("DELETE FROM parameters WHERE slot = ?", (slot,))
+
+
+def move_parameters(db: sqlite3.Connection, slot: str, to: str) -> None:
+    """What is in one slot, if anything, is in the other now, in place of what was there."""
+    db.execute("UPDATE OR REPLACE parameters SET slot = ? WHERE slot = ?", (to, slot))
+
+
+def forget_all_parameters(db: sqlite3.Connection) -> None:
+    """Empty every slot."""
     db.execute("DELETE FROM parameters")
-    db.execute("DELETE FROM applied_revision")
 
 
 def write_parameters(db: sqlite3.Connection, slot: str, signed: bytes) -> None:
-    """Put a signed revision in a slot; the last KEPT_REVISIONS that were `current` are kept."""
+    """Put a signed revision in a slot."""
     db.execute("INSERT OR REPLACE INTO parameters VALUES (?, ?)", (slot, signed))
-    if slot != "current":
-        return
-    db.execute("DELETE FROM applied_revision WHERE signed = ?", (signed,))
-    db.execute("INSERT INTO applied_revision (signed) VALUES (?)", (signed,))
+
+
+def read_anchor(db: sqlite3.Connection, name: str) -> bytes | None:
+    """What outlives a bundle, by name; None also in a state of before there were any."""
+    try:
+        row = db.execute("SELECT value FROM anchor WHERE name = ?", (name,)).fetchone()
+    except sqlite3.OperationalError:  # an older state, opened to be read
+        return None
+    return bytes(row[0]) if row else None
+
+
+def write_anchor(db: sqlite3.Connection, name: str, value: bytes) -> None:
+    """Keep something that outlives a bundle, in place of what had its name."""
+    db.execute("INSERT OR REPLACE INTO anchor (name, value) VALUES (?, ?)", (name, value))
+
+
+def bound_anchors(db: sqlite3.Connection, prefix: str, most: int) -> None:
+    """Of the anchors whose name begins so, the `most` that came last stay."""
     db.execute(
-        "DELETE FROM applied_revision WHERE seq NOT IN "
-        "(SELECT seq FROM applied_revision ORDER BY seq DESC LIMIT ?)",
-        (KEPT_REVISIONS,),
+        "DELETE FROM anchor WHERE name LIKE ? || '%' AND seq NOT IN "
+        "(SELECT seq FROM anchor WHERE name LIKE ? || '%' ORDER BY seq DESC LIMIT ?)",
+        (prefix, prefix, most),
     )
 
 

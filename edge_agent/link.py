@@ -21,6 +21,9 @@ __all__ = ["Accepted", "Connected", "Disconnected", "Event", "MqttLink", "Receiv
 
 log = logging.getLogger(__name__)
 
+STOP_S = 15.0
+"""A name server that does not answer must not keep the agent from stopping."""
+
 
 class MqttLink:
     """`start()` once; take events from `next_event`."""
@@ -61,7 +64,7 @@ class MqttLink:
         if connection is not None:
             connection.close()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_S)
 
     def publish(self, kind: Kind, payload: bytes, *, retain: bool = False) -> int | None:
         """Hand a message over at QoS 1; its number, or None while there is no connection.

@@ -1,8 +1,8 @@
 """What must reach the cloud: on disk before it is offered, there until the cloud's receipt.
 
-Bounded in messages, bytes and age: the oldest trip summaries go first, then the oldest
-acknowledgements, the oldest breaches last, and each is counted. Must never free a message on the
-broker's word, and never read the whole of it to know its size.
+Bounded in messages, bytes and age: the oldest trip summaries go first, then what the vehicle made
+for itself, then the oldest acknowledgements, the oldest breaches last, and each is counted. Must
+never free a message on the broker's word, and never read the whole of it to know its size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 from common.topics import Kind
 from edge_agent.errors import DamagedRowError
 
-EVICTION_ORDER: tuple[Kind, ...] = ("trip", "ack", "bundle_ack", "breach")
+EVICTION_ORDER: tuple[Kind, ...] = ("trip", "provisional", "ack", "bundle_ack", "breach")
 EVICTED_AT_ONCE: Final = 1000
 """With one commit: bounds that were lowered far below what waits must not hold the loop up."""
 AGED_LOOK: Final = 256
@@ -79,7 +79,8 @@ def _texts(seq: int, message_id: object, kind: object) -> tuple[str, Kind]:
 def waiting_of(db: sqlite3.Connection, kind: Kind, limit: int, after_seq: int = 0) -> list[Waiting]:
     """The oldest messages of one kind that were kept after `after_seq`."""
     query = "SELECT seq, message_id, kind FROM outbox WHERE kind = ? AND seq > ? ORDER BY seq"
-    return [Waiting(*row) for row in db.execute(f"{query} LIMIT ?", (kind, after_seq, limit))]
+    rows = db.execute(f"{query} LIMIT ?", (kind, after_seq, limit))
+    return [Waiting(seq, *_texts(seq, message_id, kind)) for seq, message_id, kind in rows]
 
 
 def newest_seq(db: sqlite3.Connection) -> int:

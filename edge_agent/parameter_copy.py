@@ -22,13 +22,13 @@ CHECKSUM_BYTES = 4
 
 
 class ParameterCopy(msgspec.Struct, frozen=True):
-    """`slots` and `applied` (oldest first) as the database holds them after so many `writes`."""
+    """`slots` and `anchors` as the database holds them after so many `writes`."""
 
     vehicle_id: str
     bundle: str
     writes: int
     slots: dict[str, bytes]
-    applied: list[bytes] = []
+    anchors: dict[str, bytes] = {}
 
 
 def read(path: Path, key: Mapping[str, str]) -> ParameterCopy | None:

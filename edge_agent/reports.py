@@ -12,6 +12,7 @@ from common.messages import (
 )
 from common.thinning import thin
 from common.trace import TraceArrays, to_wire
+from edge_agent.canary import Beside, is_worse
 from edge_agent.decisions import Identity, Verdict, is_breach
 from edge_agent.stamps import Stamp
 from edge_agent.trip_monitor import TripResult
@@ -41,6 +42,28 @@ def acknowledgement(verdict: Verdict, number: int, who: Identity, now: Stamp) ->
     )
 
 
+def trial_acknowledgement(
+    beside: Beside, revision_hash: str, who: Identity, now: Stamp
+) -> Acknowledgement:
+    """The vehicle's word on what was on trial, after the trip that it drove."""
+    worse = is_worse(beside.before_v, beside.after_v, who.manifest)
+    kind = f"canary-{beside.revision}-{revision_hash}-{'worse' if worse else 'confirmed'}"
+    told = f"error on the next trip {beside.before_v:.4f} V before, {beside.after_v:.4f} V after"
+    return Acknowledgement(
+        message_id=message_id(who.vehicle_id, "", kind),
+        vehicle_id=who.vehicle_id,
+        revision=beside.revision,
+        revision_hash=revision_hash,
+        verdict="refused" if worse else "confirmed",
+        reason="worse_on_next_trip" if worse else "",
+        detail=told,
+        error_before_v=_rounded(beside.before_v),
+        error_after_v=_rounded(beside.after_v),
+        decided_at=round(now.unix_s, 3),
+        time_known=now.is_known,
+    )
+
+
 def _summary(result: TripResult, who: Identity, *, breach: bool) -> TripSummary:
     return TripSummary(
         message_id=message_id(who.vehicle_id, result.trip_id, "trip"),
@@ -61,6 +84,7 @@ def _summary(result: TripResult, who: Identity, *, breach: bool) -> TripSummary:
         breach=breach,
         partial=result.partial,
         time_known=result.started is None or result.started.is_known,
+        provisional=result.provisional,
     )
 
 
@@ -85,6 +109,7 @@ def _breach_of(result: TripResult, trace: TraceArrays, who: Identity) -> Breach:
         error_v=round(result.error_v, 6),
         threshold_v=who.manifest.error_threshold_v,
         trace=to_wire(trace),
+        provisional=result.provisional,
     )
 
 

@@ -17,6 +17,7 @@ class Statistics:
     breaches: int = 0
     applied: int = 0
     refused: int = 0
+    fallen_back: int = 0
     apply_latencies_s: list[float] = field(default_factory=list)
 
     def add_latency(self, seconds: float) -> None:

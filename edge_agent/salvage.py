@@ -18,13 +18,14 @@ from typing import Any, Final
 from edge_agent.first_page import opened
 from edge_agent.salvage_rows import TROUBLE, Row, Table, rows_of, table_of
 from edge_agent.state_schema import DERIVED
+from edge_agent.stray_messages import stray_messages
 
-OF_A_BUNDLE: Final = frozenset({"parameters", "applied_revision", "kept_trace"})
+OF_A_BUNDLE: Final = frozenset({"parameters", "kept_trace"})
 OF_A_VEHICLE: Final = frozenset(
-    {"counter", "finished_trip", "parked_parameters", "refused", "running_trip"}
+    {"anchor", "counter", "finished_trip", "parked_parameters", "refused", "running_trip"}
 )
 BULK: Final = frozenset({"outbox", "refused"})
-_FIRST: Final = ("applied_revision", "parameters", "kept_trace", "counter")
+_FIRST: Final = ("anchor", "parameters", "kept_trace", "counter")
 _MESSAGES: Final = {"outbox": "payload", "kept_trace": "breach"}
 
 
@@ -47,24 +48,60 @@ def salvage(
     Raises sqlite3.Error for troubles of the *target* (a full disk); those of the source cost rows.
     """
     found = Salvaged()
+    mark = f'"vehicle_id":"{key["vehicle_id"]}"'.encode()
     with opened(source) as connection:
         if connection is None:
             found.lost["everything"] += 1
-            return found
-        owner = _identity(connection)
-        if owner.get("bundle", key["bundle"]) != key["bundle"]:
-            without |= OF_A_BUNDLE
-        is_own = owner.get("vehicle_id") == key["vehicle_id"]
-        if owner and not is_own:
-            without |= OF_A_VEHICLE
-        mark = b"" if is_own else f'"vehicle_id":"{key["vehicle_id"]}"'.encode()
-        for table in _tables(connection, target, without):
-            rows = _Rows(table, mark, found)
-            if table.name == "outbox":
-                _copy(connection, target, rows, lambda row: row["kind"] == "breach")
-            _copy(connection, target, rows, lambda _row: True)
-        _keep_number_of_writes(connection, target, found)
+        else:
+            owner = _identity(connection)
+            is_own = owner.get("vehicle_id") == key["vehicle_id"]
+            mark = b"" if is_own else mark
+            left = without | _not_for(key, owner)
+            _copy_tables(connection, target, _tables(connection, target, left), mark, found)
+    if "outbox" not in without and (found.lost["everything"] or found.lost["outbox"]):
+        _copy_stray(source, target, mark, found)
+    found.lost = +found.lost
     return found
+
+
+def _not_for(key: Mapping[str, str], owner: Mapping[str, str]) -> frozenset[str]:
+    """Tables that are of no use to another bundle, or to another vehicle."""
+    is_same_bundle = owner.get("bundle", key["bundle"]) == key["bundle"]
+    is_same_vehicle = owner.get("vehicle_id", key["vehicle_id"]) == key["vehicle_id"]
+    left = frozenset() if is_same_bundle else OF_A_BUNDLE
+    return left if is_same_vehicle else left | OF_A_VEHICLE
+
+
+def _copy_tables(
+    source: sqlite3.Connection,
+    target: sqlite3.Connection,
+    tables: list[Table],
+    mark: bytes,
+    found: Salvaged,
+) -> None:
+    for table in tables:
+        rows = _Rows(table, mark, found)
+        if table.name == "outbox":
+            _copy(source, target, rows, lambda row: row["kind"] == "breach")
+        _copy(source, target, rows, lambda _row: True)
+    _keep_number_of_writes(source, target, found)
+
+
+def _copy_stray(source: Path, target: sqlite3.Connection, mark: bytes, found: Salvaged) -> None:
+    """What waits below a broken page."""
+    insert = (
+        "INSERT OR IGNORE INTO outbox (seq, message_id, kind, put_at, crc, payload) "
+        "VALUES (?, ?, ?, ?, ?, ?)"
+    )
+    target.execute("BEGIN IMMEDIATE")
+    try:
+        with suppress(OSError):
+            for message in stray_messages(source):
+                if mark in message[-1]:
+                    found.saved["outbox"] += target.execute(insert, message).rowcount
+    finally:
+        if target.in_transaction:
+            target.execute("COMMIT")
 
 
 def _identity(source: sqlite3.Connection) -> dict[str, str]:
@@ -140,7 +177,6 @@ def _keep_number_of_writes(
 ) -> None:
     """Parameters that were all read are as new as the file said; others give way to any copy."""
     target.execute("DELETE FROM parameter_writes")
-    found.lost = +found.lost
     if found.lost["parameters"] or not found.saved["parameters"]:
         return
     with suppress(*TROUBLE, TypeError):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 from common.bundle import Bundle
 from common.messages import Status, encode
-from common.signing import key_id, load_public_key
+from common.signing import TrustedKeys, key_id, load_public_key
+from common.trust import TrustStore
 from edge_agent import __version__
 from edge_agent.agent import Agent
 from edge_agent.bundle_update.announcement import Receiver
@@ -42,16 +43,20 @@ def running_agent(
 
     It runs the bundle that was installed last; with `updates` it takes others over the air.
     """
-    keys = [load_public_key(config.path(name)) for name in config.trusted_keys]
-    trusted = {key_id(key): key for key in keys}
+    trusted = _trusted(config)
     start = begin(config, clock.unix, counts=updates)
     bundle, state = start.bundle, start.state
     try:
         link = MqttLink(config.vehicle_id, config.mqtt, _last_will(config, bundle), random.Random())  # noqa: S311
         rules = TripRules(config.trips, config.source.derived)
-        agent = Agent(config.vehicle_id, bundle, trusted, state, link, config.limits, clock, rules)
+        agent = Agent(
+            *(config.vehicle_id, bundle, trusted, state, link, config.limits, clock, rules),
+            local=config.local_recalibration,
+        )
         if updates:
-            who = Receiver(config.vehicle_id, trusted, config.limits.bundle_bytes)
+            who = Receiver(
+                config.vehicle_id, lambda: agent.identity.trusted, config.limits.bundle_bytes
+            )
             jitter = random.Random()  # noqa: S311
             agent.take_updates(partial(BundleUpdates, start, config, who, clock, jitter))
         link.start()
@@ -178,6 +183,17 @@ def wait_connected(
             mqtt = config.mqtt
             raise BrokerUnreachableError(mqtt.host, mqtt.port, f"no answer for {seconds:g} s")
         agent.poll(0.05)
+
+
+def _trusted(config: Config) -> TrustStore:
+    """What is trusted at installation. Raises KeyFileError."""
+    roots = _keys(config, config.root_keys) if config.root_keys else None
+    return TrustStore(_keys(config, config.trusted_keys), roots)
+
+
+def _keys(config: Config, names: Sequence[str]) -> TrustedKeys:
+    keys = [load_public_key(config.path(name)) for name in names]
+    return {key_id(key): key for key in keys}
 
 
 def _last_will(config: Config, bundle: Bundle) -> bytes:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from common.messages import SignedRevision
 from edge_agent import parameter_copy, replacement, stored_parameters
 from edge_agent.aside import put_aside, remove_all
 from edge_agent.bundle_update import parked_parameters
@@ -55,7 +54,7 @@ class State:
         self._lock = locked(path)
         try:
             self.connection = self._open()
-        except StateUnusableError:
+        except BaseException:
             self._unlock()
             raise
         self._copy_parameters()
@@ -99,17 +98,17 @@ class State:
         """The parameters that stand beside the state."""
         return parameter_copy.read(self.path, self._key)
 
-    def applied_revisions(self) -> list[SignedRevision]:
-        """What was applied, newest first, of the file and of the copy beside it. Never raises."""
+    def stored_slots(self) -> list[stored_parameters.Slots]:
+        """Of the file and of the copy beside it, the newer first; at least one. Never raises."""
         copy = self.copied_parameters()
         for _again in range(2):
             try:
-                return stored_parameters.applied(self.connection, copy)
+                return stored_parameters.slots(self.connection, copy)
             except sqlite3.Error as error:
                 log.warning("parameters_not_read path=%s error=%s", self.path, error)
                 self.note(error)
                 self.mend()
-        return stored_parameters.of_copy(copy)
+        return stored_parameters.of_copy(copy) or [{}]
 
     def close(self) -> None:
         """Close the file and let go of the lock."""
@@ -142,7 +141,7 @@ class State:
             self._is_read_only = True
             told = "state_read_only path=%s why=%r: trying again"
             log.error(told, self.path, str(error))  # noqa: TRY400 - it names the cause
-        return self._whole_to_read() or self._saved_in_memory()
+        return self._open_to_read()
 
     def _open_again(self) -> None:
         """Before a transaction: perhaps the disk has come back. Raises StorageError."""
@@ -151,19 +150,15 @@ class State:
         self._tries += 1
         if self._is_costly and not _is_time(self._tries):
             raise StorageError(self.path, str(self._damage))
-        if not self._is_read_only:
-            # first of all: closed later, it would take the new file's log for its own
-            close_without_checkpoint(self.connection, self.path)
+        # first of all: a connection that stays keeps the new one from writing, and closed later
+        # it would take the new file's log for its own
+        close_without_checkpoint(self.connection, self.path)
         try:
-            connection = self._open_to_write()
+            self.connection = self._open_to_write()
         except (sqlite3.Error, OSError, StateUnusableError) as error:
-            if not self._is_read_only:
-                self.connection, self._is_read_only = self._saved_in_memory(), True
+            self.connection, self._is_read_only = self._open_to_read(), True
             raise StorageError(self.path, str(error)) from error
-        if self._is_read_only:
-            self.connection.close()
-        self.connection, self._is_read_only, self._is_durable = connection, False, True
-        self._tries = 0
+        self._is_read_only, self._is_durable, self._tries = False, True, 0
         self._lock = self._lock or locked(self.path)
 
     def _open_to_write(self) -> sqlite3.Connection:
@@ -232,6 +227,9 @@ class State:
         log.error(told, self.path, aside, why, saved, lost)
 
     # ---- a disk that refuses --------------------------------------------------------------------
+
+    def _open_to_read(self) -> sqlite3.Connection:
+        return self._whole_to_read() or self._saved_in_memory()
 
     def _whole_to_read(self) -> sqlite3.Connection | None:
         """The state as it stands, when it is sound and this vehicle's own."""

@@ -51,8 +51,6 @@ CREATE TABLE IF NOT EXISTS kept_trace (
     settled INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS parameters (
     slot TEXT PRIMARY KEY, signed BLOB NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS applied_revision (
-    seq INTEGER PRIMARY KEY, signed BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS parameter_writes (
     one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL) STRICT;
 CREATE TRIGGER IF NOT EXISTS parameters_written AFTER INSERT ON parameters BEGIN
@@ -93,13 +91,19 @@ CREATE TABLE IF NOT EXISTS parked_parameters (
     signed BLOB NOT NULL,
     PRIMARY KEY (bundle, slot)) STRICT, WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS stamp_of_message AFTER DELETE ON outbox BEGIN
-    DELETE FROM stamp WHERE kind IN ('trip', 'ack') AND ref = OLD.message_id;
+    DELETE FROM stamp WHERE kind IN ('trip', 'ack', 'provisional') AND ref = OLD.message_id;
 END;
 CREATE TRIGGER IF NOT EXISTS stamp_of_refusal AFTER DELETE ON refused BEGIN
     DELETE FROM stamp WHERE kind = 'refused' AND ref = CAST(OLD.seq AS TEXT);
 END;
 CREATE TRIGGER IF NOT EXISTS stamp_of_trip AFTER DELETE ON running_trip BEGIN
     DELETE FROM stamp WHERE kind = 'running';
+END;
+CREATE TABLE IF NOT EXISTS anchor (
+    seq INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, value BLOB NOT NULL) STRICT;
+CREATE TRIGGER IF NOT EXISTS keys_written AFTER INSERT ON anchor WHEN NEW.name = 'keys' BEGIN
+    INSERT INTO parameter_writes VALUES (1, 1)
+    ON CONFLICT (one) DO UPDATE SET number = number + 1;
 END;
 """
 

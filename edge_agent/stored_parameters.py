@@ -1,4 +1,4 @@
-"""The revisions applied last, and the parameters' copy beside the database.
+"""The slots of the parameters, and their copy beside the database.
 
 Must never judge a revision: which of them may be run is for who takes them in.
 """
@@ -17,27 +17,23 @@ from edge_agent.salvage import Salvaged
 log = logging.getLogger("edge_agent.state")
 
 
-def applied(db: sqlite3.Connection, copy: ParameterCopy | None) -> list[SignedRevision]:
-    """What was applied, newest first, each once: the slot, those before it, and of the copy."""
-    rows = db.execute("SELECT signed FROM applied_revision ORDER BY seq DESC").fetchall()
-    current = db.execute("SELECT signed FROM parameters WHERE slot = 'current'").fetchall()
-    stored = [row[0] for row in (*current, *rows)]
+Slots = Mapping[str, SignedRevision | None]
+"""What a slot holds; None for what is there and cannot be read."""
+
+
+def slots(db: sqlite3.Connection, copy: ParameterCopy | None) -> list[Slots]:
+    """Of the file and of the copy, the newer first."""
+    rows = db.execute("SELECT slot, signed FROM parameters")
+    found = [{slot: kept.signed_revision(signed) for slot, signed in rows}, *of_copy(copy)]
     is_newer = copy is not None and copy.writes > number_of_writes(db)
-    return _decoded([*_in(copy), *stored] if is_newer else [*stored, *_in(copy)])
+    return found[::-1] if is_newer else found
 
 
-def of_copy(copy: ParameterCopy | None) -> list[SignedRevision]:
-    """What was applied, newest first, as the copy alone tells it."""
-    return _decoded(_in(copy))
-
-
-def _in(copy: ParameterCopy | None) -> list[object]:
-    return [] if copy is None else [copy.slots.get("current"), *reversed(copy.applied)]
-
-
-def _decoded(contents: list[object]) -> list[SignedRevision]:
-    found = [kept.signed_revision(content) for content in dict.fromkeys(contents)]
-    return [signed for signed in found if signed is not None]
+def of_copy(copy: ParameterCopy | None) -> list[Slots]:
+    """Of the copy alone."""
+    if copy is None:
+        return []
+    return [{slot: kept.signed_revision(signed) for slot, signed in copy.slots.items()}]
 
 
 # ---- the copy beside the database ---------------------------------------------------------------
@@ -56,21 +52,27 @@ def copy_of(db: sqlite3.Connection, key: Mapping[str, str], writes: int) -> Para
         bundle=key["bundle"],
         writes=writes,
         slots=dict(db.execute("SELECT slot, signed FROM parameters ORDER BY slot")),
-        applied=[row[0] for row in db.execute("SELECT signed FROM applied_revision ORDER BY seq")],
+        anchors=dict(db.execute("SELECT name, value FROM anchor ORDER BY name")),
     )
 
 
 def take_copy(
     db: sqlite3.Connection, copy: ParameterCopy | None, *, is_emptied: bool = False
 ) -> None:
-    """Where the database has lost what the copy still has, take that. In a transaction."""
+    """Where the database has lost what the copy still has, take that. In a transaction.
+
+    Of two that are as new but differ, the copy has the checksum.
+    """
     writes = number_of_writes(db)
-    if copy is None or (copy.writes <= writes and not is_emptied):
+    if copy is None or (copy.writes < writes and not is_emptied):
         return
-    kept.forget_parameters(db)
+    here = copy_of(db, {"vehicle_id": copy.vehicle_id, "bundle": copy.bundle}, copy.writes)
+    if copy.slots == here.slots and copy.anchors.keys() <= here.anchors.keys():
+        return  # an anchor of which the copy is older, such as a count of trips, is no loss
+    kept.forget_all_parameters(db)
     db.executemany("INSERT INTO parameters VALUES (?, ?)", list(copy.slots.items()))
     db.executemany(
-        "INSERT INTO applied_revision (signed) VALUES (?)", [(signed,) for signed in copy.applied]
+        "INSERT OR IGNORE INTO anchor (name, value) VALUES (?, ?)", list(copy.anchors.items())
     )
     db.execute("INSERT OR REPLACE INTO parameter_writes VALUES (1, ?)", (max(copy.writes, writes),))
     kept.count(db, "parameters_from_copy", 1)

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from common.errors import TwinError
-from common.messages import Acknowledgement, TripSummary, decode, encode
+from common.messages import Acknowledgement, Provisional, TripSummary, decode, encode
 from edge_agent import outbox
 from edge_agent.clock import Clock
 from edge_agent.errors import StorageError
@@ -31,9 +31,14 @@ ASK_S: Final = 1.0  # how often the clock is asked until it is known
 ASK_AGAIN_S: Final = 60.0  # and afterwards
 BACKWARDS_S: Final = 60.0  # a time source may correct a clock by so much without contradiction
 
-Stamped = Literal["trip", "ack", "refused", "running"]
+Stamped = Literal["trip", "ack", "provisional", "refused", "running", "link"]
+CORRECTED: Final = ("trip", "ack", "provisional", "refused")
 _MESSAGES: Final[Mapping[str, tuple[Any, str]]] = MappingProxyType(
-    {"trip": (TripSummary, "started_at"), "ack": (Acknowledgement, "decided_at")}
+    {
+        "trip": (TripSummary, "started_at"),
+        "ack": (Acknowledgement, "decided_at"),
+        "provisional": (Provisional, "made_at"),
+    }
 )
 
 
@@ -164,17 +169,18 @@ class Timekeeper:
 def mark(db: sqlite3.Connection, kind: Stamped, ref: str, stamp: Stamp) -> None:
     """Within the transaction that writes what is stamped: its time is to be corrected.
 
-    A stamp that is known says how far time has come. The running trip's is kept either way: it is
-    what the trip's own seconds count from.
+    A stamp that is known says how far time has come. Those of the running trip's start and of the
+    link's last change are kept either way: seconds are counted from them.
     """
     if stamp.is_known:
         db.execute(
             "UPDATE boot SET newest_unix_s = MAX(COALESCE(newest_unix_s, 0), ?) WHERE seq = ?",
             (stamp.unix_s, stamp.boot),
         )
-    if kind == "running":
-        db.execute("DELETE FROM stamp WHERE kind = 'running'")
-    if kind == "running" or not stamp.is_known:
+    is_counted_from = kind not in CORRECTED
+    if is_counted_from:
+        db.execute("DELETE FROM stamp WHERE kind = ?", (kind,))
+    if is_counted_from or not stamp.is_known:
         db.execute(
             "INSERT OR REPLACE INTO stamp VALUES (?, ?, ?, ?, ?, ?)",
             (kind, ref, stamp.boot, stamp.monotonic_s, stamp.unix_s, stamp.is_known),
@@ -186,6 +192,15 @@ def running_trip(db: sqlite3.Connection, trip_id: str) -> Stamp | None:
     query = "SELECT boot, monotonic_s, unix_s, is_known FROM stamp WHERE kind = ? AND ref = ?"
     row = db.execute(query, ("running", trip_id)).fetchone()
     return None if row is None else Stamp(row[0], row[1], row[2], bool(row[3]))
+
+
+def last_link(db: sqlite3.Connection) -> tuple[Stamp, bool] | None:
+    """When the link last came or went, and whether it came."""
+    query = "SELECT boot, monotonic_s, unix_s, is_known, ref FROM stamp WHERE kind = 'link'"
+    row = db.execute(query).fetchone()
+    if row is None:
+        return None
+    return Stamp(row[0], row[1], row[2], bool(row[3])), row[4] == "up"
 
 
 def unknown(db: sqlite3.Connection, kind: Stamped) -> set[str]:
@@ -201,15 +216,15 @@ def is_newest_boot_known(db: sqlite3.Connection) -> bool:
 
 def _correct(db: sqlite3.Connection, boot: int, anchor: Anchor) -> int:
     """How many stamps of this boot were put right."""
-    query = "SELECT kind, ref, monotonic_s FROM stamp WHERE boot = ? AND kind <> 'running'"
-    found = db.execute(query, (boot,)).fetchall()
+    marks = f"FROM stamp WHERE boot = ? AND kind IN ({', '.join('?' * len(CORRECTED))})"
+    found = db.execute(f"SELECT kind, ref, monotonic_s {marks}", (boot, *CORRECTED)).fetchall()
     for kind, ref, monotonic_s in found:
         unix_s = anchor.unix_at(monotonic_s)
         if kind == "refused":
             db.execute("UPDATE refused SET at = ? WHERE seq = ?", (unix_s, int(ref)))
         else:
             _correct_message(db, kind, ref, unix_s)
-    db.execute("DELETE FROM stamp WHERE boot = ? AND kind <> 'running'", (boot,))
+    db.execute(f"DELETE {marks}", (boot, *CORRECTED))
     return len(found)
 
 

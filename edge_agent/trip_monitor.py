@@ -21,9 +21,11 @@ from common.manifest import Manifest
 from common.model import VoltageModel
 from common.thinning import thin
 from common.trace import TraceArrays
+from edge_agent.canary import Beside, Canary
 from edge_agent.config import Derived
 from edge_agent.errors import RefusedSampleError
 from edge_agent.samples import Sample, check_plausible
+from edge_agent.saved_trip_check import misfit
 from edge_agent.stamps import Stamp
 from edge_agent.trip_signals import TripSignals
 from edge_agent.trip_state import SAVED_ROWS, Saved, packed_rows
@@ -38,13 +40,19 @@ NOTHING: Final[Mapping[str, Derived]] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Twin:
-    """What predicts: the model, its manifest, and the estimate in force with its number."""
+    """What predicts: the model, its manifest, and the estimate in force with its number.
+
+    While that is on trial, `confirmed` is what it falls back to. `provisional` above 0: that step
+    which the vehicle itself has made on the revision.
+    """
 
     manifest: Manifest
     model: VoltageModel
     estimate: Estimate
     revision: int
     settings: Settings
+    confirmed: Twin | None = None
+    provisional: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,9 @@ class TripResult:
     feature_means: list[float]
     trace: TraceArrays
     partial: bool
+    beside: Beside | None = None
     started: Stamp | None = None
+    provisional: int = 0
 
 
 class TripMonitor:
@@ -90,6 +100,7 @@ class TripMonitor:
         self._twin = twin
         self._trace_points = trace_points
         self._estimate = twin.estimate
+        self._canary = _canary(twin)
         self._features = FeatureBuilder(twin.manifest)
         self._signals = TripSignals(derived)
         self.started_at = first.time_s
@@ -109,6 +120,8 @@ class TripMonitor:
             raise
         if self.samples == 0:
             self._align(row, sample.voltage_v)
+        if self._canary is not None:
+            self._canary.add(row, sample.voltage_v)
         prediction = self._twin.model.predict_one(row, self._estimate.theta)
         error = abs(prediction - sample.voltage_v)
         self.samples += 1
@@ -132,6 +145,10 @@ class TripMonitor:
             self._twin.settings,
         )
         inside = np.abs(predicted - trace.voltage_v) <= Z95 * std
+        error_v = self._absolute_error / self.samples
+        beside = None
+        if self._canary is not None and not partial:
+            beside = self._canary.result(self._twin.revision, error_v)
         return TripResult(
             trip_id=self.trip_id,
             revision=self._twin.revision,
@@ -141,12 +158,14 @@ class TripMonitor:
             odometer_end=self._odometer,
             samples=self.samples,
             refused_samples=self.refused,
-            error_v=self._absolute_error / self.samples,
+            error_v=error_v,
             band95_v=float(Z95 * std.mean()),
             coverage95=float(inside.mean()),
             feature_means=(self._feature_sums / self.samples).tolist(),
             trace=trace,
             partial=partial,
+            beside=beside,
+            provisional=self._twin.provisional,
         )
 
     def saved(self, bundle: str, *, is_named: bool) -> Saved:
@@ -177,6 +196,7 @@ class TripMonitor:
             rows=packed_rows(rows),
             stride=stride,
             seen=buffer.seen,
+            provisional=self._twin.provisional,
         )
 
     @classmethod
@@ -189,7 +209,10 @@ class TripMonitor:
         """
         if len(saved.last) != len(twin.manifest.features) + 2:
             raise ValueError("it has other features than the bundle")
-        own = replace(twin, revision=saved.revision)
+        if (problem := misfit(saved, twin.manifest)) is not None:
+            raise ValueError(problem)
+        # A trial waits for a trip that is seen whole.
+        own = replace(twin, revision=saved.revision, confirmed=None, provisional=saved.provisional)
         first = Sample(saved.started_at, saved.odometer_start, {}, 0.0)
         monitor = cls(saved.trip_id, first, own, trace_points, derived)
         monitor._estimate = saved.estimate()
@@ -206,9 +229,10 @@ class TripMonitor:
         """What this trip alone brings is read off its first sample; then the parameters stay."""
         twin = self._twin
         at_start = calibration.extrapolate(twin.estimate, twin.manifest, self.odometer_start)
-        self._estimate = calibration.align(
-            at_start, np.array(row), voltage_v, twin.model, twin.manifest
-        )
+        first = np.array(row)
+        self._estimate = calibration.align(at_start, first, voltage_v, twin.model, twin.manifest)
+        if self._canary is not None:
+            self._canary.begin(self.odometer_start, first, voltage_v)
 
     def _is_glitch_over(self, sample: Sample) -> bool:
         """Whether it was one sample that ran ahead, and not those after it that run backwards."""
@@ -227,6 +251,12 @@ class TripMonitor:
             raise RefusedSampleError(str(error)) from error
         check_plausible(row, sample, self._twin.manifest)
         return row
+
+
+def _canary(twin: Twin) -> Canary | None:
+    if twin.confirmed is None:
+        return None
+    return Canary(twin.confirmed.estimate, twin.model, twin.manifest)
 
 
 class _Buffer:

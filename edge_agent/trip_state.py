@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 SAVED_ROWS: Final = 128
 
 
-class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Everything of a `TripMonitor` but its model; `rows` are packed, at most SAVED_ROWS."""
 
     trip_id: str
@@ -46,6 +46,7 @@ class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: bytes
     stride: int
     seen: int
+    provisional: int = 0
 
     @property
     def last_time_s(self) -> float:

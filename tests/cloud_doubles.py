@@ -37,6 +37,7 @@ from cloud.training.candidates import Kind, Target
 from cloud.training.network import Network
 from cloud.training.tflite_writer import write_tflite
 from cloud.worker import Worker
+from common import calibration
 from common.bundle import Bundle, load_bundle
 from common.manifest import Feature, Health, Manifest, Parameter, encode_manifest
 from common.manifest import Target as VoltageTarget
@@ -44,6 +45,7 @@ from common.messages import (
     Acknowledgement,
     Breach,
     Message,
+    Provisional,
     Receipt,
     SignedRevision,
     Status,
@@ -155,6 +157,31 @@ class Car:
         )
         return msgspec.structs.replace(message, **changes)
 
+    def provisional(self, trip: int, **changes: Any) -> Provisional:
+        """What it made for itself on the breach of a trip, from nominal, as its `trip`-th step."""
+        prior = calibration.prior(self.bundle.manifest)
+        message = Provisional(
+            message_id=message_id(self.vehicle_id, f"trip{trip}", "provisional"),
+            vehicle_id=self.vehicle_id,
+            bundle=self.bundle.sha256,
+            base=0,
+            step=trip,
+            odometer=1000.0 * trip,
+            theta=[1.02, 0.0],
+            rate=[0.0, 0.0],
+            covariance=calibration.upper_triangle(prior.covariance),
+            cause=message_id(self.vehicle_id, f"trip{trip}", "breach"),
+            trip_id=f"trip{trip}",
+            finding="drift",
+            points=POINTS,
+            nis=40.0,
+            error_before_v=0.05,
+            error_after_v=0.01,
+            made_at=NOW,
+            code_version="0.1.0",
+        )
+        return msgspec.structs.replace(message, **changes)
+
     def status(self, **changes: Any) -> Status:
         """What it says of itself."""
         message = Status(
@@ -186,6 +213,7 @@ class Car:
 def kind_of(message: Message) -> str:
     """The last level of the message's topic."""
     names = {TripSummary: "trip", Breach: "breach", Status: "status", Acknowledgement: "ack"}
+    names |= {Provisional: "provisional"}
     return names[type(message)]
 
 
@@ -274,11 +302,14 @@ class Insides:
         clock = lambda: self.now  # noqa: E731
         author = Author(self.key, "0.1.0")
         calibrations = Calibrations(self.store, self.catalogue, author, clock)
-        self.worker = Worker(self.store, calibrations, self.publisher, clock)
-        self.ingest = Ingest(self.store, self.catalogue, self.publisher, clock, self._committed)
+        self.worker = Worker(self.store, calibrations, self.publisher, clock, author)
+        self.ingest = Ingest(
+            self.store, self.catalogue, self.publisher, clock, self._committed, self.key
+        )
 
     def _committed(self, news: Committed) -> None:
         self.worker.republish(news.republish)
+        self.worker.keys.ask(news.behind_on_keys)
 
     def car(self, vehicle_id: str = "car") -> Car:
         return Car(vehicle_id, self.bundle)

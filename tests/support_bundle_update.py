@@ -23,8 +23,8 @@ from common.release import (
     announced_file,
     sign_announcement,
 )
-from common.signing import TrustedKeys
 from common.topics import topic
+from common.trust import TrustStore
 from edge_agent import kept
 from edge_agent.agent import Agent
 from edge_agent.bundle_update.announcement import Receiver
@@ -49,7 +49,7 @@ class Car:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.factory = load_bundle(write_bundle(folder / "bundle"))
-        self.trusted: TrustedKeys = TRUSTED
+        self.trusted = TrustStore(TRUSTED)
         self.clock = Clock()
         self.config = Config(
             vehicle_id=VEHICLE,
@@ -70,7 +70,7 @@ class Car:
         self.state = start.state
         link, limits = cast("MqttLink", self.link), self.config.limits
         self.agent = Agent(VEHICLE, start.bundle, self.trusted, start.state, link, limits, clock)
-        who = Receiver(VEHICLE, self.trusted, limits.bundle_bytes)
+        who = Receiver(VEHICLE, lambda: self.agent.identity.trusted, limits.bundle_bytes)
         made = partial(BundleUpdates, start, self.config, who, clock, random.Random(1))
         self.agent.take_updates(made)
         assert self.agent.updates is not None

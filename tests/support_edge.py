@@ -27,6 +27,7 @@ from common.model import VoltageModel
 from common.revision import GENESIS, Cause, Revision, encode_revision
 from common.signing import TrustedKeys, key_id, sign
 from common.topics import Kind as TopicKind
+from common.trust import TrustStore
 from edge_agent.agent import Agent
 from edge_agent.clock import Clock as AgentClock
 from edge_agent.config import Limits
@@ -38,6 +39,7 @@ VEHICLE = "car-1"
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 FOREIGN_KEY = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
 TRUSTED: TrustedKeys = {key_id(KEY.public_key()): KEY.public_key()}
+TRUST = TrustStore(TRUSTED)
 START = 1_700_000_000.0
 NETWORK = Network(
     input_mean=np.array([200.0, 500.0]),
@@ -211,7 +213,7 @@ class Rig:
         self.state = State(self.path, VEHICLE, self.bundle.sha256)
         link = cast("MqttLink", self.link)
         clock = AgentClock(self.clock.unix, self.clock.monotonic)
-        self.agent = Agent(VEHICLE, self.bundle, TRUSTED, self.state, link, self.limits, clock)
+        self.agent = Agent(VEHICLE, self.bundle, TRUST, self.state, link, self.limits, clock)
 
     def reopen(self) -> None:
         """What a restart does."""

@@ -53,6 +53,14 @@ def loaded_by(modules: list[str]) -> set[str]:
     return set(json.loads(done.stdout))
 
 
+def test_the_agent_that_drives_holds_nothing_that_only_other_commands_need() -> None:
+    program = "import json, sys, edge_agent.cli; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert not {"cryptography.x509", "can", "cantools", "pyarrow"} & set(json.loads(done.stdout))
+
+
 def test_the_import_contracts_hold() -> None:
     # In a process of its own: import-linter configures logging, and disables the loggers it finds.
     linter = Path(sys.executable).with_name("lint-imports")

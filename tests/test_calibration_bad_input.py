@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud.calibrator import Case, MakeRevision, decide
 from common import calibration
 from common.bundle import Bundle
 from common.calibration import Estimate, Settings
+from common.calibrator import Case, MakeRevision, decide
 from common.model import VoltageModel
 from common.revision import decode_revision, encode_revision
 from common.trace import TraceArrays

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cloud.calibrator import Case, MakeRevision, decide
 from cloud.training.sobol import SobolSettings
 from cloud.training.train import train_bundle
 from common.bundle import Bundle
 from common.calibration import Estimate, Settings, align, extrapolate, prior
+from common.calibrator import Case, MakeRevision, decide
 from common.health import state_of_health
 from common.model import VoltageModel
 from common.thinning import thin

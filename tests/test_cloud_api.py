@@ -37,6 +37,7 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Insides]:
         inside.work()
         inside.take(a.acknowledgement(inside.rows("a")[-1], verdict))
     inside.take(inside.car("b").status(time_known=False), inside.car("c").status(bundle="ee" * 32))
+    inside.take(*(a.provisional(trip) for trip in (1, 2, 3)))
     inside.take(*(Delivery("x", f"garbage {i}".encode(), mid=i) for i in range(3)))
     yield inside
     inside.store.close()
@@ -71,6 +72,7 @@ def test_the_list_of_vehicles_shows_how_each_one_is(client: httpx.Client) -> Non
         (f"{V1}/vehicles", "vehicle_id", 3),
         (f"{V1}/vehicles/a/trips", "trip_id", 5),
         (f"{V1}/vehicles/a/revisions", "number", 3),
+        (f"{V1}/vehicles/a/provisionals", "step", 3),
         (f"{V1}/quarantine", "id", 3),
     ],
 )
@@ -170,6 +172,7 @@ def test_a_prediction_on_wrong_rows_says_which(
         f"{V1}/vehicles/nobody",
         f"{V1}/vehicles/nobody/trips",
         f"{V1}/vehicles/nobody/revisions",
+        f"{V1}/vehicles/nobody/provisionals",
         f"{V1}/vehicles/nobody/health",
         f"{V1}/vehicles/a/revisions/99",
         f"{V1}/vehicles/a/revisions/99999999999999999999999",
@@ -283,3 +286,14 @@ def test_a_time_that_the_vehicle_did_not_know_is_shown_as_such(client: httpx.Cli
     assert {trip["trip_id"] for trip in trips if not trip["time_known"]} == {"trip1"}
     assert client.get(f"{V1}/vehicles/a").json()["time_known"] is True
     assert client.get(f"{V1}/vehicles/b").json()["time_known"] is False
+
+
+def test_what_a_vehicle_made_for_itself_stands_beside_the_chain(client: httpx.Client) -> None:
+    newest, middle, oldest = client.get(f"{V1}/vehicles/a/provisionals").json()["items"]
+    assert [one["step"] for one in (oldest, middle, newest)] == [1, 2, 3]
+    assert (oldest["base"], oldest["replaced_by"], middle["replaced_by"]) == (0, None, 1)
+    assert [one["name"] for one in oldest["parameters"]] == ["gain_distance", "offset_output"]
+    assert oldest["parameters"][0]["std"] == pytest.approx(0.1)
+    assert (oldest["odometer_unit"], oldest["time_known"]) == ("km", True)
+    revisions = client.get(f"{V1}/vehicles/a/revisions").json()["items"]
+    assert [one["number"] for one in revisions] == [3, 2, 1]

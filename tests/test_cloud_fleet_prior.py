@@ -23,6 +23,7 @@ from common.model import VoltageModel
 from common.revision import Revision, decode_revision
 from common.signing import key_id
 from common.trace import from_wire
+from common.trust import TrustStore
 from edge_agent.decisions import Identity, KeptTrace, authenticate, judge
 from tests.cloud_doubles import Car, Insides, write_bundle
 
@@ -150,7 +151,7 @@ def test_the_vehicle_believes_its_start_and_runs_it(inside: Insides) -> None:
     inside.take(car.trip(0))
     inside.work()
     message = decode(inside.publisher.of_kind("parameters")[-1].payload, SignedRevision)
-    trusted = {key_id(inside.key.public_key()): inside.key.public_key()}
+    trusted = TrustStore({key_id(inside.key.public_key()): inside.key.public_key()})
     manifest, model = inside.bundle.manifest, VoltageModel(inside.bundle)
     found = authenticate(message, Identity("new", inside.bundle.sha256, manifest, trusted))
     driven = KeptTrace("0" * 32, 8000.0, car.trace(8000.0))

@@ -34,6 +34,7 @@ from common.release import (
 )
 from common.signing import key_id
 from common.topics import topic
+from common.trust import TrustStore
 from tests.cloud_doubles import NOW, Car, Insides, write_bundle
 from tests.support_bundle_update import spoiled_bundle
 from tests.test_edge_cli import ENVIRONMENT
@@ -66,7 +67,7 @@ class Announcing(Insides):
     def announced(self) -> list[Announcement]:
         sent = self.publisher.of_kind("bundle")
         assert all(one.retain for one in sent)
-        trusted = {key_id(self.key.public_key()): self.key.public_key()}
+        trusted = TrustStore({key_id(self.key.public_key()): self.key.public_key()})
         return [
             decode_announcement(verify_announcement(decode(s.payload, SignedAnnouncement), trusted))
             for s in sent

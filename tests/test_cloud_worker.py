@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 
-from cloud import calibrator
-from cloud.calibrator import Case, Decline, MakeRevision, decide
 from cloud.errors import StoreUnavailableError
 from cloud.store import verification
 from cloud.store.tables import Breach, Vehicle
 from cloud.store.verification import Verified
-from common import calibration
+from common import calibration, calibrator
 from common.calibration import Calibrated, Settings
+from common.calibrator import Case, Decline, MakeRevision, decide
 from common.errors import CalibrationError
 from common.messages import SignedRevision, decode
 from common.model import VoltageModel

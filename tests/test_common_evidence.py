@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import chi2
 
-from cloud.calibrator import Case, Decision, Decline, MakeRevision, decide
 from common import calibration, evidence_check
 from common.bundle import Bundle
 from common.calibration import Calibrated, Estimate, Settings
+from common.calibrator import Case, Decision, Decline, MakeRevision, decide
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.trace import TraceArrays

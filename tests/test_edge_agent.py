@@ -392,7 +392,7 @@ def test_stored_parameters_that_cannot_be_believed_give_way_to_the_nominal_ones(
     rig: Rig, content: bytes
 ) -> None:
     with rig.state.transaction() as db:
-        kept.write_parameters(db, "current", content)
+        kept.write_parameters(db, "trial", content)
     rig.reopen()
     assert rig.agent.twin.revision == 0
     rig.drive(gain=1.0)
@@ -418,6 +418,8 @@ def test_the_status_tells_what_runs_and_which_breaches_wait_for_an_answer(rig: R
         outbox_depth=4,
         refused_samples=1,
         awaiting=[id_of("trip-1"), id_of("trip-2")],
+        question=status.question,
+        trips_since_word=2,
         sent_at=START + 5.5,
     )
     rig.tell(receipt(declined=(id_of("trip-1"),)))

@@ -23,6 +23,7 @@ from common.bundle import Bundle, load_bundle
 from common.messages import Receipt, Status, decode, encode
 from common.release import FILES, Announcement, announced_file, digest
 from common.topics import topic
+from common.trust import TrustStore
 from edge_agent.bundle_update import chunk_store, updater
 from edge_agent.bundle_update.announcement import incompatibility
 from edge_agent.bundle_update.folder import UpdateFolder
@@ -240,7 +241,7 @@ def test_a_newer_release_takes_the_place_of_one_under_way(
 def test_a_key_that_is_trusted_no_more_ends_what_it_had_begun(car: Car, new: Bundle) -> None:
     car.announced(release_of(new))
     car.crash()
-    car.trusted = {}
+    car.trusted = TrustStore({})
     car.open()
     car.turn()
     assert car.said[-1] == (1, "refused", "untrusted_key")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.edge.chaos import KEEPS, Plan, run
+from bench.edge.chaos import BROKERS, Plan, Protocol, run
 from bench.edge.mqtt_packets import PUBLISH, Splitter
 from bench.edge.proxy import Fault
 from demo.broker import PrivateBroker
@@ -19,12 +19,12 @@ from tests.mqtt_stub import publish
 Start = Callable[..., PrivateBroker]
 
 
-@pytest.mark.parametrize("keeps", KEEPS, ids=["sessions kept", "sessions forgotten"])
+@pytest.mark.parametrize(("setting", "protocol"), BROKERS)
 def test_whatever_happens_on_the_way_every_message_is_one_fact_and_breaches_are_in_order(
-    mosquitto_broker_factory: Start, tmp_path: Path, keeps: tuple[str, ...]
+    mosquitto_broker_factory: Start, tmp_path: Path, setting: str, protocol: Protocol
 ) -> None:
-    broker = mosquitto_broker_factory(config_lines=keeps)
-    plan = Plan(vehicles=3, trips=12, faults=30, gap_s=0.1, seed=3, broker_every=10)
+    broker = mosquitto_broker_factory(config_lines=(setting,))
+    plan = Plan(3, trips=12, faults=30, gap_s=0.1, seed=3, protocol=protocol, broker_every=10)
     report = run(plan, tmp_path, broker)
     assert report.faults.total() == 30
     assert {fault.value for fault in Fault} <= report.faults.keys()

@@ -31,7 +31,7 @@ from edge_agent.stamps import Stamp
 from tests.support_edge import (
     FOREIGN_KEY,
     KEY,
-    TRUSTED,
+    TRUST,
     VEHICLE,
     aged_bundle,
     revision_for,
@@ -47,7 +47,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def identity_of(bundle: Bundle) -> Identity:
-    return Identity(VEHICLE, bundle.sha256, bundle.manifest, TRUSTED)
+    return Identity(VEHICLE, bundle.sha256, bundle.manifest, TRUST)
 
 
 def kept_trace(bundle: Bundle, odometer: float = 0.0) -> KeptTrace:
@@ -119,8 +119,11 @@ CASES = {
     ),
     "another vehicle": Case(with_revision(vehicle_id="car-2"), "wrong_vehicle", "car-2"),
     "another bundle": Case(with_revision(bundle="f" * 64), "wrong_bundle", "f" * 12),
-    "the same number again": Case(with_revision(number=3), "not_newer", "3", judged=3),
-    "an older number": Case(with_revision(number=2), "not_newer", "2", judged=3),
+    "the same number again": Case(with_revision(number=3), "older", "3", judged=3),
+    "an older number": Case(with_revision(number=2), "older", "2", judged=3),
+    "a number as far ahead as may be": Case(with_revision(number=100_008), "", judged=8),
+    "a number too far ahead": Case(with_revision(number=100_009), "number_too_far", "8", judged=8),
+    "the last number of all, at first": Case(with_revision(number=10**9), "number_too_far", "0"),
     "gain too low": Case(with_revision(theta=[0.49, 0.0]), "out_of_bounds", "0.49"),
     "gain too high": Case(with_revision(theta=[2.01, 0.0]), "out_of_bounds", "2.01"),
     "offset too low": Case(with_revision(theta=[1.1, -0.51]), "out_of_bounds", "-0.51"),

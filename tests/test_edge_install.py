@@ -404,6 +404,40 @@ def test_the_vehicles_lock_file_carries_a_runtime_for_each_python() -> None:
     assert not any(line.startswith(("scipy", "pandas", "fastapi")) for line in lines)
 
 
+def test_a_slimmed_environment_keeps_what_runs_and_runs_it_without_docstrings(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "agent"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    for name, text in {
+        "some/__init__.py": '"""What it is for."""\n',
+        "some/tests/test_it.py": "",
+        "some/__init__.pyi": "",
+        "cffi/api.py": "",
+        "_cffi_backend.so": "",
+        "numpy/f2py/main.py": "",
+        "numpy/core/numeric.py": "",
+    }.items():
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(text)
+    program = folder / "bin" / "edge-agent"
+    program.write_text(
+        f"#!{folder}/bin/python\nimport some\nprint(some.__doc__, some.__cached__)\n"
+    )
+    program.chmod(0o755)
+    for _ in range(2):  # a second time nothing changes
+        subprocess.run(["sh", ROOT / "deploy" / "edge" / "slim.sh", folder], check=True)
+        left = {str(p.relative_to(site)) for p in site.rglob("*") if p.suffix != ".pyc"}
+        assert left == {
+            *("some", "some/__init__.py", "some/__pycache__", "_cffi_backend.so"),
+            *("numpy", "numpy/core", "numpy/core/numeric.py", "numpy/core/__pycache__"),
+        }
+        said = subprocess.run([program], check=True, capture_output=True, text=True).stdout
+        assert said.startswith("None ")
+        assert Path(said.split()[1]).exists()
+
+
 @pytest.fixture
 def real(tmp_path: Path) -> Callable[[], Machine]:
     """A machine whose Python and pip are the real ones; systemd and root stay stand-ins."""

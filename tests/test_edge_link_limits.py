@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -20,6 +22,7 @@ from tests.mqtt_stub import Stub, acknowledge, mqtt_stub, publish
 
 VEHICLE = "car-1"
 PARAMETERS = f"twin/v1/{VEHICLE}/parameters"
+FILES = Path("/proc/self/fd")
 SOON = Delays(first_s=0.01, longest_s=0.05)
 Protocol = Literal["5", "3.1.1"]
 Open = Callable[..., MqttLink]
@@ -141,6 +144,21 @@ def test_no_more_is_held_for_a_line_that_takes_nothing_than_aws_lets_be_on_the_w
     assert link.publish("status", b"on") is not None
 
 
+def test_a_publish_that_the_broker_refuses_is_said_once(
+    stub: Stub, open_link: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    stub.acknowledges = False
+    link = open_link()
+    event_of(link)
+    for number in (1, 2):
+        mid = link.publish("trip", b"not mine")
+        assert mid is not None
+        eventually(lambda n=number: len(stub.visits[0].publishes()) == n, what="the publish")  # type: ignore[misc]
+        stub.visits[0].send(b"\x40\x03" + mid.to_bytes(2, "big") + b"\x87")  # not authorised
+        assert event_of(link) == Accepted(mid)  # it makes room; without a receipt it goes again
+    assert caplog.text.count("publish_refused vehicle=car-1 reason='Not authorized'") == 1
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_the_agent_can_stop_whatever_the_line_does(
     stub: Stub, open_link: Open, *, answers: bool
@@ -150,8 +168,25 @@ def test_the_agent_can_stop_whatever_the_line_does(
     stub.acknowledges = stub.answers = answers
     link.publish("status", b"farewell")
     link.stop()
-    eventually(lambda: stub.visits[0].publishes("status"), what="the farewell")
-    assert stub.visits[0].packets[-1].raw[0] >> 4 == 14  # DISCONNECT
+    eventually(lambda: stub.visits[0].packets[-1].kind == 14, what="its DISCONNECT")
+    assert stub.visits[0].packets[-2].body.endswith(b"farewell")
+
+
+@pytest.mark.skipif(not FILES.exists(), reason="counts open files by /proc")
+def test_connections_that_end_leave_no_open_file_behind(open_link: Open, stub: Stub) -> None:
+    link = open_link()
+    event_of(link)
+    gc.disable()
+    try:
+        before = len(list(FILES.iterdir()))
+        for number in range(1, 6):
+            stub.visits[-1].cut()
+            assert isinstance(event_of(link), Disconnected)
+            assert event_of(link) == Connected()
+            eventually(lambda n=number: len(stub.visits) == n + 1, what="the visit")  # type: ignore[misc]
+        eventually(lambda: len(list(FILES.iterdir())) <= before, what="as many files")
+    finally:
+        gc.enable()
 
 
 # ---- what no broker should send ----------------------------------------------------------------

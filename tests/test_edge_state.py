@@ -90,7 +90,7 @@ def test_another_bundle_keeps_what_was_measured_and_begins_its_parameters_anew(
             assert kept.counters(state.connection) == {"dropped_trip": 1}
             assert kept.is_finished(state.connection, "trip-1")
             assert kept.awaiting(state.connection) == []
-            assert not kept.has_parameters(state.connection)
+            assert kept.slots(state.connection) == set()
 
 
 def test_of_the_files_set_aside_the_last_three_stay(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_full_disk_leaves_the_old_parameters_in_force(disk: Disk, rig: Rig) ->
     with disk.refusing():
         receive(rig, second)
         assert rig.agent.twin.revision == 1
-    stored = kept.read_parameters(rig.state.connection, "current")
+    stored = kept.read_parameters(rig.state.connection, "trial")
     assert isinstance(stored, SignedRevision)
     assert '"number":1' in stored.revision
     rig.reopen()
@@ -273,12 +273,12 @@ def test_on_a_full_disk_the_agent_starts_with_the_parameters_that_it_has(
     with disk.refusing():
         rig.open()
         assert rig.agent.twin.revision == 1
-        rig.drive("trip-2", gain=1.0, odometer=2000.0)
+        rig.drive("trip-2", gain=1.2, odometer=2000.0)
         assert not rig.agent.is_settled()
     rig.clock.now += 10
     rig.agent.poll()
     kinds = [w.kind for w in outbox.waiting(rig.state.connection, 10)]
-    assert kinds == ["ack", "breach", "trip"]
+    assert kinds == ["ack", "ack", "breach", "trip"]
     rig.reopen()
     assert rig.agent.twin.revision == 1
 

@@ -28,7 +28,7 @@ from edge_agent.sources.items import BadRow, Item
 from edge_agent.sources.leaps import without_leaps
 from edge_agent.state import State
 from edge_agent.timekeeper import KEPT_BOOTS, Timekeeper
-from tests.support_edge import START, TRUSTED, VEHICLE, MemoryLink, aged_bundle, revision_for
+from tests.support_edge import START, TRUST, VEHICLE, MemoryLink, aged_bundle, revision_for
 from tests.support_edge import signed as signed_revision
 
 HOUR = 3600.0
@@ -81,7 +81,7 @@ class Car:
             START - 1000 * HOUR,
         )
         link = cast("MqttLink", self.link)
-        self.agent = Agent(VEHICLE, self.bundle, TRUSTED, self.state, link, Limits(), clock)
+        self.agent = Agent(VEHICLE, self.bundle, TRUST, self.state, link, Limits(), clock)
         self.agent.driving.keep_trips()
 
     def restart(self) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from demo.broker import BrokerTls
 from edge_agent.backoff import DELAYS, Delays
-from edge_agent.certificate_expiry import days_left, is_urgent, told
+from edge_agent.certificate_expiry import days_left, facts, is_urgent, told
 from edge_agent.config import Mqtt, Tls, load_config
 from edge_agent.errors import LinkError
 from edge_agent.link import Connected, Disconnected, Event, MqttLink
@@ -235,6 +235,24 @@ def test_how_long_the_certificate_holds_is_told_and_urgent_in_its_last_month(
     assert told(-2.0).startswith("certificate EXPIRED 2 days ago")
     assert "renew it" in told(29.0)
     assert told(100.0) == "certificate holds for 100 more days"
+
+
+def test_status_says_how_long_it_holds_and_complains_in_its_last_month(
+    authority: Authority,
+) -> None:
+    tls = tls_of(authority, authority.issue(VEHICLE))
+    heard: list[str] = []
+    now = datetime.now(UTC)
+    assert facts(Mqtt(), now, heard.append) == {}
+    assert facts(Mqtt(tls=tls), now - timedelta(days=60), heard.append) == {
+        "certificate_days_left": 61.0
+    }
+    assert heard == []
+    assert facts(Mqtt(tls=tls), now, heard.append) == {"certificate_days_left": 1.0}
+    assert "renew it" in heard[0]
+    gone = Mqtt(tls=Tls("ca", "nowhere.crt", "key"))
+    assert facts(gone, now, heard.append) == {"certificate_days_left": None}
+    assert "nowhere.crt" in heard[1]
 
 
 def test_the_protocol_name_is_no_path(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from cloud.calibrator import Case, MakeRevision, decide
 from common.bundle import Bundle, load_bundle
 from common.calibration import Settings, aligned_error_v, extrapolate, prior
+from common.calibrator import Case, MakeRevision, decide
 from common.estimate import Estimate
 from common.fleet_learning import History, learn
 from common.fleet_prior import FleetPrior, growth_at, start

@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.bundle import Bundle
 from common.messages import Status, encode, message_id
 from common.signing import TrustedKeys
+from common.trust import TrustStore
 from demo.simulated import vehicles_of
 from demo.vehicles import TripData, VehicleData, samples_of
 from edge_agent import outbox
@@ -31,6 +32,8 @@ from edge_agent.state import State
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 
 BUNDLE = Path(__file__).resolve().parents[2] / "tests" / "data" / "fleet_bundle"
+SIMULATED = 100
+DAY_S = 86_400.0
 LIVE_POLL_S = 0.1  # as `edge-agent run` waits for a sample
 
 
@@ -45,8 +48,26 @@ def bundle_with(folder: Path, threshold_v: float) -> Path:
 
 
 def fleet_of(vehicles: int, trips: int, seed: int) -> list[VehicleData]:
-    """Vehicles and their trips, in the order of the odometer."""
-    return vehicles_of(simulate_fleet(FleetSettings(vehicles, trips, seed)))
+    """Vehicles and their trips, in the order of the odometer.
+
+    The simulated battery is worn out after some 110 trips: what is more begins again from the
+    first, further along the road.
+    """
+    fleet = vehicles_of(simulate_fleet(FleetSettings(vehicles, min(trips, SIMULATED), seed)))
+    return [
+        replace(one, trips=[_trip(one.trips, number) for number in range(trips)]) for one in fleet
+    ]
+
+
+def _trip(simulated: Sequence[TripData], number: int) -> TripData:
+    lap, place = divmod(number, len(simulated))
+    trip, first, last = simulated[place], simulated[0], simulated[-1]
+    return replace(
+        trip,
+        trip_id=f"{trip.trip_id}-{lap}" if lap else trip.trip_id,
+        time_s=trip.time_s + lap * (last.time_s[-1] - first.time_s[0] + DAY_S),
+        odometer=trip.odometer + lap * (last.odometer[-1] - first.odometer[0] + 1.0),
+    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +93,8 @@ class Car:
         self.depth = self.taken = 0
         self.ended_at: dict[str, float] = {}
         self.failure: BaseException | None = None
-        self._bundle, self._folder, self._line, self._trusted = bundle, folder, line, trusted
+        self._bundle, self._folder, self._line = bundle, folder, line
+        self._trusted = TrustStore(trusted)
         self._orders: queue.Queue[TripData | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name=vehicle_id, daemon=True)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from bench.edge.cars import Car, Line, bundle_with, fleet_of
 from bench.edge.cloud_stand_in import CloudStandIn
@@ -26,7 +27,12 @@ from edge_agent.backoff import Delays
 from edge_agent.config import Limits, Mqtt
 
 BROKER_KILL, BROKER_RESTART = "the broker is killed", "the broker is stopped and started"
-KEEPS: tuple[tuple[str, ...], ...] = (("persistence true",), ("persistence false",))
+Protocol = Literal["5", "3.1.1"]
+BROKERS: tuple[tuple[str, Protocol], ...] = (
+    ("persistence true", "5"),
+    ("persistence false", "3.1.1"),
+)
+"""A line of the broker's configuration, and what the cars speak."""
 EVERY_TRIP_BREACHES_V = 1e-6
 SETTLE_S = 90.0
 
@@ -40,6 +46,7 @@ class Plan:
     faults: int
     gap_s: float
     seed: int
+    protocol: Protocol = "5"
     broker_every: int = 40
 
 
@@ -70,7 +77,7 @@ def run(plan: Plan, folder: Path, broker: PrivateBroker) -> Report:
         stack.callback(cloud.stop)
         line = Line(
             # Less than the configuration allows: a hole must not outlast the bench.
-            Mqtt(port=proxy.port, keepalive_s=1),
+            Mqtt(port=proxy.port, keepalive_s=1, protocol=plan.protocol),
             Limits(receipt_timeout_s=2.0, status_interval_s=1.0),
             Delays(first_s=0.05, longest_s=0.5),
             poll_s=0.02,
@@ -166,14 +173,14 @@ def _report(
 
 
 def measure(*, quick: bool) -> list[Figure]:
-    """Half of the faults with a broker that keeps its sessions on disk, half without."""
+    """Half of the faults with MQTT 5 and sessions that are kept on disk, half with neither."""
     faults = 30 if quick else 520
     found = []
-    for seed, lines in enumerate(KEEPS, 7):
-        plan = Plan(3 if quick else 6, 10 if quick else 160, faults, 0.2, seed)
+    for seed, (line, protocol) in enumerate(BROKERS, 7):
+        plan = Plan(3 if quick else 6, 10 if quick else 160, faults, 0.2, seed, protocol)
         with (
             tempfile.TemporaryDirectory() as folder,
-            PrivateBroker(source="mosquitto", config_lines=lines) as broker,
+            PrivateBroker(source="mosquitto", config_lines=(line,)) as broker,
         ):
             found.append(run(plan, Path(folder), broker))
     kinds = sum((report.faults for report in found), Counter[str]())

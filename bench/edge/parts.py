@@ -11,7 +11,17 @@ from typing import Protocol, cast
 
 from bench.edge.figures import Figure
 
-PARTS: tuple[str, ...] = ("chaos", "drain", "reconnects")
+PARTS: tuple[str, ...] = (
+    "footprint",
+    "durability",
+    "kills",
+    "power_cuts",
+    "chaos",
+    "drain",
+    "reconnects",
+    "fuzzing",
+    "local",
+)
 
 
 class Measure(Protocol):

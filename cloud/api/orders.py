@@ -1,4 +1,4 @@
-"""What an operator may order: so far, to take a battery as replaced.
+"""What an operator may order: to take a battery as replaced, to roll a vehicle back.
 
 The only routes that write. Must never make a revision: that is for the worker alone.
 """
@@ -11,9 +11,9 @@ from cloud.api import schemas, views
 from cloud.api.access import Here, known_vehicle
 from cloud.api.paging import only
 from cloud.api.problems import ProblemError, responses
-from cloud.errors import BatteryOrderError
-from cloud.store import battery_orders
-from cloud.store.tables import BatteryOrder
+from cloud.errors import BatteryOrderError, RollBackError
+from cloud.store import battery_orders, roll_back_orders
+from cloud.store.tables import BatteryOrder, RollBackOrder
 
 router = APIRouter(prefix="/api/v1")
 
@@ -46,3 +46,31 @@ def battery_replaced(
             raise ProblemError(409, str(error)) from error
     here.wake()
     return views.battery_order_item(order)
+
+
+@router.post(
+    "/vehicles/{vehicle_id}/roll-back",
+    status_code=202,
+    dependencies=[only()],
+    responses=responses(404, 409),
+    tags=["vehicles"],
+)
+def roll_back(here: Here, vehicle_id: str, told: schemas.RollBack) -> schemas.RollBackItem:
+    """Send the content of an earlier revision again, as a new one with a higher number."""
+    with here.store.write() as db:
+        known_vehicle(db, vehicle_id)
+        try:
+            order = roll_back_orders.place(
+                db,
+                RollBackOrder(
+                    vehicle_id=vehicle_id,
+                    to_revision=told.to,
+                    ordered_by=told.by,
+                    why=told.why,
+                    ordered_at=here.clock(),
+                ),
+            )
+        except RollBackError as error:
+            raise ProblemError(409, str(error)) from error
+    here.wake()
+    return views.roll_back_item(order)

@@ -136,6 +136,31 @@ def get_revision(here: Here, vehicle_id: str, number: int) -> schemas.RevisionDe
     return views.revision_detail(row, here.catalogue)
 
 
+@router.get(
+    "/vehicles/{vehicle_id}/provisionals",
+    dependencies=_PAGED,
+    responses=responses(404),
+    tags=["revisions"],
+)
+def list_provisionals(
+    here: Here,
+    vehicle_id: str,
+    request: Request,
+    response: Response,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Page[schemas.ProvisionalItem]:
+    """What a vehicle made for itself while it was cut off, beside the chain; the newest first."""
+    with here.store.read() as db:
+        known_vehicle(db, vehicle_id)
+        after = decode_cursor(cursor, tuple[float, int])
+        rows = pages.provisionals(db, vehicle_id, after, limit + 1)
+        items = [views.provisional_item(r, revisions.made_of(db, r), here.catalogue) for r in rows]
+    rows, following = cut(rows, limit, lambda row: (row.odometer, row.id))
+    link_next(request, response, following)
+    return Page(items=items[:limit], next=following)
+
+
 @router.post(
     "/vehicles/{vehicle_id}/predict",
     dependencies=_BARE,

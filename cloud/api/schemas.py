@@ -63,7 +63,14 @@ class VehicleDetail(VehicleSummary):
     dropped_breaches: int | None
     refused_samples: int | None
     refused_messages: int | None
+    on_trial: bool | None = Field(description="Its revision has not driven a whole trip yet.")
+    fallen_back: int | None = Field(description="Revisions that were worse on their first trip.")
+    trips_since_word: int | None = Field(description="Since it last heard that nothing is newer.")
+    key_statement: int | None = Field(description="The last key statement that it believes.")
     time_known: bool | None = Field(description="Whether its clock has been set since it booted.")
+    provisional: int | None = Field(
+        description="The step of its own that it runs until it hears a newer revision; 0: none."
+    )
     error_threshold_v: float | None = Field(description="Above it a trip is a breach.")
     cutoff_voltage_v: float | None
     features: list[Feature]
@@ -92,12 +99,15 @@ class TripItem(BaseModel):
     feature_means: dict[str, float] | None = Field(description="By feature, in its unit.")
     breach: bool
     partial: bool
+    provisional: int = Field(
+        description="Above 0: driven on that step of the vehicle's own, made on `revision`."
+    )
 
 
 class CauseItem(BaseModel):
     """Why a revision was made; of a breach, what the calibration saw on its trace."""
 
-    kind: Literal["breach", "fleet_prior", "replacement"]
+    kind: Literal["breach", "fleet_prior", "replacement", "roll_back"]
     finding: Literal["drift", "changed_battery"] = Field(
         description="What the trace says: it drifted as expected, or it changed at once."
     )
@@ -107,6 +117,9 @@ class CauseItem(BaseModel):
     nis: float = Field(description="Normalised innovation squared; about `points` is expected.")
     error_before_v: float
     error_after_v: float
+    returns_to: int = Field(description="Of a roll-back: the revision whose content it has again.")
+    ordered_by: str
+    why: str
 
 
 class RevisionItem(BaseModel):
@@ -128,6 +141,9 @@ class RevisionItem(BaseModel):
     verdict: Literal["applied", "refused"] | None = Field(description="The vehicle's; null: none.")
     verdict_reason: str | None
     verdict_at: datetime | None
+    confirmed_at: datetime | None = Field(
+        description="When the vehicle said that its next trip was no worse; null: not (yet)."
+    )
 
 
 class ParameterItem(BaseModel):
@@ -153,6 +169,35 @@ class RevisionDetail(RevisionItem):
     verdict_detail: str | None
     trace_error_before_v: float | None = Field(description="On the trace that the vehicle kept.")
     trace_error_after_v: float | None
+    next_trip_error_before_v: float | None = Field(
+        description="Of what it replaced, on the first trip that it drove."
+    )
+    next_trip_error_after_v: float | None
+
+
+class ProvisionalItem(BaseModel):
+    """What a vehicle made for itself while it was cut off. No revision: it is not in the chain."""
+
+    base: int = Field(description="The revision that it grew from; 0: the nominal parameters.")
+    step: int = Field(description="The first, second … on that base, each on the one before.")
+    bundle: str
+    odometer: float
+    odometer_unit: str | None
+    cause_message_id: str = Field(description="The breach on which it was made.")
+    trip_id: str
+    finding: Literal["drift", "changed_battery"]
+    points: int
+    nis: float
+    error_before_v: float
+    error_after_v: float
+    parameters: list[ParameterItem]
+    made_at: datetime
+    time_known: bool
+    received_at: datetime
+    replaced_by: int | None = Field(
+        description="The revision of the chain that came of the same breach; null: none."
+    )
+    code_version: str
 
 
 class PredictionRequest(BaseModel):
@@ -222,6 +267,31 @@ class BatteryOrderItem(BaseModel):
     ordered_at: datetime
     why: str
     revision: int | None = Field(description="The revision that it brought; null: not yet.")
+
+
+class RollBack(BaseModel):
+    """An operator wants the content of an earlier revision again: who, which one, and why."""
+
+    model_config = {
+        "extra": "forbid",
+        "json_schema_extra": {"examples": [{"by": "fleet desk", "to": 3, "why": "a bad sensor"}]},
+    }
+
+    by: str = Field(min_length=1, max_length=64)
+    to: int = Field(ge=1, le=10**9)
+    why: str = Field(default="", max_length=256)
+
+
+class RollBackItem(BaseModel):
+    """An order that the worker settles with a revision of kind `roll_back`, or with a reason."""
+
+    vehicle_id: str
+    to_revision: int
+    ordered_by: str
+    ordered_at: datetime
+    why: str
+    revision: int | None = Field(description="The revision that it brought; null: not (yet).")
+    problem: str | None = Field(description="Why it brought none.")
 
 
 class QuarantineItem(BaseModel):

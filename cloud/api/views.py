@@ -16,10 +16,19 @@ from sqlmodel import Session
 from cloud.api import schemas
 from cloud.bundles import Catalogue
 from cloud.store import evidence, revisions
-from cloud.store.tables import BatteryOrder, Quarantine, RevisionRow, Trip, Vehicle
+from cloud.store.tables import (
+    BatteryOrder,
+    ProvisionalRow,
+    Quarantine,
+    RevisionRow,
+    RollBackOrder,
+    Trip,
+    Vehicle,
+)
 from common.calibration import Estimate, estimate_of
 from common.estimate_state import Judgement, judge
 from common.manifest import Manifest
+from common.messages import Provisional, decode
 from common.revision import Revision, decode_revision
 
 
@@ -130,6 +139,7 @@ def revision_fields(row: RevisionRow, revision: Revision, catalogue: Catalogue) 
         "verdict": row.verdict,
         "verdict_reason": row.verdict_reason,
         "verdict_at": utc(row.verdict_at),
+        "confirmed_at": utc(row.confirmed_at),
     }
 
 
@@ -142,6 +152,7 @@ def revision_detail(row: RevisionRow, catalogue: Catalogue) -> schemas.RevisionD
     """A revision with its parameters by name."""
     revision = decode_revision(row.content)
     own = {"key_id", "signature", "verdict_detail", "trace_error_before_v", "trace_error_after_v"}
+    own |= {"next_trip_error_before_v", "next_trip_error_after_v"}
     return schemas.RevisionDetail(
         **revision_fields(row, revision, catalogue),
         **row.model_dump(include=own),
@@ -150,7 +161,28 @@ def revision_detail(row: RevisionRow, catalogue: Catalogue) -> schemas.RevisionD
     )
 
 
-def _parameters(revision: Revision, manifest: Manifest | None) -> list[schemas.ParameterItem]:
+def provisional_item(
+    row: ProvisionalRow, replaced_by: int | None, catalogue: Catalogue
+) -> schemas.ProvisionalItem:
+    """What a vehicle made for itself, beside the chain."""
+    made = decode(row.content, Provisional)
+    manifest = catalogue.find(row.bundle)
+    names = ["base", "step", "bundle", "odometer", "trip_id", "finding", "points", "nis"]
+    names += ["error_before_v", "error_after_v", "time_known", "code_version"]
+    return schemas.ProvisionalItem(
+        **{name: getattr(made, name) for name in names},
+        odometer_unit=manifest.odometer_unit if manifest else None,
+        cause_message_id=made.cause,
+        parameters=_parameters(made, manifest),
+        made_at=some_utc(made.made_at),
+        received_at=some_utc(row.received_at),
+        replaced_by=replaced_by,
+    )
+
+
+def _parameters(
+    revision: Revision | Provisional, manifest: Manifest | None
+) -> list[schemas.ParameterItem]:
     count = len(revision.theta)
     stds = np.sqrt(np.diag(estimate_of(revision).covariance)).tolist()
     declared = manifest.parameters if manifest else [None] * count
@@ -176,6 +208,14 @@ def battery_order_item(order: BatteryOrder) -> schemas.BatteryOrderItem:
     return schemas.BatteryOrderItem(
         **order.model_dump(include={"vehicle_id", "odometer", "ordered_by", "why", "revision"}),
         ordered_at=some_utc(order.ordered_at),
+    )
+
+
+def roll_back_item(order: RollBackOrder) -> schemas.RollBackItem:
+    """An order."""
+    own = {"vehicle_id", "to_revision", "ordered_by", "why", "revision", "problem"}
+    return schemas.RollBackItem(
+        **order.model_dump(include=own), ordered_at=some_utc(order.ordered_at)
     )
 
 

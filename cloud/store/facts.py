@@ -16,11 +16,12 @@ from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
 from cloud.intake import Delivery, Upward, refused_offer
-from cloud.store import releases, revisions
-from cloud.store.tables import Breach, Quarantine, RevisionRow, Trip, Vehicle
+from cloud.store import key_statements, releases, revisions, verdicts
+from cloud.store.tables import Breach, ProvisionalRow, Quarantine, RevisionRow, Trip, Vehicle
 from common import messages
 from common.errors import UnknownSchemaError
-from common.messages import Acknowledgement, Declined, Status, TripSummary
+from common.freshness import Freshness
+from common.messages import Acknowledgement, Declined, Provisional, Status, TripSummary
 from common.release import BundleAck, Fetch
 
 QUARANTINE_ROWS: Final = 10_000
@@ -33,6 +34,9 @@ _KNOWN_BREACHES = select(Breach).where(col(Breach.message_id).in_(_IDS))
 _KNOWN_TRIPS = select(Trip.vehicle_id, Trip.message_id).where(col(Trip.message_id).in_(_IDS))
 
 
+_NOT_KEPT: Final = {"schema", "vehicle_id", "awaiting", "question", "sent_at"}
+
+
 @dataclass
 class Effects:
     """What follows from a batch once it is committed, by vehicle."""
@@ -40,6 +44,8 @@ class Effects:
     received: dict[str, list[str]] = field(default_factory=dict)
     declined: dict[str, list[Declined]] = field(default_factory=dict)
     republish: set[str] = field(default_factory=set)
+    behind_on_keys: set[str] = field(default_factory=set)
+    asked: dict[str, Freshness] = field(default_factory=dict)
     new_breaches: int = 0
     newcomers: int = 0
     quarantined: int = 0
@@ -66,6 +72,8 @@ class Effects:
             for declined in entries:
                 self.decline(vehicle_id, declined)
         self.republish |= other.republish
+        self.behind_on_keys |= other.behind_on_keys
+        self.asked |= other.asked
         self.new_breaches += other.new_breaches
         self.newcomers += other.newcomers
         self.quarantined += other.quarantined
@@ -82,6 +90,8 @@ class Recorder:
         trips = [m.message_id for m in news if isinstance(m, TripSummary)]
         vehicle_ids = {m.vehicle_id for m in news}
         self._vehicles = revisions.vehicles(db, vehicle_ids)
+        is_asked = any(isinstance(m, Status) for m in news)
+        self._newest_keys = key_statements.newest(db) if is_asked else 0
         known = db.exec(_KNOWN_BREACHES, params={"ids": breaches}) if breaches else ()
         self._breaches = {(row.vehicle_id, row.message_id): row for row in known}
         self._trips = set(db.exec(_KNOWN_TRIPS, params={"ids": trips}) if trips else ())
@@ -101,6 +111,8 @@ class Recorder:
                 self._record_breach(vehicle, message)
             case Status():
                 self._record_status(vehicle, message)
+            case Provisional():
+                self._record_provisional(message)
             case Acknowledgement() if row is not None:
                 self._record_verdict(vehicle, row, message)
             case Fetch():
@@ -146,16 +158,40 @@ class Recorder:
         vehicle.breaches += 1
         self.effects.new_breaches += 1
 
+    def _record_provisional(self, made: Provisional) -> None:
+        """Beside the chain, never in it."""
+        known = select(ProvisionalRow.id).where(
+            ProvisionalRow.vehicle_id == made.vehicle_id,
+            ProvisionalRow.message_id == made.message_id,
+        )
+        if self._db.exec(known).first() is not None:
+            return
+        columns = ("vehicle_id", "message_id", "bundle", "base", "step", "odometer")
+        fields = {name: getattr(made, name) for name in columns}
+        content = messages.encode(made)
+        self._db.add(ProvisionalRow(**fields, content=content, received_at=self._now))
+        self._db.flush()  # the same may come again in this batch
+
     def _record_status(self, vehicle: Vehicle, status: Status) -> None:
         if not status.online and not status.sent_at:
             vehicle.online = False  # the last will was written before anything had happened
             return
         for name in status.__struct_fields__:
-            if name not in {"schema", "vehicle_id", "awaiting", "sent_at"}:
+            if name not in _NOT_KEPT:
                 setattr(vehicle, name, getattr(status, name))
         if not status.online:
             return
+        if status.key_statement < self._newest_keys:
+            self.effects.behind_on_keys.add(status.vehicle_id)
         newest = revisions.newest_standing(self._db, status.vehicle_id, status.bundle)
+        if status.question:
+            self.effects.asked[status.vehicle_id] = Freshness(
+                kind="freshness",
+                vehicle_id=status.vehicle_id,
+                nonce=status.question,
+                revision=newest.number if newest else 0,
+                key_statement=self._newest_keys,
+            )
         if newest and newest.number > status.revision:
             self.effects.republish.add(status.vehicle_id)
         announced = releases.newest(self._db, status.vehicle_id)
@@ -201,21 +237,8 @@ class Recorder:
         return row
 
     def _record_verdict(self, vehicle: Vehicle, row: RevisionRow, ack: Acknowledgement) -> None:
-        """What runs is not unsaid: after `applied`, a refusal of the same revision is stale."""
-        if row.verdict in {"applied", ack.verdict}:
-            return
-        counts = row.kind == "breach"
-        if ack.verdict == "applied":
-            vehicle.calibrations += counts and row.verdict == "refused"
-            vehicle.failures = 0
-        else:
-            vehicle.calibrations = max(vehicle.calibrations - counts, 0)
-            vehicle.failures += counts
-        row.verdict, row.verdict_at = ack.verdict, self._now
-        row.verdict_reason, row.verdict_detail = ack.reason or None, ack.detail or None
-        row.trace_error_before_v = ack.error_before_v
-        row.trace_error_after_v = ack.error_after_v
-        self._db.flush()  # later messages of the batch ask for the newest revision that stands
+        if verdicts.record(vehicle, row, ack, self._now):
+            self._db.flush()  # later messages of the batch ask for the newest revision that stands
 
 
 def quarantine(

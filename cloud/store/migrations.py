@@ -11,7 +11,12 @@ from typing import Final
 from sqlalchemy import Connection, text
 from sqlmodel import SQLModel
 
-from cloud.store.tables import PRIOR_TRIGGERS, REVISION_TRIGGERS, SCHEMA_VERSION
+from cloud.store.tables import (
+    PRIOR_TRIGGERS,
+    PROVISIONAL_TRIGGERS,
+    REVISION_TRIGGERS,
+    SCHEMA_VERSION,
+)
 
 OLDEST: Final = 1
 
@@ -28,12 +33,22 @@ _STEPS: Final = {
         REVISION_TRIGGERS[0],
     ),
     2: (
+        "ALTER TABLE vehicle ADD COLUMN on_trial BOOLEAN",
+        "ALTER TABLE vehicle ADD COLUMN fallen_back INTEGER",
+        "ALTER TABLE vehicle ADD COLUMN key_statement INTEGER",
+        "ALTER TABLE vehicle ADD COLUMN trips_since_word INTEGER",
+        "ALTER TABLE revision ADD COLUMN confirmed_at FLOAT",
+        "ALTER TABLE revision ADD COLUMN next_trip_error_before_v FLOAT",
+        "ALTER TABLE revision ADD COLUMN next_trip_error_after_v FLOAT",
         "ALTER TABLE trip ADD COLUMN time_known BOOLEAN DEFAULT 1 NOT NULL",
         "ALTER TABLE vehicle ADD COLUMN time_known BOOLEAN",
         "ALTER TABLE vehicle ADD COLUMN bundle_release INTEGER",
+        "ALTER TABLE vehicle ADD COLUMN provisional INTEGER",
+        "ALTER TABLE trip ADD COLUMN provisional INTEGER DEFAULT 0 NOT NULL",
+        "ALTER TABLE breach ADD COLUMN provisional INTEGER DEFAULT 0 NOT NULL",
     ),
 }
-_TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS, 2: ()}
+_TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS, 2: PROVISIONAL_TRIGGERS}
 
 
 def upgrade(connection: Connection, found: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, tuple_
 from sqlmodel import Session, col, select
 
-from cloud.store.tables import Quarantine, RevisionRow, Trip, Vehicle
+from cloud.store.tables import ProvisionalRow, Quarantine, RevisionRow, Trip, Vehicle
 
 
 def vehicles(db: Session, after: str | None, limit: int) -> Sequence[Vehicle]:
@@ -40,6 +40,18 @@ def revisions(db: Session, vehicle_id: str, after: int | None, limit: int) -> Se
     query = query.order_by(col(RevisionRow.number).desc()).limit(limit)
     if after is not None:
         query = query.where(RevisionRow.number < after)
+    return db.exec(query).all()
+
+
+def provisionals(
+    db: Session, vehicle_id: str, after: tuple[float, int] | None, limit: int
+) -> Sequence[ProvisionalRow]:
+    """What a vehicle made for itself, the highest odometer first."""
+    order = (col(ProvisionalRow.odometer), col(ProvisionalRow.id))
+    query = select(ProvisionalRow).where(ProvisionalRow.vehicle_id == vehicle_id)
+    query = query.order_by(order[0].desc(), order[1].desc()).limit(limit)
+    if after is not None:
+        query = query.where(tuple_(*order) < tuple_(*after))
     return db.exec(query).all()
 
 

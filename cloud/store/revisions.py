@@ -12,7 +12,8 @@ from sqlalchemy import ColumnElement, bindparam, exists, func, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, and_, col, or_, select
 
-from cloud.store.tables import Breach, RevisionRow, SigningKey, Vehicle
+from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, SigningKey, Vehicle
+from common.messages import Provisional, decode
 
 _EARLIER = aliased(Breach)
 _LATER = aliased(RevisionRow)
@@ -101,6 +102,13 @@ class Replacement:
 
     number: int
     odometer: float
+
+
+def made_of(db: Session, provisional: ProvisionalRow) -> int | None:
+    """The number of the revision that came of the breach on which a vehicle helped itself."""
+    cause = decode(provisional.content, Provisional).cause
+    made = caused_by(db, provisional.vehicle_id, cause)
+    return made.number if made else None
 
 
 def next_breaches(db: Session, bundles: Sequence[str], limit: int) -> list[Breach]:

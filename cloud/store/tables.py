@@ -50,8 +50,14 @@ class Vehicle(SQLModel, table=True):
     failures: int = 0  # breaches in a row, since a revision was applied, that brought none
     estimate_state: str = "learning"
     started: bool = False  # it has a revision
+    # Last, where an older file gets them.
+    on_trial: bool | None = None
+    fallen_back: int | None = None
+    key_statement: int | None = None
+    trips_since_word: int | None = None
     bundle_release: int | None = None  # the highest that it ever believed, as it says
     time_known: bool | None = None  # whether its clock had been set when it said so
+    provisional: int | None = None  # the step of its own that it says it runs; 0: none
 
 
 class Trip(SQLModel, table=True):
@@ -83,6 +89,7 @@ class Trip(SQLModel, table=True):
     received_at: float
     # Last, where an older file gets it: false where the vehicle's clock had not been set.
     time_known: bool = Field(default=True, sa_column_kwargs={"server_default": text("1")})
+    provisional: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
 
 
 class Breach(SQLModel, table=True):
@@ -115,6 +122,7 @@ class Breach(SQLModel, table=True):
     reason: str | None = None
     decided_at: float | None = None
     heard_at: float | None = None  # when the broker took the news that it was declined
+    provisional: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
 
 
 class RevisionRow(SQLModel, table=True):
@@ -158,6 +166,29 @@ class RevisionRow(SQLModel, table=True):
     trace_error_after_v: float | None = None
     # Last, where an older file gets it: the kind of its cause.
     kind: str = Field(default="breach", sa_column_kwargs={"server_default": "breach"})
+    confirmed_at: float | None = None  # it has proven itself on the vehicle's next trip
+    next_trip_error_before_v: float | None = None  # of what it replaced, on that trip
+    next_trip_error_after_v: float | None = None
+
+
+class ProvisionalRow(SQLModel, table=True):
+    """What a vehicle made for itself while it was cut off, as it sent it: beside the chain."""
+
+    __tablename__ = "provisional"
+    __table_args__ = (
+        UniqueConstraint("message_id", "vehicle_id"),
+        Index("provisional_by_odometer", "vehicle_id", "odometer", "id"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    vehicle_id: str
+    message_id: str
+    bundle: str
+    base: int
+    step: int
+    odometer: float
+    content: bytes = Field(sa_type=LargeBinary)  # the message
+    received_at: float
 
 
 class FleetPriorRow(SQLModel, table=True):
@@ -235,6 +266,33 @@ class Release(SQLModel, table=True):
     state_at: float | None = None
 
 
+class RollBackOrder(SQLModel, table=True):
+    """Somebody's wish for the content of an earlier revision; `revision` is what it brought."""
+
+    __tablename__ = "roll_back_order"
+    __table_args__ = (Index("roll_back_order_pending", "id", sqlite_where=text("done_at IS NULL")),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    vehicle_id: str
+    to_revision: int
+    ordered_by: str
+    why: str
+    ordered_at: float
+    done_at: float | None = None
+    revision: int | None = None
+    problem: str | None = None  # why it brought none
+
+
+class KeyStatementRow(SQLModel, table=True):
+    """A signed statement of which keys may sign (JSON), by its number."""
+
+    __tablename__ = "key_statement"
+
+    number: int = Field(primary_key=True)
+    signed: bytes = Field(sa_type=LargeBinary)
+    made_at: float
+
+
 class SigningKey(SQLModel, table=True):
     """A public key that has signed revisions here: 32 raw bytes as hex."""
 
@@ -285,4 +343,11 @@ PRIOR_TRIGGERS: Final = (
         (SELECT max(version) FROM fleet_prior WHERE bundle = NEW.bundle), 0)
     BEGIN SELECT RAISE(ABORT, 'fleet priors are append-only: a version does not follow'); END""",
 )
-TRIGGERS: Final = REVISION_TRIGGERS + PRIOR_TRIGGERS
+# What a vehicle has driven on stays what it was, too.
+PROVISIONAL_TRIGGERS: Final = (
+    """CREATE TRIGGER provisional_is_not_updated BEFORE UPDATE ON provisional
+    BEGIN SELECT RAISE(ABORT, 'provisionals are append-only: an update was refused'); END""",
+    """CREATE TRIGGER provisional_is_not_deleted BEFORE DELETE ON provisional
+    BEGIN SELECT RAISE(ABORT, 'provisionals are append-only: a deletion was refused'); END""",
+)
+TRIGGERS: Final = REVISION_TRIGGERS + PRIOR_TRIGGERS + PROVISIONAL_TRIGGERS

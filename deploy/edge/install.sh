@@ -74,7 +74,7 @@ name_version() {
         cd "$checkout"
         {
             "$python" --version
-            find common edge_agent deploy/systemd deploy/edge/pyproject.toml deploy/edge/install.sh \
+            find common edge_agent deploy/systemd deploy/edge/pyproject.toml deploy/edge/install.sh deploy/edge/slim.sh \
                 requirements/edge.lock requirements/edge-can.lock requirements/build.lock \
                 -type f ! -name '*.pyc' -exec sha256sum {} + | sort
         } | sha256sum | cut -c 1-8
@@ -98,7 +98,7 @@ build() {
             give_up "Python's venv module does not work ($(tail -n 1 "$scratch/log")): apt-get install python3-venv"
     done
     # shellcheck disable=SC2086 # options, to be split
-    if ! { "$folder/bin/python" -m pip install $locked -r "$checkout/requirements/$lock" &&
+    if ! { "$folder/bin/python" -m pip install --no-compile $locked -r "$checkout/requirements/$lock" &&
         "$scratch/build/bin/python" -m pip install $locked -r "$checkout/requirements/build.lock"; }; then
         give_up "The packages of requirements/$lock could not be fetched; is there a way to the package index?"
     fi
@@ -106,12 +106,12 @@ build() {
     # shellcheck disable=SC2086
     if ! { "$scratch/build/bin/python" -m pip wheel $local --no-build-isolation \
         --wheel-dir "$scratch" "$checkout/deploy/edge" &&
-        "$folder/bin/python" -m pip install $local "$scratch"/*.whl; }; then
+        "$folder/bin/python" -m pip install --no-compile $local "$scratch"/*.whl; }; then
         give_up "The agent's own wheel could not be built from $checkout."
     fi
     # A vehicle installs nothing more, and tests no libraries.
     "$folder/bin/python" -m pip uninstall --quiet --yes setuptools pip 2>/dev/null || true
-    find "$folder/lib" -type d -name tests -prune -exec rm -rf {} +
+    sh "$checkout/deploy/edge/slim.sh" "$folder"
     install -m 644 "$checkout/deploy/systemd/edge-agent.service" "$checkout/deploy/systemd/journald@edge-agent.conf" \
         "$checkout/LICENSE" "$folder"
     install -m 755 "$checkout/deploy/edge/install.sh" "$folder"

@@ -5,6 +5,7 @@ Pure. Must never let a size, a name or a number pass that the signature does not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -21,7 +22,7 @@ from common.release import (
     digest,
     verify_announcement,
 )
-from common.signing import TrustedKeys
+from common.trust import TrustStore
 from edge_agent.bundle_update.record import Slot
 from edge_agent.config import Config
 from edge_agent.sources import signal_names
@@ -29,10 +30,10 @@ from edge_agent.sources import signal_names
 
 @dataclass(frozen=True)
 class Receiver:
-    """Who judges: the vehicle, the keys that it trusts, and the largest bundle that it takes."""
+    """Who judges: the vehicle, what it trusts now, and the largest bundle that it takes."""
 
     vehicle_id: str
-    trusted: TrustedKeys
+    trusted: Callable[[], TrustStore]
     bundle_bytes: int
 
 
@@ -79,10 +80,9 @@ def judge(signed: SignedAnnouncement, who: Receiver, floor: int) -> Judgement:
 def authenticate(signed: SignedAnnouncement, who: Receiver) -> Judgement:
     """What can be said of it whatever came before."""
     try:
-        content = verify_announcement(signed, who.trusted)
+        content = verify_announcement(signed, who.trusted())
     except SignatureError as error:
-        known = signed.key_id in who.trusted
-        return Judgement("bad_signature" if known else "untrusted_key", str(error))
+        return Judgement(error.reason, str(error))
     named = _named(content)
     if named is not None and named[0] != who.vehicle_id:
         return Judgement("wrong_vehicle", f"it is addressed to {named[0]}")

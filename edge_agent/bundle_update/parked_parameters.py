@@ -18,6 +18,6 @@ def exchange(db: sqlite3.Connection, bundle: str) -> None:
     ).fetchall()
     db.execute("DELETE FROM parked_parameters")
     db.execute("INSERT INTO parked_parameters SELECT ?, slot, signed FROM parameters", (before,))
-    kept.forget_parameters(db)
+    kept.forget_all_parameters(db)
     for slot, signed in parked:
         kept.write_parameters(db, slot, signed)

@@ -1,0 +1,78 @@
+"""Carry out what operators order: the content of an earlier revision again, under a new number.
+
+Must never lower a number, and never tell anybody: what is committed comes back as rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from sqlmodel import Session
+
+from cloud.errors import RollBackError
+from cloud.revising import Author, Place, numbered, signed_row
+from cloud.store import revisions, roll_back_orders
+from cloud.store.database import Store
+from cloud.store.tables import RevisionRow, RollBackOrder
+from common.messages import message_id
+from common.revision import Cause, Revision, decode_revision
+
+log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 64
+
+
+class RollBacks:
+    """Orders of a store; one thread only."""
+
+    def __init__(self, store: Store, author: Author, clock: Callable[[], float]) -> None:
+        self._store, self._author, self._clock = store, author, clock
+
+    def round(self) -> list[RevisionRow]:
+        """Settle what is ordered. Raises StoreUnavailableError."""
+        with self._store.read() as db:
+            orders = roll_back_orders.pending(db, AT_ONCE)
+        made = [self._settle(order) for order in orders]
+        return [row for row in made if row is not None]
+
+    def _settle(self, order: RollBackOrder) -> RevisionRow | None:
+        """What cannot be followed any more is settled with its reason."""
+        with self._store.write() as db:
+            kept = db.merge(order)
+            kept.done_at = self._clock()
+            try:
+                row = self._row(db, order)
+            except RollBackError as error:
+                log.warning("not_rolled_back vehicle=%s why=%r", order.vehicle_id, error.problem)
+                kept.problem = error.problem
+                return None
+            kept.revision = row.number
+            db.add(row)
+        return row
+
+    def _row(self, db: Session, order: RollBackOrder) -> RevisionRow:
+        target = roll_back_orders.target(db, order)
+        vehicle = revisions.vehicles(db, [order.vehicle_id])[order.vehicle_id]
+        newest = revisions.newest_of(db, [order.vehicle_id]).get(order.vehicle_id)
+        place = Place(order.vehicle_id, target.bundle, newest, vehicle.revision or 0)
+        vehicle.failures = 0
+        return signed_row(self._again(decode_revision(target.content), place, order), self._author)
+
+    def _again(self, wanted: Revision, place: Place, order: RollBackOrder) -> Revision:
+        cause = Cause(
+            kind="roll_back",
+            message_id=message_id(order.vehicle_id, str(order.id), "roll-back"),
+            returns_to=wanted.number,
+            ordered_by=order.ordered_by[:64],
+            why=order.why[:256],
+        )
+        return msgspec.structs.replace(
+            numbered(wanted, place),
+            base=wanted.number,
+            cause=cause,
+            created_at=self._clock(),
+            code_version=self._author.code_version,
+        )
