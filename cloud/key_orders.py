@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cloud.errors import KeyOrderError
 from common.messages import SignedStatement
 from common.signing import key_id
-from common.trust import KeyStatement, read_statement, sign_statement
+from common.trust import MAX_STATEMENTS, KeyStatement, read_statement, sign_statement
 
 MOST_KEYS = 8
 
@@ -62,7 +62,12 @@ def revoked(now: Keys, name: str) -> Keys:
 def statement_of(
     keys: Keys, author: Ed25519PrivateKey, why: str, issued_at: float
 ) -> SignedStatement:
-    """What vehicles are told."""
+    """What vehicles are told. Raises KeyOrderError when they can keep no more."""
+    if keys.number > MAX_STATEMENTS:
+        raise KeyOrderError(
+            f"{MAX_STATEMENTS} statements were made, as many as a vehicle keeps; install the keys "
+            "anew on the vehicles, with the keys of now as `trusted_keys`"
+        )
     made = KeyStatement(
         kind="key_statement",
         number=keys.number,

@@ -22,6 +22,8 @@ from common.messages import KeyId, SignedStatement, UnixTime
 from common.signing import TrustedKeys, check_signature, key_id
 
 STATEMENT_SCHEMA: Final = 1
+# A vehicle keeps them all, so that no revocation is ever forgotten, and they travel in one message.
+MAX_STATEMENTS: Final = 48
 
 PublicKey = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
@@ -34,7 +36,7 @@ class KeyStatement(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = STATEMENT_SCHEMA
     kind: Literal["key_statement"]
-    number: Annotated[int, msgspec.Meta(ge=1, le=10**6)]
+    number: Annotated[int, msgspec.Meta(ge=1, le=MAX_STATEMENTS)]
     keys: Annotated[list[PublicKey], msgspec.Meta(min_length=1, max_length=8)]
     revoked: Annotated[list[KeyId], msgspec.Meta(max_length=64)] = []
     why: Annotated[str, msgspec.Meta(max_length=256)] = ""

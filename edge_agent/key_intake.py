@@ -17,7 +17,6 @@ from edge_agent.state import State
 log = logging.getLogger(__name__)
 
 ANCHOR = "keys"
-KEPT_STATEMENTS = 64
 
 
 def restore_trust(state: State, installed: TrustStore) -> TrustStore:
@@ -42,7 +41,7 @@ def take_statements(payload: bytes, trusted: TrustStore, state: State) -> TrustS
     after = follow(trusted, news)
     with state.transaction() as db:
         known = _kept(db)
-        statements = [*(known.statements if known else ()), *news][-KEPT_STATEMENTS:]
+        statements = [*(known.statements if known else ()), *news]
         kept.write_anchor(db, ANCHOR, encode(KeyChain(statements=statements)))
     told = "keys_changed statement=%d keys=%s revoked=%s"
     log.warning(told, after.number, sorted(after.keys), sorted(after.revoked))

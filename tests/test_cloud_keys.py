@@ -11,12 +11,12 @@ import pytest
 
 from cloud import cli
 from cloud.errors import KeyOrderError
-from cloud.key_orders import keys_now, require_may_sign
+from cloud.key_orders import Keys, keys_now, require_may_sign, statement_of
 from cloud.store import key_statements
 from common.freshness import believed
 from common.messages import KeyChain, decode
 from common.signing import create_key_pair, key_id
-from common.trust import TrustStore, follow
+from common.trust import MAX_STATEMENTS, TrustStore, follow
 from tests.cloud_doubles import Insides, write_bundle
 
 Run = Callable[..., tuple[int, str, str]]
@@ -167,3 +167,10 @@ def test_a_question_in_a_status_is_answered_with_what_is_newest_and_signed(
     trusted = TrustStore({key_id(public): public})
     found = believed(fresh, trusted, "a", nonce)
     assert (found.revision, found.key_statement) == (1, 0)
+
+
+def test_no_more_statements_are_made_than_a_vehicle_keeps(inside: Insides) -> None:
+    named = {key_id(inside.key.public_key()): inside.key.public_key().public_bytes_raw().hex()}
+    assert statement_of(Keys(MAX_STATEMENTS, named), inside.key, "", 0.0)
+    with pytest.raises(KeyOrderError, match="as many as a vehicle keeps"):
+        statement_of(Keys(MAX_STATEMENTS + 1, named), inside.key, "", 0.0)

@@ -9,10 +9,17 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.errors import KeyStatementError, SignatureError
-from common.messages import Acknowledgement, KeyChain, SignedStatement, decode, encode
+from common.messages import (
+    MAX_PAYLOAD_BYTES,
+    Acknowledgement,
+    KeyChain,
+    SignedStatement,
+    decode,
+    encode,
+)
 from common.revision import encode_revision
 from common.signing import key_id
-from common.trust import KeyStatement, TrustStore, follow, sign_statement
+from common.trust import MAX_STATEMENTS, KeyStatement, TrustStore, follow, sign_statement
 from edge_agent import kept
 from edge_agent.link import Received
 from tests.support_edge import (
@@ -226,3 +233,30 @@ def test_a_statement_is_no_revision_and_a_revision_no_statement(rig: Rig) -> Non
 
 def _quoted(content: bytes) -> bytes:
     return b'"' + content.replace(b'"', b'\\"') + b'"'
+
+
+def longest_chain() -> list[SignedStatement]:
+    """Each statement by a key that only the one before named, as long as any statement can be."""
+    keys = [KEY, *(Ed25519PrivateKey.from_private_bytes(bytes([100 + n]) * 32) for n in range(56))]
+    made = []
+    for number in range(1, MAX_STATEMENTS + 1):
+        content = KeyStatement(
+            kind="key_statement",
+            number=number,
+            keys=[key.public_key().public_bytes_raw().hex() for key in keys[number : number + 8]],
+            revoked=[name(key) for key in keys[:number]],
+            why="x" * 256,
+            issued_at=1_700_000_000.123,
+        )
+        made.append(sign_statement(content, keys[number - 1]))
+    return made
+
+
+def test_the_longest_chain_fits_into_a_message_and_is_remembered_whole(rig: Rig) -> None:
+    chain = longest_chain()
+    assert len(encode(KeyChain(statements=chain))) < MAX_PAYLOAD_BYTES
+    for end in (MAX_STATEMENTS // 2, MAX_STATEMENTS):
+        tell_keys(rig, *chain[:end])
+    rig.reopen()
+    assert rig.agent.status().key_statement == MAX_STATEMENTS
+    assert believes(rig.agent.identity.trusted, KEY) == "revoked_key"

@@ -11,8 +11,6 @@ from sqlmodel import Session, col, func, select
 from cloud.store.tables import KeyStatementRow
 from common.messages import KeyChain, SignedStatement
 
-NEWEST_SENT = 64
-
 
 def newest(db: Session) -> int:
     """The number of the last statement; 0: there is none."""
@@ -28,7 +26,7 @@ def statements(db: Session) -> list[SignedStatement]:
 def chain(db: Session) -> KeyChain | None:
     """What vehicles are sent; None: nobody has ever changed the keys."""
     found = statements(db)
-    return KeyChain(statements=found[-NEWEST_SENT:]) if found else None
+    return KeyChain(statements=found) if found else None
 
 
 def add(db: Session, number: int, signed: SignedStatement, now: float) -> None:
