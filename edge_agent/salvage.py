@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_agent.first_page import opened
+from edge_agent.outbox import EVICTION_ORDER
 from edge_agent.salvage_rows import TROUBLE, Row, Table, rows_of, table_of
 from edge_agent.state_schema import DERIVED
 from edge_agent.stray_messages import stray_messages
@@ -140,6 +141,8 @@ class _Rows:
                 return False
         values = self.named(row)
         content = values.get(_MESSAGES.get(self.table.name, ""), self.mark)
+        if self.table.name == "outbox" and values.get("kind") not in EVICTION_ORDER:
+            return False  # read again, it would count as damage again
         crc = values.get("crc")
         return self.mark in content and (crc is None or crc == zlib.crc32(content))
 
