@@ -96,7 +96,7 @@ def _copy_stray(source: Path, target: sqlite3.Connection, mark: bytes, found: Sa
     try:
         with suppress(OSError):
             for message in stray_messages(source):
-                if mark in message[-1]:
+                if mark in message[-1] and message[2] in EVICTION_ORDER:
                     found.saved["outbox"] += target.execute(insert, message).rowcount
     finally:
         if target.in_transaction:
