@@ -20,7 +20,7 @@ from edge_agent import __version__, kept, outbox, revision_records
 from edge_agent.agent import Agent
 from edge_agent.clock import Clock
 from edge_agent.live_battery import BatteryView, Known
-from edge_agent.live_view import LiveView, RecentRing, running_trip
+from edge_agent.live_view import LiveView, Points, RecentRing, recent_of, running_trip
 from edge_agent.trip_values import TripSoFar
 
 EVERY_S: Final = 1.0
@@ -28,10 +28,11 @@ EVERY_S: Final = 1.0
 
 @dataclass(frozen=True)
 class Picture:
-    """The view without the battery, and what the battery is computed from."""
+    """The view without what takes time to make, and what that is made of."""
 
     view: LiveView
     known: Known
+    recent: Points
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,8 @@ class LiveFeed:
             counters=dict(self._stored.counters),
             threshold_v=agent.identity.manifest.error_threshold_v,
             trip=None if trip is None else running_trip(trip),
-            recent=self._recent.columns(),
         )
-        return Picture(view, self._known(trip))
+        return Picture(view, self._known(trip), self._recent.points())
 
     def _known(self, trip: TripSoFar | None) -> Known:
         twin, seen_s = self._agent.twin, self._trip_seen_s
@@ -134,5 +134,6 @@ class LiveFeed:
 
 
 def shown(picture: Picture, battery: BatteryView) -> LiveView:
-    """The view with the battery in it; for threads other than the loop's."""
-    return msgspec.structs.replace(picture.view, battery=battery.of(picture.known))
+    """The whole view; for threads other than the loop's."""
+    recent = recent_of(picture.recent)
+    return msgspec.structs.replace(picture.view, recent=recent, battery=battery.of(picture.known))

@@ -15,6 +15,7 @@ from common.estimate_state import State
 from common.sampling import Interval
 from edge_agent.trip_values import Compared, TripSoFar
 
+Points = tuple[tuple[float, Compared], ...]  # Unix time, and what was seen then
 RECENT_POINTS: Final = 300  # one a second: five minutes
 
 
@@ -96,14 +97,19 @@ class RecentRing:
         if not self._points or self._points[-1][1] is not newest:
             self._points.append((at, newest))
 
-    def columns(self) -> Recent:
-        """As it stands."""
-        return Recent(
-            at=[round(at, 3) for at, _ in self._points],
-            predicted_v=[round(point.predicted_v, 4) for _, point in self._points],
-            band95_v=[round(point.band95_v, 4) for _, point in self._points],
-            measured_v=[round(point.measured_v, 4) for _, point in self._points],
-        )
+    def points(self) -> Points:
+        """As it stands, for another thread."""
+        return tuple(self._points)
+
+
+def recent_of(points: Points) -> Recent:
+    """The columns of these."""
+    return Recent(
+        at=[round(at, 3) for at, _ in points],
+        predicted_v=[round(point.predicted_v, 4) for _, point in points],
+        band95_v=[round(point.band95_v, 4) for _, point in points],
+        measured_v=[round(point.measured_v, 4) for _, point in points],
+    )
 
 
 def running_trip(trip: TripSoFar) -> RunningTrip:

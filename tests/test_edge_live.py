@@ -35,7 +35,7 @@ from edge_agent.config import load_config
 from edge_agent.live import live_view
 from edge_agent.live_battery import EVERY_S, SEED, BatteryView
 from edge_agent.live_feed import LiveFeed, shown
-from edge_agent.live_server import REQUEST_S, LiveServer
+from edge_agent.live_server import LiveServer
 from edge_agent.live_text import PLAIN_BARS, line, screen, sparkline
 from edge_agent.live_view import RECENT_POINTS, LiveView
 from tests.support_edge import Rig, aged_bundle, drive, revision_for, signed
@@ -281,14 +281,20 @@ def test_only_this_machine_is_listened_to(server: LiveServer) -> None:
 
 
 def is_dropped(server: LiveServer, head: bytes) -> bool:
-    """At once: sooner than a request may take."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=REQUEST_S / 2) as one:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30.0) as one:
         one.sendall(head)
         with suppress(ConnectionResetError):
             return one.recv(100) == b""
         return True
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is dropped now is not dropped for its slowness."""
+    monkeypatch.setattr(live_server, "REQUEST_S", 3600.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_request_that_is_too_long_is_dropped(server: LiveServer) -> None:
     assert is_dropped(server, b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000)
     assert answer(server, "/live.json")[0] == 200
@@ -301,6 +307,7 @@ def test_a_request_that_is_too_slow_is_dropped(
     assert is_dropped(server, b"GET / HTTP/1.1\r\n")
 
 
+@pytest.mark.usefixtures("patient")
 def test_connections_beyond_the_bound_are_closed_and_the_rest_served(server: LiveServer) -> None:
     idle = [
         socket.create_connection(("127.0.0.1", server.port), timeout=10)
@@ -378,7 +385,7 @@ def test_a_terminal_is_redrawn_and_given_back(served: LiveServer, tmp_path: Path
             shown_bytes += os.read(ours, 65536)
         return shown_bytes.count(b"\x1b[H") >= 2
 
-    eventually(has_redrawn, what="two pictures in the terminal")
+    eventually(has_redrawn, 60.0, "two pictures in the terminal")
     watching.send_signal(signal.SIGINT)
     end_s = time.monotonic() + 10
     while time.monotonic() < end_s:
@@ -449,7 +456,7 @@ def test_the_real_agent_serves_its_trip(tmp_path: Path) -> None:
                 return False
             return bool(view["trip"]) and view["trip"]["samples"] == 30
 
-        eventually(has_trip, what="the trip in the live view")
+        eventually(has_trip, 60.0, "the trip in the live view")
         assert view["battery"]["health"]["unit"] == "1"
         running.stdin.close()
         assert running.wait(30) == 0
