@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_agent.first_page import opened
+from edge_agent.outbox import EVICTION_ORDER
 from edge_agent.salvage_rows import TROUBLE, Row, Table, rows_of, table_of
 from edge_agent.state_schema import DERIVED
 from edge_agent.stray_messages import stray_messages
@@ -97,7 +98,7 @@ def _copy_stray(source: Path, target: sqlite3.Connection, mark: bytes, found: Sa
     try:
         with suppress(OSError):
             for message in stray_messages(source):
-                if mark in message[-1]:
+                if mark in message[-1] and message[2] in EVICTION_ORDER:
                     found.saved["outbox"] += target.execute(insert, message).rowcount
     finally:
         if target.in_transaction:
@@ -142,6 +143,8 @@ class _Rows:
                 return False
         values = self.named(row)
         content = values.get(_MESSAGES.get(self.table.name, ""), self.mark)
+        if self.table.name == "outbox" and values.get("kind") not in EVICTION_ORDER:
+            return False  # read again, it would count as damage again
         crc = values.get("crc")
         return self.mark in content and (crc is None or crc == zlib.crc32(content))
 

@@ -25,6 +25,8 @@ _SMALL_TABLES: Final = frozenset(
     {"identity", "parameters", "kept_trace", "counter", "running_trip"}
 )
 _HEADER: Final = b"SQLite format 3\0"
+_VERSIONS: Final = slice(18, 20)
+"""To write and to read: a damaged one makes the file look read-only."""
 _PRIMARY: Final = 0xFF
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _UNREADABLE: Final = frozenset(
@@ -35,7 +37,13 @@ _UNREADABLE: Final = frozenset(
         sqlite3.SQLITE_IOERR_DATA,
     }
 )
-_BROKEN_SCHEMA: Final = ("no such table", "no such column", "has no column", "not decode to UTF-8")
+_BROKEN_SCHEMA: Final = (
+    "unsupported file format",
+    "no such table",
+    "no such column",
+    "has no column",
+    "not decode to UTF-8",
+)
 
 
 def is_damage(error: BaseException | None) -> bool:
@@ -143,8 +151,8 @@ def _check_header(path: Path) -> None:
     """Before SQLite sees it: it would grow a file that is none to the size of a page."""
     if path.exists():
         with path.open("rb") as file:
-            first = file.read(len(_HEADER))
-        if first not in {_HEADER, b""}:
+            first = file.read(_VERSIONS.stop)
+        if first and (first[:16] != _HEADER or not set(first[_VERSIONS]) <= {1, 2}):
             raise DamagedRowError("state", "it is no SQLite file")
 
 

@@ -150,6 +150,14 @@ def test_a_bit_that_only_the_checksum_sees_costs_its_own_message_alone(path: Pat
         assert "t21" not in found
 
 
+def test_a_message_of_no_kind_is_left_behind_and_not_found_again_and_again(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE outbox SET kind = 'trjp' WHERE message_id = 't20'")
+    with closing(State(path, VEHICLE, BUNDLE_ID)) as state:
+        assert kinds(state).total() == BREACHES + TRIPS - 1
+        assert len(state.set_aside) == 1
+
+
 def test_what_was_saved_and_lost_is_said(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     damage_page(path, page_with(path, b"trip 20"), zeroed)
     with caplog.at_level(logging.ERROR), closing(State(path, VEHICLE, BUNDLE_ID)):
