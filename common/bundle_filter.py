@@ -38,7 +38,7 @@ class BundleFilter:
         self.layout = layout_of(manifest)
         self._count = self.layout.count
         sigmas = _sigmas(len(self.layout.active), self._count, settings)
-        self.weights, self._moving, self._theta_weights = sigmas
+        self.weights, self._moving, self.theta_weights = sigmas
 
     def evidence(self, traces: Sequence[TraceArrays], discrepancy_v: FloatArray) -> Evidence:
         """Traces of equal length as measurements, for vehicles with discrepancies [B] in volts."""
@@ -154,20 +154,27 @@ class BundleFilter:
 
     def band_std(self, x: FloatArray, P: FloatArray, features: FloatArray) -> FloatArray:
         """Standard deviation [m] of the voltage by the parameters alone, one state [1, n]."""
+        sigmas = self.theta_sigmas(x, P)
+        images = self.images(sigmas, features[None])
+        _, std = ukf.unscented_moments(images, self.theta_weights)
+        line = ukf.linearise(sigmas, images, self.theta_weights)
+        return np.asarray(np.sqrt(std[0] ** 2 + self._point_variance(line)[0]))
+
+    def theta_sigmas(self, x: FloatArray, P: FloatArray) -> FloatArray:
+        """Sigma points [1, k, P] of the parameters alone. Raises CalibrationError when P is none.
+
+        Their weights are `theta_weights`.
+        """
         count = self._count
         root = _root(P[:, :count, :count])
-        sigmas = ukf.sigma_points(x[:, :count], root, self._theta_weights)
-        images = self.images(sigmas, features[None])
-        _, std = ukf.unscented_moments(images, self._theta_weights)
-        line = ukf.linearise(sigmas, images, self._theta_weights)
-        return np.asarray(np.sqrt(std[0] ** 2 + self._point_variance(line)[0]))
+        return ukf.sigma_points(x[:, :count], root, self.theta_weights)
 
     def _line(self, fit: Fit, root: FloatArray, evidence: Evidence) -> ukf.Line:
         """About a fit, whose own image is there already, by the root [B, P, P] of theta's part."""
-        sigmas = ukf.sigma_points(fit.x[:, : self._count], root, self._theta_weights)
+        sigmas = ukf.sigma_points(fit.x[:, : self._count], root, self.theta_weights)
         around = self.images(sigmas[:, 1:], evidence.features)
         images = np.concatenate([fit.image[:, None], around], axis=1)
-        return ukf.linearise(sigmas, images, self._theta_weights)
+        return ukf.linearise(sigmas, images, self.theta_weights)
 
     def _point_variance(self, line: ukf.Line) -> FloatArray:
         variance: FloatArray = self.layout.point_variances @ np.square(line.H_t)

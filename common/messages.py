@@ -64,11 +64,20 @@ class TripSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """A trip thinned for the wire. `time_s` from the trip's start, strictly increasing."""
+    """A trip thinned for the wire. `time_s` from the trip's start, strictly increasing.
+
+    `worst` are the indices of points that were chosen for their error: for a person to see, no
+    evidence. No sample of the trip lay farther than `within_v` from straight lines between the
+    points (before their rounding); `error_v` is the trip's mean absolute error as the evidence
+    alone tells it.
+    """
 
     time_s: Annotated[list[float], msgspec.Meta(min_length=2, max_length=MAX_TRACE_POINTS)]
     features: list[Column]
     voltage_v: list[float]
+    worst: Annotated[list[Count], msgspec.Meta(max_length=MAX_TRACE_POINTS)] = []
+    within_v: NonNegative | None = None
+    error_v: NonNegative | None = None
 
 
 class Breach(msgspec.Struct, frozen=True, kw_only=True):

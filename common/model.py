@@ -99,6 +99,13 @@ class VoltageModel:
         ]
         return np.concatenate(parts) if parts else np.empty((0, len(features)))
 
+    def predict_fan(self, features: Sequence[float], parameters: FloatArray) -> FloatArray:
+        """Voltage [k] of one row through k parameter sets [k, P]: a vehicle's, for each sample.
+
+        By an interpreter of exactly k rows: k is the same for all trips of a bundle.
+        """
+        return self._runner(len(parameters)).fan(features, parameters)
+
     def predict_one(self, features: Sequence[float], parameters: FloatArray) -> float:
         """Voltage of one row in volts: what a vehicle does for each sample, without a detour."""
         return self._runner(1).one(features, parameters)
@@ -157,6 +164,11 @@ class _Runner:
         self._x[:rows].reshape(batch, k, m, width)[...] = features[:, None]
         self._theta[:rows].reshape(batch, k, m, count)[...] = parameters[:, :, None]
         return self._run()[:rows, 0].astype(np.float64).reshape(batch, k, m)
+
+    def fan(self, x: Sequence[float], theta: FloatArray) -> FloatArray:
+        self._x[:] = x
+        self._theta[:] = theta
+        return self._run()[:, 0].astype(np.float64)
 
     def one(self, x: Sequence[float], theta: FloatArray) -> float:
         self._x[0] = x

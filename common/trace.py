@@ -6,7 +6,9 @@ outside the manifest's plausible ranges.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -43,9 +45,13 @@ def shares(time_s: FloatArray) -> FloatArray:
     return share
 
 
-def to_wire(arrays: TraceArrays) -> Trace:
-    """Round to float32's worth of digits (the model sees no more) and fold constant columns."""
+def to_wire(arrays: TraceArrays, worst: Sequence[int] = ()) -> Trace:
+    """Round to float32's worth of digits (the model sees no more) and fold constant columns.
+
+    `worst` are the points that were chosen for their error.
+    """
     return Trace(
+        worst=list(worst),
         time_s=_rounded_times(arrays.time_s),
         features=[_fold(column) for column in arrays.features.T],
         voltage_v=[float(f"{value:.6g}") for value in arrays.voltage_v.tolist()],
@@ -53,7 +59,10 @@ def to_wire(arrays: TraceArrays) -> Trace:
 
 
 def from_wire(trace: Trace, manifest: Manifest) -> TraceArrays:
-    """Unfold and check against the manifest. Raises MalformedMessageError."""
+    """Unfold and check against the manifest: what is evidence. Raises MalformedMessageError.
+
+    A point that was chosen for its error is none: it says what is rare, as if it were frequent.
+    """
     points = len(trace.time_s)
     if len(trace.features) != len(manifest.features):
         raise _problem(f"{len(trace.features)} feature columns, not {len(manifest.features)}")
@@ -62,7 +71,18 @@ def from_wire(trace: Trace, manifest: Manifest) -> TraceArrays:
         raise _problem(f"columns of other lengths than its {points} times")
     arrays = TraceArrays(np.array(trace.time_s), np.array(columns).T, np.array(trace.voltage_v))
     _check_values(arrays, manifest)
-    return arrays
+    return without(arrays, trace.worst)
+
+
+def without(arrays: TraceArrays, points: Sequence[int]) -> TraceArrays:
+    """All but these. Raises MalformedMessageError unless they lie between the ends, in order."""
+    if not points:
+        return arrays
+    bounds = (0, *points, len(arrays.time_s) - 1)
+    if not all(before < after for before, after in pairwise(bounds)):
+        raise _problem("worst points that are not between its ends, in order")
+    rest = np.delete(np.arange(len(arrays.time_s)), points)
+    return TraceArrays(arrays.time_s[rest], arrays.features[rest], arrays.voltage_v[rest])
 
 
 def _check_values(arrays: TraceArrays, manifest: Manifest) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
@@ -40,9 +41,11 @@ from edge_agent.run_statistics import Statistics
 from edge_agent.sources import Item
 from edge_agent.state import State
 from edge_agent.timekeeper import Timekeeper
-from edge_agent.trip_monitor import TripResult
+from edge_agent.trip_values import TripResult
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DAY_S = 86_400.0
 OFFER_INTERVAL_S = 1.0  # how often a receipt that does not come is looked for
@@ -176,24 +179,24 @@ class Agent:
 
     def is_settled(self) -> bool:
         """Whether the outcome of every breach is known, and nothing is left to be stored."""
-        return not self._finished and not kept.awaiting(self._state.connection)
+        return not self._finished and not self._read(kept.awaiting)
 
     def is_drained(self) -> bool:
         """Whether the cloud has sent a receipt for everything."""
-        return self.is_settled() and outbox.size(self._state.connection)[0] == 0
+        return self.is_settled() and self._read(outbox.size)[0] == 0
 
     def status(self) -> Status:
         """What the agent says of itself."""
         self._refusals.write()
-        db, now = self._state.connection, self._time.now()
-        counters = Counter(kept.counters(db)) + self._refusals.counts
+        now = self._time.now()
+        counters = Counter(self._read(kept.counters)) + self._refusals.counts
         return Status(
             vehicle_id=self.identity.vehicle_id,
             online=True,
             agent_version=__version__,
             bundle=self.identity.bundle,
             revision=self.twin.revision,
-            outbox_depth=outbox.size(db)[0],
+            outbox_depth=self._read(outbox.size)[0],
             dropped_trips=counters["dropped_trip"],
             dropped_breaches=counters["dropped_breach"],
             refused_samples=counters["refused_sample"],
@@ -201,24 +204,41 @@ class Agent:
             on_trial=self._base.confirmed is not None,
             fallen_back=counters[trials.FALLEN_BACK],
             key_statement=self.identity.trusted.number,
-            trips_since_word=trips_since(db),
-            awaiting=kept.awaiting(db)[-16:],
+            trips_since_word=self._read(trips_since),
+            awaiting=self._read(kept.awaiting)[-16:],
             bundle_release=counters.get(FLOOR, 0),
             sent_at=round(now.unix_s, 3),
             time_known=now.is_known,
             provisional=self.twin.provisional,
         )
 
+    @property
+    def database(self) -> sqlite3.Connection:
+        """To be read, by the thread that the agent runs in."""
+        return self._state.connection
+
     def short_trips(self) -> int:
         """How many trips had too few samples to be reported, ever."""
-        return kept.counters(self._state.connection).get("short_trips", 0)
+        return self._read(kept.counters).get("short_trips", 0)
 
     def say_goodbye(self) -> None:
         """Leave the word *offline* behind: after a clean end the broker sends no last will."""
         self._refusals.write()
-        if self.connected:
+        if not self.connected:
+            return
+        try:
             farewell = msgspec.structs.replace(self.status(), online=False)
             self._link.publish("status", encode(farewell), retain=True)
+        except sqlite3.Error as error:
+            self._refusals.trouble(error)
+
+    def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """What the state says; where it is broken, what the mended one says."""
+        try:
+            return read(self._state.connection)
+        except sqlite3.Error as error:
+            self._refusals.trouble(error)
+            return read(self._state.connection)
 
     def traffic_bytes(self) -> tuple[int, int]:
         """(sent, received) since the start: payloads and topics."""
@@ -309,8 +329,10 @@ class Agent:
             for declined in receipt.declined:
                 kept.settle(db, declined.message_id)
         self._offers.freed(receipt.message_ids)
+        self.statistics.failures_in_a_row += len(receipt.declined)
         if receipt.fresh is not None:
-            self._word.hear(receipt.fresh, self.identity.trusted)
+            judged = revision_intake.newest_judged(self._state, self.identity, self.twin)
+            self._word.hear(receipt.fresh, self.identity.trusted, judged)
         for declined in receipt.declined:
             log.info("breach_declined message=%s why=%r", declined.message_id, declined.reason)
             if self._local is not None and self._local.is_ended_by(declined.message_id):
@@ -347,6 +369,8 @@ class Agent:
     def _note(self, verdict: Verdict) -> None:
         self.statistics.applied += verdict.applied
         self.statistics.refused += not verdict.applied
+        failures = self.statistics.failures_in_a_row
+        self.statistics.failures_in_a_row = 0 if verdict.applied else failures + 1
         cause = verdict.revision.cause.message_id if verdict.revision else ""
         kept_at = self._kept_at.pop(cause, None)
         if verdict.applied and kept_at is not None:

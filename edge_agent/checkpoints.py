@@ -21,6 +21,7 @@ from edge_agent.stamps import Stamp
 from edge_agent.state import State
 from edge_agent.timekeeper import Timekeeper
 from edge_agent.trip_monitor import TripMonitor, Twin
+from edge_agent.trip_record import VOLTAGE
 from edge_agent.trip_state import Saved
 
 log = logging.getLogger(__name__)
@@ -120,4 +121,4 @@ def continues(last: Sample, sample: Sample, gap_s: float, odometer_unit: str) ->
 
 def _last_sample(saved: Saved) -> Sample:
     trip_id = saved.trip_id if saved.is_named else None
-    return Sample(saved.last_time_s, saved.odometer, {}, saved.last[-1], trip_id)
+    return Sample(saved.last_time_s, saved.odometer, {}, saved.last[VOLTAGE], trip_id)

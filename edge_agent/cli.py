@@ -31,17 +31,21 @@ from edge_agent import (
     cloud_word,
     enroll_command,
     kept,
+    local_recalibration,
     outbox,
     revision_records,
     sources,
     timekeeper,
+    watch_command,
 )
 from edge_agent.agent import Agent
+from edge_agent.aside import files_aside
 from edge_agent.bundle_update.restart import begin_anew
 from edge_agent.bundle_update.start import installed_bundle
 from edge_agent.clock import SYSTEM
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
+from edge_agent.live import live_view
 from edge_agent.service import (
     feed,
     feed_live,
@@ -50,6 +54,7 @@ from edge_agent.service import (
     wait_connected,
     wait_until,
 )
+from edge_agent.state_file import connect_to_read
 from edge_agent.supervision import Supervisor
 
 EXIT_CODES = """\
@@ -60,6 +65,7 @@ examples:
   edge-agent run
   some-program | edge-agent run --config agent.toml --source -
   edge-agent replay trips.csv --config agent.toml --wait-for-cloud 30
+  edge-agent status --watch
   edge-agent enroll --vehicle vehicle-0001
 """
 
@@ -107,7 +113,8 @@ def _run(options: argparse.Namespace, config: Config) -> int:
         if config.source.kind != "file":
             agent.driving.keep_trips()
         source = sources.opened(config, agent.identity.manifest)
-        has_swapped = feed_live(agent, source, stop.is_set, SYSTEM.monotonic, supervisor)
+        with live_view(agent, config, SYSTEM) as look:
+            has_swapped = feed_live(agent, source, stop.is_set, SYSTEM.monotonic, supervisor, look)
         if not has_swapped:
             _end(agent, config, supervisor, was_asked=stop.is_set())
         is_empty = not agent.statistics.items and not stop.is_set()
@@ -197,15 +204,22 @@ def _print_replay(agent: Agent, *, as_json: bool) -> None:
 
 
 def _status(options: argparse.Namespace, config: Config) -> int:
+    if options.watch:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        return watch_command.run(config, as_json=options.json)
     path = config.path(config.state)
     if not path.exists():
         raise StateUnusableError(path, "there is none", "Has the agent run yet?")
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        with closing(connect_to_read(path)) as db:
             expiry = certificate_expiry.facts(config.mqtt, datetime.now(UTC), _complain)
-            _print({**_facts(db), **expiry}, as_json=options.json)
+            aside = {"set_aside": [file.name for file in files_aside(path)]}
+            _print({**_facts(db), **aside, **expiry}, as_json=options.json)
     except (sqlite3.Error, KeyError, ValueError) as error:
-        remedy = "It is no agent's state, or damaged: the agent sets a damaged one aside."
+        remedy = (
+            "It is no agent's state, an older version's or damaged: when the agent starts it "
+            "begins a new one with what can be saved."
+        )
         raise StateUnusableError(path, f"it cannot be read ({error})", remedy) from error
     return 0
 
@@ -224,6 +238,7 @@ def _facts(db: sqlite3.Connection) -> dict[str, Any]:
         "revision": revision["number"] if revision else 0,
         "trips_since_word": cloud_word.trips_since(db),
         "on_trial": on_trial is not None,
+        "provisional": local_recalibration.step_on_disk(db, revision["number"] if revision else 0),
         "confirmed_revisions": [record["number"] for record in confirmed],
         "theta": revision["theta"] if revision else None,
         "time_known": timekeeper.is_newest_boot_known(db),
@@ -281,6 +296,9 @@ def _parser() -> argparse.ArgumentParser:
         help="begin a trip only when the cloud has answered the one before (0: do not wait)",
     )
     status = _command(commands, "status", _status, "show revision, outbox and what was refused")
+    status.add_argument(
+        "--watch", action="store_true", help="the running agent, once a second (needs [live])"
+    )
     _command(commands, "check", check_command.run, "say whether the agent would start here")
     enroll_command.add_arguments(
         _command(

@@ -21,6 +21,7 @@ from edge_agent.state import State
 log = logging.getLogger(__name__)
 
 ANCHOR: Final = "trips-since-word"
+HELD_BACK: Final = "held_back"
 STALE_TRIPS: Final = 50
 ASK_EVERY_S: Final = 3600.0
 
@@ -32,8 +33,7 @@ class CloudWord:
         self._state, self._vehicle_id, self._draw = state, vehicle_id, draw
         self._nonce = ""
         self._next_s = 0.0
-        self.newest = 0
-        """The newest revision that the cloud has told of, fresh."""
+        self._told = (0, 0)
 
     def question(self, now: float) -> str:
         """For the next status: a number that nobody has seen, or nothing when none is due."""
@@ -47,12 +47,20 @@ class CloudWord:
         """A new connection: what was asked on the old one may be lost."""
         self._next_s = 0.0
 
-    def hear(self, signed: SignedFreshness, trusted: TrustStore) -> None:
-        """Raises ContractError for what is no answer; StorageError."""
+    def hear(self, signed: SignedFreshness, trusted: TrustStore, judged: int) -> None:
+        """`judged` is the newest revision that has come. Raises ContractError, StorageError.
+
+        What an answer named, and has still not come with the next one, is held back.
+        """
         found = believed(signed, trusted, self._vehicle_id, self._nonce)
-        self.newest = found.revision
+        is_held_back = judged < self._told[0] or trusted.number < self._told[1]
+        told, self._told = self._told, (found.revision, found.key_statement)
         with self._state.transaction() as db:
             kept.write_anchor(db, ANCHOR, b"0")
+            if is_held_back:
+                kept.count(db, HELD_BACK)
+        if is_held_back:
+            log.warning("held_back vehicle=%s revision=%d statement=%d", self._vehicle_id, *told)
 
 
 def trips_since(db: sqlite3.Connection) -> int:

@@ -151,6 +151,12 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status_interval_s: Positive = 300.0
 
 
+class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The live view, for a head unit and `edge-agent status --watch`: on 127.0.0.1 only."""
+
+    port: Annotated[int, msgspec.Meta(ge=1024, le=65535)] = 8377
+
+
 class LocalRecalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Let the vehicle calibrate for itself once the broker has been away for so long."""
 
@@ -173,6 +179,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     source: Source = Source()
     trips: Trips = Trips()
     limits: Limits = Limits()
+    live: Live | None = None
     local_recalibration: LocalRecalibration | None = None
     base: str = "."
 

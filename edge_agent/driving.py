@@ -24,7 +24,8 @@ from edge_agent.state import State
 from edge_agent.timekeeper import Timekeeper
 from edge_agent.trip_clock import TripClock
 from edge_agent.trip_detection import Switch, TripStep, seen, step, turned
-from edge_agent.trip_monitor import TripMonitor, TripResult, Twin
+from edge_agent.trip_monitor import TripMonitor, Twin
+from edge_agent.trip_values import TripResult, TripSoFar
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,10 @@ class Driving:
             return False
         switch = turned(self._switch, item, self._rules.trips)
         return self._step(seen(item, switch)).ends_running_trip
+
+    def so_far(self) -> TripSoFar | None:
+        """The running trip as it stands; None where there is none."""
+        return None if self._monitor is None else self._monitor.so_far()
 
     def keep_trips(self) -> None:
         """For a car that drives on whatever becomes of the agent: go on with the trip of before.

@@ -49,6 +49,16 @@ class ExtraMissingError(TwinError):
         super().__init__(f"{what} needs {library}, which does not load. {remedy}.")
 
 
+class LiveOffError(TwinError):
+    """There is no live view to be watched."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The live view is off: the configuration has no [live]. Write [live] into it, and "
+            "start the agent again."
+        )
+
+
 class RefusedSampleError(TwinError):
     """One sample cannot be believed; it is counted and kept, and the trip goes on."""
 

@@ -19,7 +19,7 @@ from edge_agent.reports import reports_of
 from edge_agent.state import State
 from edge_agent.timekeeper import Timekeeper
 from edge_agent.trials import TrialEnd
-from edge_agent.trip_monitor import TripResult
+from edge_agent.trip_values import TripResult
 
 log = logging.getLogger(__name__)
 

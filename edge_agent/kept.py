@@ -186,6 +186,12 @@ def is_finished(db: sqlite3.Connection, trip_id: str) -> bool:
     return db.execute(query, (trip_id,)).fetchone() is not None
 
 
+def finished_trips(db: sqlite3.Connection, most: int) -> int:
+    """How many trips were reported, counted up to `most`."""
+    query = "SELECT COUNT(*) FROM (SELECT 1 FROM finished_trip LIMIT ?)"
+    return int(db.execute(query, (most,)).fetchone()[0])
+
+
 def count(db: sqlite3.Connection, name: str, by: int = 1) -> None:
     """Raise a counter."""
     db.execute(

@@ -27,6 +27,16 @@ SLOT: Final = "provisional"
 HOUR_S: Final = 3600.0
 
 
+def step_on_disk(db: sqlite3.Connection, revision: int) -> int:
+    """Which step stands there on this revision, for `status`; 0 for none."""
+    raw = kept.read_slot(db, SLOT)
+    try:
+        made = decode(raw, Provisional) if isinstance(raw, bytes) else None
+    except TwinError:
+        return 0
+    return made.step if made is not None and made.base == revision else 0
+
+
 class LocalRecalibration:
     """Of one vehicle. `base` is always the twin of the chain's revision that it runs."""
 

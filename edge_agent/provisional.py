@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from common import calibration
+from common.believable import disbelief
+from common.calibration import Estimate
 from common.calibrator import Case, Decline, MakeRevision, decide
 from common.errors import ContractError
 from common.messages import Breach, Provisional, message_id
@@ -32,8 +34,8 @@ def provisional_of(
     [decision] = decide([case], twin.model, who.manifest, twin.settings)
     if isinstance(decision, Decline):
         return decision
-    if not calibration.is_positive_definite(decision.calibrated.estimate, who.manifest):
-        return Decline("the posterior's covariance is not positive definite")
+    if not _may_drive(decision.calibrated.estimate, who):
+        return Decline("the posterior is no battery's")
     return _message(breach, twin, decision, who, now)
 
 
@@ -51,11 +53,17 @@ def twin_on(made: Provisional, base: Twin, who: Identity) -> Twin | None:
     except ContractError:
         return None
     estimate = calibration.estimate_of(made)
-    if not calibration.is_inside_bounds(estimate, who.manifest):
-        return None
-    if not calibration.is_positive_definite(estimate, who.manifest):
+    if not _may_drive(estimate, who):
         return None
     return replace(base, estimate=estimate, provisional=made.step, confirmed=None)
+
+
+def _may_drive(estimate: Estimate, who: Identity) -> bool:
+    return (
+        calibration.is_inside_bounds(estimate, who.manifest)
+        and calibration.is_positive_definite(estimate, who.manifest)
+        and disbelief(estimate, who.manifest) is None
+    )
 
 
 def _message(

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
+import msgspec
+
 from common.messages import (
     MAX_PAYLOAD_BYTES,
     Acknowledgement,
     Breach,
+    Trace,
     TripSummary,
     encode,
     message_id,
 )
 from common.thinning import thin
-from common.trace import TraceArrays, to_wire
+from common.trace import to_wire, without
 from edge_agent.canary import Beside, is_worse
 from edge_agent.decisions import Identity, Verdict, is_breach
 from edge_agent.stamps import Stamp
-from edge_agent.trip_monitor import TripResult
+from edge_agent.trip_record import Thinned
+from edge_agent.trip_values import TripResult
 
 
 def reports_of(result: TripResult, who: Identity) -> tuple[TripSummary, Breach | None]:
@@ -90,15 +96,24 @@ def _summary(result: TripResult, who: Identity, *, breach: bool) -> TripSummary:
 
 def _breach(result: TripResult, who: Identity) -> Breach:
     """With as many points of the trace as the contract's largest payload holds."""
-    trace = result.trace
-    breach = _breach_of(result, trace, who)
+    thinned = result.thinned
+    breach = _breach_of(result, _trace_of(thinned), who)
+    evidence = without(thinned.trace, thinned.worst)
     while len(encode(breach)) > MAX_PAYLOAD_BYTES:
-        trace = thin(trace, len(trace.time_s) // 2)
-        breach = _breach_of(result, trace, who)
+        evidence = thin(evidence, len(evidence.time_s) // 2)
+        breach = _breach_of(result, to_wire(evidence), who)
     return breach
 
 
-def _breach_of(result: TripResult, trace: TraceArrays, who: Identity) -> Breach:
+def _trace_of(thinned: Thinned) -> Trace:
+    return msgspec.structs.replace(
+        to_wire(thinned.trace, thinned.worst),
+        within_v=math.ceil(1e6 * thinned.within[-1]) / 1e6,
+        error_v=round(thinned.error_v, 6),
+    )
+
+
+def _breach_of(result: TripResult, trace: Trace, who: Identity) -> Breach:
     return Breach(
         message_id=message_id(who.vehicle_id, result.trip_id, "breach"),
         vehicle_id=who.vehicle_id,
@@ -108,7 +123,7 @@ def _breach_of(result: TripResult, trace: TraceArrays, who: Identity) -> Breach:
         odometer=round(result.odometer_start, 6),
         error_v=round(result.error_v, 6),
         threshold_v=who.manifest.error_threshold_v,
-        trace=to_wire(trace),
+        trace=trace,
         provisional=result.provisional,
     )
 

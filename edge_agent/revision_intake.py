@@ -137,6 +137,13 @@ def consider(payload: bytes, twin: Twin, state: State, who: Identity) -> Verdict
     return judge(authentic, judged_number, twin.estimate, trace, twin.model, who.manifest)
 
 
+def newest_judged(state: State, who: Identity, twin: Twin) -> int:
+    """The number of the newest revision that has been judged."""
+    judged = revision_records.judged(state.connection)
+    last = authenticate_kept(judged, who).number if judged else None
+    return max(twin.revision, last or 0)
+
+
 def _is_among(signed: SignedRevision, records: Iterable[SignedRevision | None]) -> bool:
     return any(record is not None and record.revision == signed.revision for record in records)
 

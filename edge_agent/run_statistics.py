@@ -9,7 +9,10 @@ KEPT_LATENCIES = 10_000
 
 @dataclass
 class Statistics:
-    """Latency: breach on disk to revision applied."""
+    """Latency: breach on disk to revision applied.
+
+    `failures_in_a_row`: breaches since the newest revision that brought none that was applied.
+    """
 
     items: int = 0
     trips: int = 0
@@ -17,6 +20,7 @@ class Statistics:
     breaches: int = 0
     applied: int = 0
     refused: int = 0
+    failures_in_a_row: int = 0
     fallen_back: int = 0
     apply_latencies_s: list[float] = field(default_factory=list)
 

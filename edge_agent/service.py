@@ -96,12 +96,14 @@ def feed_live(
     stopped: Callable[[], bool],
     monotonic: Callable[[], float],
     supervisor: Supervisor,
+    look: Callable[[], None] = lambda: None,
 ) -> bool:
     """Take items as they come, serving the link in between; returns at the end of the source.
 
     A car that falls silent has ended its trip: nothing else may ever come to say so. Each turn of
-    the loop is a sign of life: one that hangs is started again from outside. Returns True when,
-    between two trips, another bundle was swapped in: the agent must begin anew.
+    the loop is a sign of life: one that hangs is started again from outside. `look` is called in
+    each, for the live view. Returns True when, between two trips, another bundle was swapped in:
+    the agent must begin anew.
     """
     arrived: queue.Queue[Item | BaseException | None] = queue.Queue(maxsize=LIVE_QUEUE)
     threading.Thread(target=_read_into, args=(items, arrived), name="source", daemon=True).start()
@@ -110,6 +112,7 @@ def feed_live(
     while not stopped():
         supervisor.alive()
         supervisor.status(_summary(agent))
+        look()
         try:
             item = arrived.get(timeout=LIVE_POLL_S)
         except queue.Empty:

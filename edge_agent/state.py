@@ -261,7 +261,8 @@ class State:
             writes = stored_parameters.number_of_writes(self.connection)
             if writes != self._copied_writes:
                 copy = stored_parameters.copy_of(self.connection, self._key, writes)
-                if copy != self.copied_parameters():
+                found = self.copied_parameters()
+                if found is None or (found.writes, found.slots) != (writes, copy.slots):
                     parameter_copy.write(self.path, copy)
                 self._copied_writes = writes
         except (sqlite3.Error, OSError) as error:

@@ -51,9 +51,13 @@ def copy_of(db: sqlite3.Connection, key: Mapping[str, str], writes: int) -> Para
         vehicle_id=key["vehicle_id"],
         bundle=key["bundle"],
         writes=writes,
-        slots=dict(db.execute("SELECT slot, signed FROM parameters ORDER BY slot")),
+        slots=_contents(db),
         anchors=dict(db.execute("SELECT name, value FROM anchor ORDER BY name")),
     )
+
+
+def _contents(db: sqlite3.Connection) -> dict[str, bytes]:
+    return dict(db.execute("SELECT slot, signed FROM parameters ORDER BY slot"))
 
 
 def take_copy(
@@ -68,15 +72,23 @@ def take_copy(
         return
     here = copy_of(db, {"vehicle_id": copy.vehicle_id, "bundle": copy.bundle}, copy.writes)
     if copy.slots == here.slots and copy.anchors.keys() <= here.anchors.keys():
-        return  # an anchor of which the copy is older, such as a count of trips, is no loss
+        # an anchor of which the copy is older, such as a count of trips, is no loss
+        _count_on_from(db, copy, writes)
+        return
     kept.forget_all_parameters(db)
     db.executemany("INSERT INTO parameters VALUES (?, ?)", list(copy.slots.items()))
     db.executemany(
         "INSERT OR IGNORE INTO anchor (name, value) VALUES (?, ?)", list(copy.anchors.items())
     )
-    db.execute("INSERT OR REPLACE INTO parameter_writes VALUES (1, ?)", (max(copy.writes, writes),))
+    _count_on_from(db, copy, writes)
     kept.count(db, "parameters_from_copy", 1)
     log.warning("parameters_from_copy slots=%s", sorted(copy.slots))
+
+
+def _count_on_from(db: sqlite3.Connection, copy: ParameterCopy, writes: int) -> None:
+    """The next copy must be newer than every one that there is."""
+    most = max(copy.writes, writes)
+    db.execute("INSERT OR REPLACE INTO parameter_writes VALUES (1, ?)", (most,))
 
 
 def count_damage(db: sqlite3.Connection, found: Salvaged) -> None:

@@ -49,10 +49,11 @@ def alpn_of(mqtt: Mqtt) -> str:
     return AWS_ALPN if mqtt.port == AWS_PORT else ""
 
 
-class _ClosingSocket(ssl.SSLSocket):
+class ClosingSocket(ssl.SSLSocket):
     """paho leaves the socket of a failed handshake to the garbage collector."""
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - ssl's signature
+        """Close what did not come about."""
         try:
             super().do_handshake(block)
         except BaseException:
@@ -64,7 +65,7 @@ def _context(tls: Tls, alpn: str) -> ssl.SSLContext:
     files = (tls.ca_file, tls.cert_file, tls.key_file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # asks for a certificate, checks its name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.sslsocket_class = _ClosingSocket
+    context.sslsocket_class = ClosingSocket
     if alpn:
         context.set_alpn_protocols([alpn])
     try:

@@ -19,22 +19,21 @@ from common.calibration import Estimate, Settings
 from common.features import FeatureBuilder, MissingSignalError
 from common.manifest import Manifest
 from common.model import VoltageModel
-from common.thinning import thin
-from common.trace import TraceArrays
-from edge_agent.canary import Beside, Canary
+from common.trip_band import Z95, TripBand
+from edge_agent.canary import Canary
 from edge_agent.config import Derived
 from edge_agent.errors import RefusedSampleError
 from edge_agent.samples import Sample, check_plausible
 from edge_agent.saved_trip_check import misfit
-from edge_agent.stamps import Stamp
+from edge_agent.trip_record import VALUES, TripRecord
 from edge_agent.trip_signals import TripSignals
-from edge_agent.trip_state import SAVED_ROWS, Saved, packed_rows
+from edge_agent.trip_state import SAVED_BUCKETS, Saved, packed
+from edge_agent.trip_values import Compared, TripResult, TripSoFar
 
 FloatArray = npt.NDArray[np.float64]
 
-BUFFER_ROWS = 4096
+SHORTEST_STEP_S = 2e-6  # what a trace on the wire can tell apart
 GLITCH_SAMPLES = 3  # that contradict an odometer before it is believed no more
-Z95 = 1.959963984540054
 NOTHING: Final[Mapping[str, Derived]] = MappingProxyType({})
 
 
@@ -55,32 +54,6 @@ class Twin:
     provisional: int = 0
 
 
-@dataclass(frozen=True)
-class TripResult:
-    """A finished trip. Errors in volts; `trace` thinned; `coverage95` the share inside the band.
-
-    `started` is the stamp of our own clock; None where the source told the time.
-    """
-
-    trip_id: str
-    revision: int
-    started_at: float
-    duration_s: float
-    odometer_start: float
-    odometer_end: float
-    samples: int
-    refused_samples: int
-    error_v: float
-    band95_v: float
-    coverage95: float
-    feature_means: list[float]
-    trace: TraceArrays
-    partial: bool
-    beside: Beside | None = None
-    started: Stamp | None = None
-    provisional: int = 0
-
-
 class TripMonitor:
     """One trip in progress. The parameters in force at its start stay in force to its end."""
 
@@ -96,7 +69,7 @@ class TripMonitor:
         self.odometer_start = first.odometer
         self.samples = 0
         self.refused = 0
-        self.last_prediction_v: float | None = None
+        self.newest: Compared | None = None
         self._twin = twin
         self._trace_points = trace_points
         self._estimate = twin.estimate
@@ -107,48 +80,67 @@ class TripMonitor:
         self._last_time_s = -np.inf
         self._odometer = first.odometer
         self._behind = 0
-        self._absolute_error = 0.0
+        self._absolute_error = self._band_sum = 0.0
+        self._covered = 0
         self._feature_sums = np.zeros(len(twin.manifest.features))
-        self._buffer = _Buffer(len(twin.manifest.features))
+        self._record = TripRecord(len(twin.manifest.features))
+        self._band: TripBand | None = None
 
-    def add(self, sample: Sample) -> float:
-        """Predict one sample, compare; the absolute error in volts. Raises RefusedSampleError."""
+    def add(self, sample: Sample) -> Compared:
+        """Predict one sample, and compare. Raises RefusedSampleError."""
         try:
             row = self._checked_row(sample)
         except RefusedSampleError:
             self.refused += 1
             raise
-        if self.samples == 0:
+        if self._band is None:
             self._align(row, sample.voltage_v)
+            self._band = self._band_of_trip()
         if self._canary is not None:
             self._canary.add(row, sample.voltage_v)
-        prediction = self._twin.model.predict_one(row, self._estimate.theta)
-        error = abs(prediction - sample.voltage_v)
+        predicted_v, std_v = self._band.at(row)
+        found = Compared(row, predicted_v, Z95 * std_v, sample.voltage_v)
+        self.newest, error_v = found, found.error_v
         self.samples += 1
-        self.last_prediction_v = prediction
-        self._absolute_error += error
+        self._absolute_error += error_v
+        self._band_sum += found.band95_v
+        self._covered += error_v <= found.band95_v
         self._feature_sums += row
         self._features.take(sample.time_s, row)
         self._signals.take(sample)
         self._last_time_s, self._odometer = sample.time_s, sample.odometer
-        self._buffer.add(sample.time_s - self.started_at, row, sample.voltage_v)
-        return error
+        after_s = sample.time_s - self.started_at
+        self._record.add(after_s, row, sample.voltage_v, error_v)
+        return found
+
+    @property
+    def error_v(self) -> float:
+        """Mean absolute error over the samples so far; after at least one."""
+        return self._absolute_error / self.samples
+
+    def so_far(self) -> TripSoFar | None:
+        """The trip as it stands; None before the first sample (or the first after a restart)."""
+        if self.newest is None:
+            return None
+        return TripSoFar(
+            trip_id=self.trip_id,
+            revision=self._twin.revision,
+            started_at=self.started_at,
+            odometer=self._odometer,
+            samples=self.samples,
+            refused_samples=self.refused,
+            error_v=self.error_v,
+            coverage95=self._covered / self.samples,
+            newest=self.newest,
+            feature_means=(self._feature_sums / self.samples).tolist(),
+            estimate=self._estimate,
+        )
 
     def finish(self, *, partial: bool = False) -> TripResult:
         """The result of the trip; call it once, after at least two samples."""
-        trace = thin(self._buffer.arrays(), self._trace_points)
-        predicted, std = calibration.voltage_band(
-            self._estimate,
-            trace.features,
-            self._twin.model,
-            self._twin.manifest,
-            self._twin.settings,
-        )
-        inside = np.abs(predicted - trace.voltage_v) <= Z95 * std
-        error_v = self._absolute_error / self.samples
         beside = None
         if self._canary is not None and not partial:
-            beside = self._canary.result(self._twin.revision, error_v)
+            beside = self._canary.result(self._twin.revision, self.error_v)
         return TripResult(
             trip_id=self.trip_id,
             revision=self._twin.revision,
@@ -158,11 +150,11 @@ class TripMonitor:
             odometer_end=self._odometer,
             samples=self.samples,
             refused_samples=self.refused,
-            error_v=error_v,
-            band95_v=float(Z95 * std.mean()),
-            coverage95=float(inside.mean()),
+            error_v=self.error_v,
+            band95_v=self._band_sum / self.samples,
+            coverage95=self._covered / self.samples,
             feature_means=(self._feature_sums / self.samples).tolist(),
-            trace=trace,
+            thinned=self._record.thinned(self._trace_points),
             partial=partial,
             beside=beside,
             provisional=self._twin.provisional,
@@ -170,9 +162,9 @@ class TripMonitor:
 
     def saved(self, bundle: str, *, is_named: bool) -> Saved:
         """What `restored` needs; after at least one sample."""
-        estimate, buffer = self._estimate, self._buffer
+        estimate = self._estimate
         grown, own = estimate.growth, estimate.discrepancy
-        rows, stride = buffer.halved_to(SAVED_ROWS)
+        table, stride = self._record.saved(SAVED_BUCKETS)
         return Saved(
             trip_id=self.trip_id,
             is_named=is_named,
@@ -184,6 +176,8 @@ class TripMonitor:
             samples=self.samples,
             refused=self.refused,
             absolute_error=self._absolute_error,
+            covered=self._covered,
+            band_sum=self._band_sum,
             theta=estimate.theta.tolist(),
             rate=estimate.rate.tolist(),
             covariance=estimate.covariance.ravel().tolist(),
@@ -192,10 +186,9 @@ class TripMonitor:
             discrepancy=None if own is None else (own.std_v, own.trips),
             feature_sums=self._feature_sums.tolist(),
             signals=self._signals.saved(),
-            last=buffer.last,
-            rows=packed_rows(rows),
+            last=self._record.last,
+            record=packed(table),
             stride=stride,
-            seen=buffer.seen,
             provisional=self._twin.provisional,
         )
 
@@ -207,8 +200,6 @@ class TripMonitor:
 
         Raises ValueError when it does not fit the twin, or what is derived now.
         """
-        if len(saved.last) != len(twin.manifest.features) + 2:
-            raise ValueError("it has other features than the bundle")
         if (problem := misfit(saved, twin.manifest)) is not None:
             raise ValueError(problem)
         # A trial waits for a trip that is seen whole.
@@ -216,13 +207,15 @@ class TripMonitor:
         first = Sample(saved.started_at, saved.odometer_start, {}, 0.0)
         monitor = cls(saved.trip_id, first, own, trace_points, derived)
         monitor._estimate = saved.estimate()
+        monitor._band = monitor._band_of_trip()
         monitor.samples, monitor.refused = saved.samples, saved.refused
-        monitor._absolute_error = saved.absolute_error
+        monitor._absolute_error, monitor._band_sum = saved.absolute_error, saved.band_sum
+        monitor._covered = saved.covered
         monitor._feature_sums = np.array(saved.feature_sums)
         monitor._last_time_s, monitor._odometer = saved.last_time_s, saved.odometer
-        monitor._features.take(saved.last_time_s, saved.last[1:-1])
+        monitor._features.take(saved.last_time_s, saved.last[VALUES][:-1])
         monitor._signals.restore(saved.signals)
-        monitor._buffer.restore(saved.table(), saved.last, saved.stride, saved.seen)
+        monitor._record.restore(saved.table(), saved.last, saved.stride)
         return monitor
 
     def _align(self, row: list[float], voltage_v: float) -> None:
@@ -234,13 +227,17 @@ class TripMonitor:
         if self._canary is not None:
             self._canary.begin(self.odometer_start, first, voltage_v)
 
+    def _band_of_trip(self) -> TripBand:
+        twin = self._twin
+        return TripBand(self._estimate, twin.model, twin.manifest, twin.settings)
+
     def _is_glitch_over(self, sample: Sample) -> bool:
         """Whether it was one sample that ran ahead, and not those after it that run backwards."""
         self._behind += 1
         return self._behind > GLITCH_SAMPLES and sample.odometer >= self.odometer_start
 
     def _checked_row(self, sample: Sample) -> list[float]:
-        if not sample.time_s > self._last_time_s:
+        if not sample.time_s - self._last_time_s >= SHORTEST_STEP_S:
             raise RefusedSampleError("its time does not follow the sample before")
         if sample.odometer < self._odometer and not self._is_glitch_over(sample):
             raise RefusedSampleError("its odometer runs backwards")
@@ -257,48 +254,3 @@ def _canary(twin: Twin) -> Canary | None:
     if twin.confirmed is None:
         return None
     return Canary(twin.confirmed.estimate, twin.model, twin.manifest)
-
-
-class _Buffer:
-    """Rows of a trip in bounded memory: when full, every other row goes and the stride doubles."""
-
-    def __init__(self, features: int) -> None:
-        self._rows = np.empty((BUFFER_ROWS, features + 2))
-        self._count = 0
-        self.seen = 0
-        self._stride = 1
-        self.last: list[float] = []
-
-    def add(self, time_s: float, row: list[float], voltage_v: float) -> None:
-        self.last = [time_s, *row, voltage_v]
-        if self.seen % self._stride == 0:
-            if self._count == BUFFER_ROWS:
-                self._halve()
-            if self.seen % self._stride == 0:
-                self._rows[self._count] = self.last
-                self._count += 1
-        self.seen += 1
-
-    def arrays(self) -> TraceArrays:
-        rows = self._rows[: self._count]
-        if rows[-1, 0] != self.last[0]:
-            rows = np.vstack([rows, self.last])
-        return TraceArrays(rows[:, 0].copy(), rows[:, 1:-1].copy(), rows[:, -1].copy())
-
-    def halved_to(self, most: int) -> tuple[FloatArray, int]:
-        """The rows with as many as fit into `most`, and their stride; nothing changes."""
-        rows, stride = self._rows[: self._count], self._stride
-        while len(rows) > most:
-            rows, stride = rows[::2], 2 * stride
-        return rows, stride
-
-    def restore(self, rows: FloatArray, last: list[float], stride: int, seen: int) -> None:
-        """Go on from these."""
-        self._rows[: len(rows)] = rows
-        self._count, self._stride, self.seen, self.last = len(rows), stride, seen, list(last)
-
-    def _halve(self) -> None:
-        kept = self._rows[::2].copy()
-        self._rows[: len(kept)] = kept
-        self._count = len(kept)
-        self._stride *= 2

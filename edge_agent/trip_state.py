@@ -15,14 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from common.estimate import Discrepancy, Estimate
+from edge_agent.trip_record import TIME, table_width
 
 FloatArray = npt.NDArray[np.float64]
 
-SAVED_ROWS: Final = 128
+SAVED_BUCKETS: Final = 64
 
 
 class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Everything of a `TripMonitor` but its model; `rows` are packed, at most SAVED_ROWS."""
+    """Everything of a `TripMonitor` but its model; at most SAVED_BUCKETS of its record, packed."""
 
     trip_id: str
     is_named: bool
@@ -34,6 +35,8 @@ class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     samples: int
     refused: int
     absolute_error: float
+    covered: int
+    band_sum: float
     theta: list[float]
     rate: list[float]
     covariance: list[float]
@@ -43,15 +46,14 @@ class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     feature_sums: list[float]
     signals: list[float]
     last: list[float]
-    rows: bytes
+    record: bytes
     stride: int
-    seen: int
     provisional: int = 0
 
     @property
     def last_time_s(self) -> float:
         """Unix time of the trip's newest sample."""
-        return self.started_at + self.last[0]
+        return self.started_at + self.last[TIME]
 
     def estimate(self) -> Estimate:
         """The parameters in force in this trip."""
@@ -66,14 +68,14 @@ class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         )
 
     def table(self) -> FloatArray:
-        """The rows of the trip: seconds since its start, features, voltage."""
-        rows = np.frombuffer(zlib.decompress(self.rows)).reshape(-1, len(self.last))
-        return rows.astype(np.float64)
+        """The buckets of the trip (`trip_record.Buckets`)."""
+        columns = np.frombuffer(zlib.decompress(self.record)).reshape(table_width(self.last), -1)
+        return columns.T.astype(np.float64)
 
 
-def packed_rows(rows: FloatArray) -> bytes:
-    """Rows for `Saved.rows`."""
-    return zlib.compress(np.ascontiguousarray(rows, dtype=np.float64).tobytes(), 1)
+def packed(table: FloatArray) -> bytes:
+    """A table for `Saved.record`: column by column, which is smaller."""
+    return zlib.compress(np.ascontiguousarray(table.T).tobytes(), 6)
 
 
 def encode(saved: Saved) -> bytes:
@@ -91,7 +93,13 @@ def decode(raw: bytes, bundle: str) -> Saved:
         saved = msgspec.msgpack.decode(body, type=Saved)
         numbers = [
             *(saved.started_at, saved.odometer_start, saved.odometer, saved.absolute_error),
-            *(saved.estimate_odometer, *saved.theta, *saved.rate, *saved.covariance),
+            *(
+                saved.estimate_odometer,
+                saved.band_sum,
+                *saved.theta,
+                *saved.rate,
+                *saved.covariance,
+            ),
             *(*saved.feature_sums, *saved.signals, *saved.last),
         ]
         is_whole = all(map(math.isfinite, numbers)) and bool(np.isfinite(saved.table()).all())

@@ -13,8 +13,9 @@ from cloud import cli
 from cloud.errors import KeyOrderError
 from cloud.key_orders import keys_now, require_may_sign
 from cloud.store import key_statements
+from common.freshness import believed
 from common.messages import KeyChain, decode
-from common.signing import create_key_pair
+from common.signing import create_key_pair, key_id
 from common.trust import TrustStore, follow
 from tests.cloud_doubles import Insides, write_bundle
 
@@ -149,3 +150,20 @@ def test_what_cannot_be_stated_is_refused_and_says_why(
     run("keys", "revoke", second, *signed_by)
     code, _, err = rotate(run, tmp_path)
     assert (code, "for ever" in err) == (4, True)
+
+
+def test_a_question_in_a_status_is_answered_with_what_is_newest_and_signed(
+    inside: Insides,
+) -> None:
+    car, nonce = inside.car("a"), "ab" * 16
+    inside.take(car.status())
+    assert inside.publisher.of_kind("receipt") == []  # nothing was asked
+    inside.take(car.breach(5))
+    inside.work()
+    inside.take(car.status(question=nonce))
+    fresh = inside.publisher.of_kind("receipt")[-1].receipt.fresh
+    assert fresh is not None
+    public = inside.key.public_key()
+    trusted = TrustStore({key_id(public): public})
+    found = believed(fresh, trusted, "a", nonce)
+    assert (found.revision, found.key_statement) == (1, 0)

@@ -174,11 +174,12 @@ def test_vehicle_and_cloud_agree_on_the_error_of_a_trip(bundle: Bundle, shift_v:
     for sample in samples:
         monitor.add(sample)
     result = monitor.finish()
-    assert len(result.trace.time_s) == 40
+    trace = result.thinned.trace
+    assert len(trace.time_s) == 40
     there = calibration.extrapolate(before, bundle.manifest, result.odometer_start)
-    of_cloud = calibration.aligned_error_v(there, result.trace, model, bundle.manifest)
+    of_cloud = calibration.aligned_error_v(there, trace, model, bundle.manifest)
     assert result.error_v == pytest.approx(of_cloud, rel=1e-6)
-    frozen = np.abs(model.predict(result.trace.features, there.theta) - result.trace.voltage_v)
+    frozen = np.abs(model.predict(trace.features, there.theta) - trace.voltage_v)
     assert abs(result.error_v - frozen.mean()) > 1e-4
 
 

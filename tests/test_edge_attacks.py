@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.freshness import Freshness, vouch
 from common.messages import (
@@ -196,15 +197,21 @@ def asked(rig: Rig) -> str:
     return next(question for question in reversed(questions) if question)
 
 
-def answer(rig: Rig, nonce: str, **changes: str) -> None:
+def answer(
+    rig: Rig,
+    nonce: str,
+    revision: int = IN_FORCE,
+    vehicle_id: str = VEHICLE,
+    key: Ed25519PrivateKey = KEY,
+) -> None:
     word = Freshness(
         kind="freshness",
-        vehicle_id=changes.get("vehicle_id", VEHICLE),
+        vehicle_id=vehicle_id,
         nonce=nonce,
-        revision=IN_FORCE,
+        revision=revision,
         key_statement=0,
     )
-    fresh = vouch(word, FOREIGN_KEY if "forged" in changes else KEY)
+    fresh = vouch(word, key)
     rig.tell(Received(RECEIPT, encode(Receipt(vehicle_id=VEHICLE, fresh=fresh))))
 
 
@@ -226,16 +233,31 @@ def test_a_freeze_shows_as_trips_without_a_fresh_word(
     assert "cloud_word_stale" in caplog.text
 
 
+def test_what_the_cloud_names_twice_and_never_comes_is_held_back(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Receipts pass, the newer revision does not."""
+    for held_back in (0, 1):
+        rig.connect()
+        answer(rig, asked(rig), revision=IN_FORCE + 1)
+        assert kept.counters(rig.state.connection).get("held_back", 0) == held_back
+    assert "held_back" in caplog.text
+    tell(rig, good(rig, IN_FORCE + 1))
+    rig.connect()
+    answer(rig, asked(rig), revision=IN_FORCE + 1)
+    assert kept.counters(rig.state.connection)["held_back"] == 1
+
+
 def test_an_old_answer_a_forged_one_and_anothers_are_no_fresh_word(rig: Rig) -> None:
     first = asked(rig)
     rig.connect()
     assert asked(rig) != first
-    for nonce, changes, reason in (
-        (first, {}, "expired"),
-        (asked(rig), {"forged": "yes"}, "untrusted_key"),
-        (asked(rig), {"vehicle_id": "car-2"}, "wrong_vehicle"),
+    for nonce, key, vehicle_id, reason in (
+        (first, KEY, VEHICLE, "expired"),
+        (asked(rig), FOREIGN_KEY, VEHICLE, "untrusted_key"),
+        (asked(rig), KEY, "car-2", "wrong_vehicle"),
     ):
-        answer(rig, nonce, **changes)
+        answer(rig, nonce, vehicle_id=vehicle_id, key=key)
         assert f"({reason})" in kept.refusals(rig.state.connection, 1)[0].reason
         assert trips_since_word(rig) == 3
 

@@ -110,7 +110,7 @@ def test_the_trip_that_was_running_is_no_trial(rig: Rig) -> None:
 def test_a_trial_that_a_restart_cut_is_held_on_the_next_trip(confirmed: Rig) -> None:
     tell(confirmed, 2, BAD)
     confirmed.agent.driving.keep_trips()
-    samples = list(drive(confirmed.bundle, "trip-2", odometer=2000.0))
+    samples = list(drive(confirmed.bundle, "trip-2", odometer=2000.0, count=120))
     for sample in samples[:40]:
         confirmed.agent.take(sample)
     confirmed.agent.driving.leave_trip()

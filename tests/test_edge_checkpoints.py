@@ -16,7 +16,7 @@ from common.messages import Breach, TripSummary, decode
 from edge_agent import kept, trip_state
 from edge_agent.checkpoints import continues
 from edge_agent.samples import Sample
-from edge_agent.trip_monitor import BUFFER_ROWS
+from edge_agent.trip_record import BUCKETS
 from tests.support_edge import START, Rig, aged_bundle, drive, revision_for, signed
 
 COUNT = 400  # no faster than a car may be
@@ -127,7 +127,7 @@ def test_between_two_writes_the_disk_is_left_alone(rig: Rig, bundle: Bundle) -> 
 def test_a_checkpoint_is_small_whatever_the_trips_length(bundle: Bundle, rig: Rig) -> None:
     long = [
         replace(sample, time_s=START + i, odometer=1000.0 + i / 100, trip_id="long")
-        for i, sample in enumerate(drive(bundle, count=3 * BUFFER_ROWS))
+        for i, sample in enumerate(drive(bundle, count=3 * BUCKETS))
     ]
     sizes = []
     for part in (long[:200], long[200:]):

@@ -288,13 +288,16 @@ def test_it_is_in_force_again_after_a_restart(helped: LonelyRig) -> None:
     assert helped.agent.twin.estimate.theta.tolist() == theta
 
 
-@pytest.mark.parametrize("damage", ["bytes", "another base", "another vehicle", "out of bounds"])
+@pytest.mark.parametrize(
+    "damage", ["bytes", "another base", "another vehicle", "out of bounds", "no battery's"]
+)
 def test_what_cannot_be_believed_is_dropped_at_the_start(helped: LonelyRig, damage: str) -> None:
     [made] = helped.provisionals()
     ways: dict[str, dict[str, Any]] = {
         "another base": {"base": 3},
         "another vehicle": {"vehicle_id": "car-2"},
         "out of bounds": {"theta": [9.0, 0.0]},
+        "no battery's": {"rate": [1e9, 0.0]},
     }
     raw = b"{"
     if damage in ways:

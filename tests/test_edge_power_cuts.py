@@ -32,7 +32,8 @@ from bench.edge.strace_reading import RecordError
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 NEVER_SYNCS = """
-import sqlite3
+import os, sqlite3
+os.fsync = os.fdatasync = lambda _file: None
 class Careless(sqlite3.Connection):
     def execute(self, sql, *values):
         return super().execute("PRAGMA synchronous=OFF" if "synchronous" in sql else sql, *values)

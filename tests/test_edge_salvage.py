@@ -6,6 +6,7 @@ before all; the parameters survive any damage; what is lost is counted.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sqlite3
@@ -18,6 +19,7 @@ import pytest
 
 from common.bundle import Bundle
 from edge_agent import kept, outbox
+from edge_agent.cli import main
 from edge_agent.errors import StateUnusableError, StorageError
 from edge_agent.link import Received
 from edge_agent.state import State
@@ -36,7 +38,7 @@ from tests.support_state import (
 
 BUNDLE_ID = "0" * 64
 PARAMETERS = f"twin/v1/{VEHICLE}/parameters"
-BREACHES, TRIPS = 20, 40
+BREACHES, TRIPS = 16, 24
 OWN = f'{{"vehicle_id":"{VEHICLE}",'.encode()
 WAL_HEADER_BYTES, FRAME_BYTES = 32, 1024 + 24
 
@@ -52,7 +54,7 @@ def fill(path: Path) -> None:
         for number in range(TRIPS):
             with state.transaction() as db:
                 if number < BREACHES:
-                    trace = OWN + b"breach %2d," % number + os.urandom(2500)
+                    trace = OWN + b"breach %2d," % number + os.urandom(1200)
                     outbox.put(db, "breach", f"b{number}", trace)
                     kept.keep_trace(db, f"b{number}", float(number), trace)
                 outbox.put(db, "trip", f"t{number}", OWN + b"trip %2d" % number + bytes(300))
@@ -127,29 +129,29 @@ def test_of_a_file_that_was_cut_off_the_beginning_survives(path: Path, share: fl
 
 
 def test_what_is_saved_keeps_its_order_and_a_breach_its_trace(path: Path) -> None:
-    damage_page(path, page_with(path, b"trip 30"), zeroed)
+    damage_page(path, page_with(path, b"trip 20"), zeroed)
     with closing(State(path, VEHICLE, BUNDLE_ID)) as state:
         numbers = [int(message_id[1:]) for kind, message_id, _ in readable(state) if kind == "trip"]
         assert numbers == sorted(numbers)
         assert len(numbers) >= TRIPS - 6
         assert len(kept.awaiting(state.connection)) == kept.KEPT_TRACES
-        assert kept.is_finished(state.connection, "trip-39")
+        assert kept.is_finished(state.connection, "trip-23")
 
 
 def test_a_bit_that_only_the_checksum_sees_costs_its_own_message_alone(path: Path) -> None:
     content = bytearray(path.read_bytes())
-    at = content.index(b"trip 20") + 5
+    at = content.index(b"trip 21") + 5
     content[at] ^= 1
     path.write_bytes(content)
     with closing(State(path, VEHICLE, BUNDLE_ID)) as state:
         assert state.set_aside == []  # SQLite finds nothing wrong
         found = {message_id for _, message_id, _ in readable(state)}
         assert len(found) == BREACHES + TRIPS - 1
-        assert "t20" not in found
+        assert "t21" not in found
 
 
 def test_what_was_saved_and_lost_is_said(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    damage_page(path, page_with(path, b"trip 30"), zeroed)
+    damage_page(path, page_with(path, b"trip 20"), zeroed)
     with caplog.at_level(logging.ERROR), closing(State(path, VEHICLE, BUNDLE_ID)):
         pass
     (told,) = [record.getMessage() for record in caplog.records]
@@ -176,7 +178,7 @@ def test_without_its_name_a_state_gives_back_only_messages_that_bear_the_vehicle
 def test_another_bundles_damaged_state_gives_its_messages_and_not_its_parameters(
     path: Path,
 ) -> None:
-    damage_page(path, page_with(path, b"trip 30"), zeroed)
+    damage_page(path, page_with(path, b"trip 20"), zeroed)
     with closing(State(path, VEHICLE, "1" * 64)) as state:
         assert kinds(state)["breach"] == BREACHES
         assert kept.slots(state.connection) == set()
@@ -282,7 +284,7 @@ def test_a_page_that_breaks_while_the_agent_drives_is_mended_and_it_drives_on(
         rig.clock.now += 2.0
         rig.agent.poll()
     assert rig.agent.twin.revision == 1
-    rig.drive("trip-8", odometer=8000.0, gain=1.0)
+    rig.drive("trip-8", odometer=8000.0, gain=1.1)
     found = [message_id for _, message_id, _ in readable(rig.state)]
     assert 11 - 4 <= len(found) < 11
     assert rig.agent.status().revision == 1
@@ -414,7 +416,7 @@ def test_a_power_cut_at_any_step_of_the_replacement_loses_nothing_that_was_saved
     path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int
 ) -> None:
     with_log(path, 3)
-    damage_page(path, page_with(path, b"trip 30"), zeroed)
+    damage_page(path, page_with(path, b"trip 20"), zeroed)
     real, left = Path.rename, [renamed]
 
     def cut(self: Path, target: Path) -> Path:
@@ -433,3 +435,28 @@ def test_a_power_cut_at_any_step_of_the_replacement_loses_nothing_that_was_saved
         assert kinds(state)["trip"] >= TRIPS - 6
         assert in_current(state) == b"signed" * 50
     assert not path.with_name("state.db.new").exists()
+
+
+# ---- what a person sees -------------------------------------------------------------------------
+
+
+def test_status_tells_of_the_damage_and_names_what_stands_aside(
+    tmp_path: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig = Rig(tmp_path / "state.db", bundle)
+    for number in range(4):
+        rig.drive(f"trip-{number}", gain=1.0, odometer=1000.0 * number)
+    rig.state.close()
+    carry_over(rig.path)
+    damage_page(rig.path, page_with(rig.path, b'"trip_id":"trip-1"'), zeroed)
+    rig.open()
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        f'vehicle_id = "{VEHICLE}"\nbundle = "b"\nstate = "state.db"\ntrusted_keys = ["k"]\n'
+    )
+    assert main(["status", "--config", str(config), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["set_aside"] == ["state.db.damaged-1"]
+    assert told["counters"]["state_damaged"] == 1
+    assert told["counters"]["state_losses"] >= 1
+    rig.state.close()

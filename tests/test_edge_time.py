@@ -574,3 +574,10 @@ def carry_out(car: Car, what: str, how: Any) -> None:
                 n: partial(carry_out, car, *event) for n, event in happens.items()
             }
             car.drive(count, inside)
+
+
+def test_a_computer_that_sleeps_has_not_stood_still() -> None:
+    """CLOCK_BOOTTIME is what /proc/uptime shows; CLOCK_MONOTONIC would leave the sleep out."""
+    before = clocks.seconds_since_boot()
+    shown = float(Path("/proc/uptime").read_text().split()[0])
+    assert before - 0.011 <= shown <= clocks.seconds_since_boot() + 0.011

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 import shutil
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -19,7 +20,7 @@ from edge_agent.certificate_expiry import days_left, facts, is_urgent, told
 from edge_agent.config import Mqtt, Tls, load_config
 from edge_agent.errors import LinkError
 from edge_agent.link import Connected, Disconnected, Event, MqttLink
-from edge_agent.tls import ContextSource, alpn_of
+from edge_agent.tls import ClosingSocket, ContextSource, alpn_of
 from tests.certificates import Authority, Issued
 from tests.conftest import BrokerFactory, eventually
 from tests.mqtt_stub import mqtt_stub, protocol_of
@@ -154,6 +155,28 @@ def test_below_tls_1_2_nothing_is_said(authority: Authority, open_link: Open) ->
         link = open_link(Mqtt(host="localhost", port=stub.port, tls=tls))
         assert isinstance(event_of(link), Disconnected)
         assert stub.visits == []
+
+
+def test_one_thread_alone_writes_to_the_connection(
+    authority: Authority, open_link: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two would mix the bytes of their packets where the line takes only a part of one."""
+    writers: set[str] = set()
+    send = ClosingSocket.send
+
+    def sending(self: ClosingSocket, *arguments: Any) -> int:
+        writers.add(threading.current_thread().name)
+        return send(self, *arguments)
+
+    monkeypatch.setattr(ClosingSocket, "send", sending)
+    tls = tls_of(authority, authority.issue(VEHICLE))
+    with mqtt_stub((authority, authority.issue("broker"))) as stub:
+        link = open_link(Mqtt(host="localhost", port=stub.port, tls=tls))
+        assert event_of(link) == Connected()
+        for _ in range(50):
+            link.publish("trip", b"one")
+        eventually(lambda: len(stub.visits[0].publishes()) == 50, what="all of them")
+    assert writers == {"mqtt"}
 
 
 # ---- renewal --------------------------------------------------------------------------------

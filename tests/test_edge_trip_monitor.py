@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +17,11 @@ from common.calibration import Settings
 from common.model import VoltageModel
 from common.thinning import chosen_rows, thin
 from common.trace import TraceArrays
+from common.trip_band import Z95
 from edge_agent.errors import RefusedSampleError
 from edge_agent.samples import Sample
-from edge_agent.trip_monitor import BUFFER_ROWS, TripMonitor, TripResult, Twin
+from edge_agent.trip_monitor import TripMonitor, Twin
+from edge_agent.trip_values import TripResult
 from tests.support_edge import START, aged_bundle, drive
 
 
@@ -63,7 +65,7 @@ def test_the_error_is_the_mean_absolute_error_over_all_samples(bundle: Bundle) -
     assert result.started_at == START
     assert result.duration_s == 399 * 60.0
     assert (result.odometer_start, result.odometer_end) == (1000.0, 1300.0)
-    assert len(result.trace.time_s) <= 50
+    assert len(result.thinned.trace.time_s) <= 50 + 5
 
 
 def test_the_parameters_age_with_the_odometer_and_stay_as_they_were_at_the_start(
@@ -113,34 +115,33 @@ def test_a_refused_sample_is_counted_and_changes_nothing_else(bundle: Bundle, fa
     mixed = [*good[:30], BAD[fault](good[30]), *good[30:]]
     monitor, found, refused = followed(bundle, mixed)
     assert (none, refused, monitor.refused, found.refused_samples) == (0, 1, 1, 1)
-    assert replace(found, trace=expected.trace, refused_samples=0) == expected
-    np.testing.assert_array_equal(found.trace.features, expected.trace.features)
+    assert replace(found, thinned=expected.thinned, refused_samples=0) == expected
+    np.testing.assert_array_equal(found.thinned.trace.features, expected.thinned.trace.features)
 
 
-def endless(count: int) -> Iterator[Sample]:
-    for i in range(count):
-        yield Sample(
-            START + 0.1 * i, 1.0, {"distance_km": 400.0 * i / count, "load_kg": 500.0}, 4.0
-        )
-
-
-def test_memory_is_bounded_over_a_trip_of_200_000_samples_and_both_ends_stay(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_band_is_that_of_the_calibration_at_every_sample(bundle: Bundle) -> None:
     runs = twin(bundle)
-    monkeypatch.setattr(runs.model, "predict", lambda *_: np.array([4.0]))
-    monitor = TripMonitor("t", next(endless(1)), runs, 50)
-    for sample in endless(200_000):
-        monitor.add(sample)
-    monkeypatch.undo()
-    assert monitor._buffer._rows.shape[0] == BUFFER_ROWS
-    kept = monitor._buffer.arrays().time_s
-    assert BUFFER_ROWS / 2 <= len(kept) <= BUFFER_ROWS + 1
-    assert np.diff(kept).max() == pytest.approx(0.1 * 64)
-    result = monitor.finish(partial=True)
-    assert result.samples == 200_000
-    assert (result.trace.time_s[0], result.trace.time_s[-1]) == (0.0, pytest.approx(19_999.9))
-    assert result.partial
+    samples = list(drive(bundle, count=200))
+    monitor = TripMonitor("t", samples[0], runs, 50)
+    found = [monitor.add(sample) for sample in samples]
+    rows = np.array([one.row for one in found])
+    predicted, std = calibration.voltage_band(
+        monitor._estimate, rows, runs.model, runs.manifest, runs.settings
+    )
+    np.testing.assert_allclose([one.predicted_v for one in found], predicted, rtol=0, atol=1e-9)
+    np.testing.assert_allclose([one.band95_v for one in found], Z95 * std, rtol=0, atol=1e-9)
+    inside = np.abs(predicted - [s.voltage_v for s in samples]) <= Z95 * std
+    result = monitor.finish()
+    assert result.coverage95 == inside.mean()
+    assert result.band95_v == pytest.approx(Z95 * std.mean())
+
+
+def test_the_band_counts_every_sample_not_those_of_the_trace(bundle: Bundle) -> None:
+    good = list(drive(bundle, count=2000))
+    bad = [replace(s, voltage_v=s.voltage_v - 1.0) for s in good[500:700]]
+    _, found, _ = followed(bundle, [*good[:500], *bad, *good[700:]], twin(bundle, gain=1.1))
+    assert found.coverage95 == pytest.approx(0.9)
+    assert found.thinned.error_v == pytest.approx(found.error_v, rel=0.2)
 
 
 voltages = st.lists(st.floats(1.0, 5.0), min_size=2, max_size=300)

@@ -2,8 +2,8 @@
 
 `python -m bench.edge.driven_trips FOLDER FIRST TRIPS KIND`: half an hour each, a sample a second,
 written down every minute; receipts, and the revision for a breach, come at once. KIND is `silent`,
-`breach` (every trip is one) or `everything-durable` (silent, and every transaction waits for the
-disk). A call of `getpriority` marks the end of each trip. Must never touch a network.
+`breach` (every other trip is one) or `everything-durable` (silent, and every transaction waits for
+the disk). A call of `getpriority` marks the end of each trip. Must never touch a network.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class Car:
         """One trip, and what the cloud answers to it."""
         self.now_s = START_S + 2 * TRIP_S * number
         if self.kind == "breach":
-            self.cloud.gain = 1.2 if number % 2 else 1.0
+            self.cloud.gain = _gain(number)
         for sample in self._samples(number):
             self.now_s += 1.0
             self.agent.take(sample)
@@ -200,6 +200,12 @@ class Car:
                 voltage_v=float(voltage_v[i]),
                 trip_id=f"trip-{number}",
             )
+
+
+def _gain(number: int) -> float:
+    """Another one with every odd trip; up and down within the parameter's bounds."""
+    step = (number + 1) // 2 % 8
+    return 1.0 + 0.1 * min(step, 8 - step)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from bench.edge.fuzz.target import UnsignedAcceptanceError
 GOAL = 1_000_000
 SHARES = 4  # of a target's inputs, each from another seed
 TARGETS = ("can", "messages", "revisions")
-BESIDE = ("lines", "checkpoints")  # a tenth of the inputs
+BESIDE = ("keys", "lines", "checkpoints")  # a tenth of the inputs
 PLANTED_INPUTS = 20_000
 FOUND = Path("runs") / "fuzz"  # where an input that breaks something is kept
 

@@ -6,6 +6,7 @@ Must never kill anything but agents that it started.
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 import subprocess
@@ -115,12 +116,14 @@ def drive_undisturbed(at: Stage, name: str, trips: int) -> Drive:
 
 
 def _settled(at: Stage, one: Lives, trips: int, name: str) -> Drive:
-    """Lives without anything new, as long as something is to be sent."""
-    deadline_s = time.monotonic() + SETTLE_S
+    """Lives without anything new, as long as something is to be sent and less each time."""
+    deadline_s, least = time.monotonic() + SETTLE_S, math.inf
     ending = at.read(at.database, name, status_of(one))
     while not ending.is_settled and time.monotonic() < deadline_s:
         one.idle()
         ending = at.read(at.database, name, status_of(one))
+        if (left := ending.status.get("outbox_messages", math.inf)) < least:
+            deadline_s, least = time.monotonic() + SETTLE_S, left
     return Drive(one, trips, ending)
 
 

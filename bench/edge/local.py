@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,13 @@ def measure(*, quick: bool) -> list[Figure]:
         "as if the cloud had answered": _errors(starts, model, cloud),
     }
     note = f"{vehicles} vehicles, cut off after {', '.join(map(str, cuts))} days, a trip a day"
-    return [*_of_errors(errors, note), *own.figures()]
+    shown = _of_errors(errors, note)
+    begin = own.method(manifest).begin
+    last = [(trips[-1], begin(known)) for trips, known in starts[:8]]
+    peaks = [own.peak_kb(Breach(trip.trace, trip.odometer, twin)) for trip, twin in last]
+    note = f"the largest peak of {len(peaks)}, by Python's own account"
+    memory = Figure("one local recalibration, memory", max(peaks), "kB", note=note)
+    return [*shown, *own.figures(), memory]
 
 
 def _of_errors(errors: dict[str, FloatArray], note: str) -> list[Figure]:
@@ -145,6 +152,15 @@ class _Own:
             return None
         twin = twin_on(made, breach.state, self.who)
         return None if twin is None else Update(twin)
+
+    def peak_kb(self, breach: Breach[Twin]) -> float:
+        """What one calibration allocates at most, by Python's own account."""
+        tracemalloc.start()
+        self._one(breach)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        self.seconds.pop()  # being watched, it is slower
+        return peak / 1000.0
 
     def figures(self) -> list[Figure]:
         """Milliseconds on this machine."""

@@ -13,6 +13,7 @@ from bench.edge.figures import Figure
 
 PARTS: tuple[str, ...] = (
     "footprint",
+    "sampling",
     "durability",
     "kills",
     "power_cuts",

@@ -34,8 +34,10 @@ from common.messages import (
     Acknowledgement,
     Breach,
     Declined,
+    KeyChain,
     Receipt,
     SignedRevision,
+    SignedStatement,
     Status,
     TripSummary,
     decode,
@@ -45,12 +47,16 @@ from common.revision import decode_revision, encode_revision
 from common.signing import sign
 from common.topics import DOWNWARD, UPWARD, topic
 from common.trace import from_wire
+from common.trust import KeyStatement, sign_statement
 from edge_agent.agent import Agent
 from edge_agent.clock import Clock
 from edge_agent.config import Limits
 from edge_agent.link import Connected, Event, MqttLink, Received
 
-KINDS: Final = (TripSummary, Breach, Status, SignedRevision, Acknowledgement, Receipt)
+KINDS: Final = (
+    *(TripSummary, Breach, Status, SignedRevision, Acknowledgement, Receipt),
+    KeyChain,
+)
 TO_CLOUD = len(KINDS)
 TO_VEHICLE = TO_CLOUD + len(UPWARD)
 WAYS = TO_VEHICLE + len(DOWNWARD)
@@ -99,15 +105,23 @@ def target() -> Target:
     )
     receipt = Receipt(vehicle_id=VEHICLE, message_ids=[CAUSE], declined=[Declined(CAUSE, "no")])
     foreign = sign(encode_revision(revisions(who)[0]), FOREIGN_KEY)
-    by_kind = (summary, breach_of(who, vehicle.model), status, foreign, answer, receipt)
+    keys = KeyChain(statements=[_foreign_statement()])
+    by_kind = (summary, breach_of(who, vehicle.model), status, foreign, answer, receipt, keys)
     upward = (summary, by_kind[1], status, answer)
-    seeds = [encode(message) for message in (*by_kind, *upward, foreign, receipt)]
+    seeds = [encode(message) for message in (*by_kind, *upward, foreign, receipt, keys)]
     return Target(
         "messages",
         tuple(bytes([way]) + seed for way, seed in enumerate(seeds)),
         _mutate,
         check,
     )
+
+
+def _foreign_statement() -> SignedStatement:
+    """Somebody else's key names itself."""
+    raw = FOREIGN_KEY.public_key().public_bytes_raw().hex()
+    statement = KeyStatement(kind="key_statement", number=1, keys=[raw])
+    return sign_statement(statement, FOREIGN_KEY)
 
 
 def check(data: bytes) -> None:

@@ -11,11 +11,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from common import calibration, messages
+from common import calibration, messages, trust
 from common.errors import MalformedMessageError
-from common.messages import SignedRevision
-from common.signing import TrustedKeys
-from edge_agent import decisions
 from edge_agent.sources import can_frames
 
 T = TypeVar("T")
@@ -35,11 +32,8 @@ class Plant:
 def planted(name: str) -> None:
     """Break the agent in this process."""
     plant = PLANTS[name]
+    getattr(plant.owner, plant.attribute)  # a plant that replaces nothing breaks nothing
     setattr(plant.owner, plant.attribute, plant.broken)
-
-
-def _unverified(message: SignedRevision, _trusted: TrustedKeys) -> bytes:
-    return message.revision.encode()
 
 
 def _unguarded(content: bytes, kind: type[T], _schema: int) -> T:
@@ -52,7 +46,10 @@ def _unguarded(content: bytes, kind: type[T], _schema: int) -> T:
 
 PLANTS: Final[Mapping[str, Plant]] = {
     "no signature check": Plant(
-        "revisions", decisions, "verify", _unverified, "UnsignedAcceptanceError"
+        "revisions", trust, "check_signature", lambda *_: None, "UnsignedAcceptanceError"
+    ),
+    "anybody names keys": Plant(
+        "keys", trust, "_check_author", lambda *_: None, "UnsignedAcceptanceError"
     ),
     "no bounds": Plant(
         "revisions", calibration, "is_inside_bounds", lambda *_: True, "BrokenPromiseError"

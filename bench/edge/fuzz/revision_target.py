@@ -114,7 +114,7 @@ def _check_driving(verdict: Verdict, vehicle: Vehicle) -> None:
         trip = list(samples(odometer))
         monitor = TripMonitor("trip-2", trip[0], twin, 8)
         for sample in trip:
-            promise(math.isfinite(monitor.add(sample)), "a prediction that is no number")
+            promise(math.isfinite(monitor.add(sample).band95_v), "a prediction that is no number")
         summary, breach = reports_of(monitor.finish(), who)
         promise(decode(encode(summary), TripSummary) == summary, "a summary the cloud refuses")
         if breach is not None:

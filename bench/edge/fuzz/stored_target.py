@@ -94,7 +94,7 @@ def check_checkpoint(data: bytes) -> None:
 
 def _taken(monitor: TripMonitor, sample: Sample) -> None:
     try:
-        promise(math.isfinite(monitor.add(sample)), "an error that is no number")
+        promise(math.isfinite(monitor.add(sample).band95_v), "an error that is no number")
     except RefusedSampleError as error:
         promise(error.problem, "refused without a reason")
 
