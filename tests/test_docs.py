@@ -76,7 +76,7 @@ def fences(page: Path) -> list[tuple[str, str, str]]:
     return [(m[1], m[2], m[3]) for m in FENCE.finditer(page.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(420)
 def test_the_guide_works_as_it_stands(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path)
     shown = {}
