@@ -22,6 +22,10 @@ class Catalogue:
         self._bundles: Mapping[str, Bundle] = {bundle.sha256: bundle for bundle in bundles}
         self._models = _PerThread()
 
+    def add(self, bundle: Bundle) -> None:
+        """Know one more from now on. Any thread."""
+        self._bundles = {**self._bundles, bundle.sha256: bundle}
+
     @property
     def hashes(self) -> list[str]:
         """The hash of each bundle."""

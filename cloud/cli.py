@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cloud import derived_cli, fleet_cli, key_cli
+from cloud import bundle_cli, derived_cli, fleet_cli, key_cli
 from cloud.command import DONE, FAILED, NOT_FOUND, REFUSED, USAGE, Database, Json, end, require
 from common.errors import KeyFileError, QuestionError, TwinError
 
@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 app.add_typer(key_cli.keys, name="keys")
 app.add_typer(fleet_cli.fleet_prior, name="fleet-prior")
+app.add_typer(bundle_cli.bundle, name="bundle")
 
 
 def main() -> int:
@@ -135,7 +136,7 @@ Example:
 
 def _add_training(arguments: list[str]) -> None:
     """Training needs heavy libraries: load it only where it is asked for, or listed."""
-    own = {"serve", "keys", "verify", "history", "quarantine", *DERIVED, *FLEET}
+    own = {"serve", "keys", "verify", "history", "quarantine", "bundle", *DERIVED, *FLEET}
     if arguments and arguments[0] in own:
         return
     try:

@@ -124,6 +124,17 @@ class UnknownRevisionError(ContractError):
         )
 
 
+class UnknownReleaseError(ContractError):
+    """A vehicle speaks of a release that this service never announced to it."""
+
+    def __init__(self, vehicle_id: str, number: int) -> None:
+        self.vehicle_id, self.number = vehicle_id, number
+        super().__init__(
+            f"Vehicle {vehicle_id} speaks of release {number}, which this service never announced "
+            "to it: announce the bundle again."
+        )
+
+
 class UnstorableMessageError(ContractError):
     """A message that parses, but that the database refuses to hold."""
 

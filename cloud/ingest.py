@@ -16,6 +16,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloud.bundles import Catalogue
+from cloud.chunks import ChunkServer
 from cloud.errors import StoreUnavailableError, UnstorableMessageError
 from cloud.intake import Delivery, Upward, interpret
 from cloud.link import Inbox, Publisher
@@ -65,6 +66,7 @@ class Ingest:
         self._key = key
         self._clock, self._committed = clock, committed
         self._acknowledger = Acknowledger(publisher.acknowledge)
+        self._chunks = ChunkServer(store, publisher)
 
     def run(self, inbox: Inbox, stop: threading.Event) -> None:
         """Handle batches until None comes out of the inbox or `stop` is set."""
@@ -84,6 +86,8 @@ class Ingest:
         behind = frozenset(effects.behind_on_keys)
         self._committed(Committed(effects.new_breaches, republish, effects.newcomers, behind))
         self._answer(batch, effects)
+        for fetch in effects.fetches:
+            self._chunks.answer(fetch)
 
     def _commit_patiently(self, batch: Sequence[Delivery], stop: threading.Event) -> Effects | None:
         delay_s = FIRST_RETRY_S

@@ -22,17 +22,20 @@ from common.messages import (
     TripSummary,
     decode,
 )
+from common.release import BundleAck, Fetch
 from common.revision import check_states
 from common.topics import Kind, parse_topic
 from common.trace import from_wire
 
-Upward = TripSummary | Breach | Status | Acknowledgement | Provisional
+Upward = TripSummary | Breach | Status | Acknowledgement | Provisional | Fetch | BundleAck
 
 KINDS: Final[dict[Kind, type[Upward]]] = {
     "trip": TripSummary,
     "breach": Breach,
     "status": Status,
     "ack": Acknowledgement,
+    "fetch": Fetch,
+    "bundle_ack": BundleAck,
     "provisional": Provisional,
 }
 
@@ -91,7 +94,7 @@ def interpret(topic: str, payload: bytes, catalogue: Catalogue) -> Upward:
 
 
 def _decode(payload: bytes, expected: type[Upward]) -> Upward:
-    message: Upward = decode(payload, expected)  # type: ignore[type-var]  # one of the five
+    message: Upward = decode(payload, expected)
     return message
 
 

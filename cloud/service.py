@@ -32,6 +32,7 @@ from cloud.errors import PortOccupiedError, StoreUnavailableError
 from cloud.ingest import Committed, Ingest
 from cloud.key_orders import keys_now, require_may_sign
 from cloud.link import Inbox, MqttLink
+from cloud.releases import Releases, add_stored
 from cloud.revising import Author
 from cloud.store import key_statements, revisions
 from cloud.store.database import Store
@@ -58,11 +59,13 @@ class Service:
         self.store = Store(config.path(config.store.path))
         _remember(self.store, author)
         _require_may_sign(self.store, author)
+        add_stored(self.store, self.catalogue)
         self._inbox: Inbox = queue.Queue(INBOX)
         self._told_connected = connected
         self.link = MqttLink(config.mqtt, self._inbox, self._connected, random.Random())  # noqa: S311  # jitter
         calibrations = Calibrations(self.store, self.catalogue, author, clock)
-        self.worker = Worker(self.store, calibrations, self.link, clock, author)
+        releases = Releases(self.store, self.catalogue, author, self.link, clock)
+        self.worker = Worker(self.store, calibrations, self.link, clock, author, releases)
         self.ingest = Ingest(
             self.store, self.catalogue, self.link, clock, self._committed, author.key
         )

@@ -16,6 +16,7 @@ from cloud.calibrations import Calibrations, Outcome
 from cloud.errors import StoreUnavailableError
 from cloud.key_announcer import KeyAnnouncer
 from cloud.link import Publisher
+from cloud.releases import Releases
 from cloud.revising import Author
 from cloud.store import revisions
 from cloud.store.database import Store
@@ -38,6 +39,7 @@ class Worker:
         publisher: Publisher,
         clock: Callable[[], float],
         author: Author,
+        releases: Releases | None = None,
     ) -> None:
         self._store, self._calibrations, self._clock = store, calibrations, clock
         self._awake = threading.Event()
@@ -48,6 +50,7 @@ class Worker:
         """What the last turn failed of; None when it did its work."""
         self._announcer = Announcer(publisher, self.wake, author)
         self.keys = KeyAnnouncer(store, publisher, key_id(author.key.public_key()))
+        self._releases = releases
         self.wake()
 
     def wake(self) -> None:
@@ -92,6 +95,8 @@ class Worker:
         self._note_confirmed()
         self.keys.turn()
         self._publish_again()
+        if self._releases is not None and self._releases.turn():
+            self.wake()
         started = self._calibrations.starts()
         for row in started:
             self._announcer.revision(row)
@@ -120,6 +125,8 @@ class Worker:
                 self._publish_newest(vehicle_ids)
             if everything:
                 self._publish_unanswered()
+            if self._releases is not None and (vehicle_ids or everything):
+                self._releases.publish_again(None if everything else vehicle_ids)
         except StoreUnavailableError:
             with self._lock:
                 self._republish |= vehicle_ids

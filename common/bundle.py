@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from common.errors import BundleError
 from common.manifest import Manifest, decode_manifest
 
-MODEL_FILE = "voltage_model.tflite"
-MANIFEST_FILE = "manifest.json"
+MODEL_FILE: Final = "voltage_model.tflite"
+MANIFEST_FILE: Final = "manifest.json"
 
 
 @dataclass(frozen=True)

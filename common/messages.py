@@ -104,6 +104,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """vehicle -> cloud, retained, and (offline) the last will.
 
     `awaiting` names breaches whose outcome the vehicle has not heard: the cloud says it again.
+    `bundle_release` is the highest release of a bundle that was ever believed: none at or below it
+    is.
     `on_trial`: the revision has not driven a whole trip yet; `fallen_back` counts those that were
     worse. `key_statement` is the number of the last statement about keys that the vehicle believes.
     `question` is a number drawn for this status (empty: nothing is asked): the signed answer
@@ -128,6 +130,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     question: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
     trips_since_word: Count = 0
     awaiting: Annotated[list[MessageId], msgspec.Meta(max_length=16)] = []
+    bundle_release: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     sent_at: UnixTime = 0.0
     time_known: bool = True
     provisional: Count = 0
@@ -274,17 +277,7 @@ Message = (
     | KeyChain
     | Provisional
 )
-M = TypeVar(
-    "M",
-    TripSummary,
-    Breach,
-    Status,
-    SignedRevision,
-    Acknowledgement,
-    Receipt,
-    KeyChain,
-    Provisional,
-)
+M = TypeVar("M", bound=msgspec.Struct)
 
 
 def message_id(vehicle_id: str, trip_id: str, kind: str) -> str:
@@ -292,7 +285,7 @@ def message_id(vehicle_id: str, trip_id: str, kind: str) -> str:
     return hashlib.sha256(f"{vehicle_id}|{trip_id}|{kind}".encode()).hexdigest()[:32]
 
 
-def encode(message: Message) -> bytes:
+def encode(message: msgspec.Struct) -> bytes:
     """The bytes for the wire."""
     return msgspec.json.encode(message)
 

@@ -10,9 +10,30 @@ from typing import Final, Literal, get_args
 
 from common.errors import TopicError
 
-Kind = Literal["trip", "breach", "status", "parameters", "ack", "receipt", "keys", "provisional"]
-UPWARD: Final[tuple[Kind, ...]] = ("trip", "breach", "status", "ack", "provisional")
-DOWNWARD: Final[tuple[Kind, ...]] = ("parameters", "receipt", "keys")
+Kind = Literal[
+    "trip",
+    "breach",
+    "status",
+    "ack",
+    "fetch",
+    "bundle_ack",
+    "provisional",
+    "parameters",
+    "receipt",
+    "bundle",
+    "chunk",
+    "keys",
+]
+UPWARD: Final[tuple[Kind, ...]] = (
+    "trip",
+    "breach",
+    "status",
+    "ack",
+    "fetch",
+    "bundle_ack",
+    "provisional",
+)
+DOWNWARD: Final[tuple[Kind, ...]] = ("parameters", "receipt", "bundle", "chunk", "keys")
 _PREFIX: Final = "twin/v1"
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 

@@ -24,6 +24,7 @@ from common.model import VoltageModel
 from common.topics import parse_topic
 from common.trust import TrustStore
 from edge_agent import __version__, kept, key_intake, outbox, revision_intake, trials
+from edge_agent.bundle_update.updater import FLOOR, BundleUpdates
 from edge_agent.clock import Clock
 from edge_agent.cloud_word import CloudWord, trips_since
 from edge_agent.config import Limits
@@ -92,9 +93,14 @@ class Agent:
             finished=self._take_trip,
         )
         self._word = CloudWord(state, vehicle_id, partial(secrets.token_hex, 16))
+        self.updates: BundleUpdates | None = None  # an agent that replays takes none
         self._kept_at: dict[str, float] = {}
         self._next_status = self._next_offer = 0.0
         self._statuses: set[int] = set()  # those without their PUBACK
+
+    def take_updates(self, made: Callable[[Refusals], BundleUpdates]) -> None:
+        """Take other bundles over the air from now on."""
+        self.updates = made(self._refusals)
 
     # ---- samples ------------------------------------------------------------------------------
 
@@ -162,7 +168,14 @@ class Agent:
             self._publish_status_when_due()
             self._save_trips()
             self._refusals.write_when_due()
+            self._update_bundle()
             self._offer()
+
+    def _update_bundle(self) -> None:
+        if self.updates is not None:
+            publish = self._link.publish if self.connected else None
+            in_trip, trips = self.driving.is_in_trip, self.statistics.trips
+            self.updates.turn(publish, in_trip=in_trip, trips=trips)
 
     def is_settled(self) -> bool:
         """Whether the outcome of every breach is known, and nothing is left to be stored."""
@@ -193,6 +206,7 @@ class Agent:
             key_statement=self.identity.trusted.number,
             trips_since_word=self._read(trips_since),
             awaiting=self._read(kept.awaiting)[-16:],
+            bundle_release=counters.get(FLOOR, 0),
             sent_at=round(now.unix_s, 3),
             time_known=now.is_known,
             provisional=self.twin.provisional,
@@ -269,6 +283,8 @@ class Agent:
                 self._offers.reconnected(limits)
                 self._statuses.clear()
                 self._word.ask_again()
+                if self.updates is not None:
+                    self.updates.reconnected()
                 self._publish_status()
             case Disconnected(why):
                 self._tell_outage(why)
@@ -298,6 +314,8 @@ class Agent:
                 self._take_revision(payload)
             elif vehicle_id == self.identity.vehicle_id and kind == "keys":
                 self._take_keys(payload)
+            elif vehicle_id == self.identity.vehicle_id and self.updates is not None:
+                self.updates.receive(kind, payload)
         except ContractError as error:
             self._refusals.message(str(error), payload)
         except StorageError as error:

@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from common.bundle import Bundle, load_bundle
+from common.bundle import Bundle
 from common.errors import BundleError
 from common.manifest import Manifest
 from common.model import VoltageModel
 from common.signing import key_id, load_public_key
 from edge_agent import __version__, sources
+from edge_agent.bundle_update.start import installed_bundle
 from edge_agent.certificate_expiry import days_left, told
 from edge_agent.config import Config, Mqtt
 from edge_agent.link import MqttLink
@@ -26,7 +27,7 @@ from edge_agent.tls import alpn_of
 
 def run(_options: argparse.Namespace, config: Config, tell: Callable[[str], None] = print) -> int:
     """Try everything that a start needs. Raises the error that the start would raise."""
-    bundle = load_bundle(config.path(config.bundle))
+    bundle = installed_bundle(config)
     keys = [
         key_id(load_public_key(config.path(name)))
         for name in (*config.trusted_keys, *config.root_keys)

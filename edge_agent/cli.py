@@ -23,7 +23,6 @@ from typing import Any
 
 import msgspec
 
-from common.bundle import load_bundle
 from common.errors import TransientError, TwinError
 from edge_agent import (
     __version__,
@@ -41,6 +40,8 @@ from edge_agent import (
 )
 from edge_agent.agent import Agent
 from edge_agent.aside import files_aside
+from edge_agent.bundle_update.restart import begin_anew
+from edge_agent.bundle_update.start import installed_bundle
 from edge_agent.clock import SYSTEM
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
@@ -57,7 +58,8 @@ from edge_agent.state_file import connect_to_read
 from edge_agent.supervision import Supervisor
 
 EXIT_CODES = """\
-exit codes: 0 done, 1 failed, 2 usage, 5 the broker or the cloud did not answer
+exit codes: 0 done, 1 failed, 2 usage, 5 the broker or the cloud did not answer,
+            6 start it again: another bundle was swapped in
 
 examples:
   edge-agent run
@@ -103,27 +105,33 @@ def _configure_logging(level: int) -> None:
 def _run(options: argparse.Namespace, config: Config) -> int:
     """Live: a stop in the middle leaves the trip to the next start; a file ends with its trip."""
     config = _with_source(config, options.source)
-    manifest = load_bundle(config.path(config.bundle)).manifest
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     supervisor = Supervisor(os.environ, os.getpid(), time.monotonic)
-    with running_agent(config) as agent:
+    with running_agent(config, updates=True) as agent:
         if config.source.kind != "file":
             agent.driving.keep_trips()
-        source = sources.opened(config, manifest)
+        source = sources.opened(config, agent.identity.manifest)
         with live_view(agent, config, SYSTEM) as look:
-            feed_live(agent, source, stop.is_set, SYSTEM.monotonic, supervisor, look)
-        supervisor.stopping()
-        if stop.is_set():
-            agent.driving.leave_trip()
-        else:
-            agent.driving.end_trip()
-        _drain(agent, config, seconds=LAST_CHANCE_S, required=False)
-        if not agent.statistics.items and not stop.is_set():
-            print("edge-agent: the source ended without a single sample", file=sys.stderr)
-            return 1
-    return 0
+            has_swapped = feed_live(agent, source, stop.is_set, SYSTEM.monotonic, supervisor, look)
+        if not has_swapped:
+            _end(agent, config, supervisor, was_asked=stop.is_set())
+        is_empty = not agent.statistics.items and not stop.is_set()
+    if has_swapped:  # nothing is waited for: the car may drive off
+        return begin_anew()
+    if is_empty:
+        print("edge-agent: the source ended without a single sample", file=sys.stderr)
+    return 1 if is_empty else 0
+
+
+def _end(agent: Agent, config: Config, supervisor: Supervisor, *, was_asked: bool) -> None:
+    supervisor.stopping()
+    if was_asked:
+        agent.driving.leave_trip()
+    else:
+        agent.driving.end_trip()
+    _drain(agent, config, seconds=LAST_CHANCE_S, required=False)
 
 
 def _with_source(config: Config, named: str | None) -> Config:
@@ -137,7 +145,7 @@ def _with_source(config: Config, named: str | None) -> Config:
 
 def _replay(options: argparse.Namespace, config: Config) -> int:
     """A file: a stop in the middle leaves the trip to the next replay, which begins it again."""
-    manifest = load_bundle(config.path(config.bundle)).manifest
+    manifest = installed_bundle(config).manifest
     items = sources.recorded(options.file, config, manifest)
     with running_agent(config) as agent:
         try:

@@ -141,6 +141,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     outbox_messages: Annotated[int, msgspec.Meta(ge=1)] = 20_000
     outbox_bytes: Annotated[int, msgspec.Meta(ge=4096)] = 64 * 1024 * 1024
+    bundle_bytes: Annotated[int, msgspec.Meta(ge=4096)] = 16 * 1024 * 1024
     outbox_days: Positive = 90.0
     trace_points: Annotated[int, msgspec.Meta(ge=4, le=512)] = 50
     min_trip_samples: Annotated[int, msgspec.Meta(ge=2)] = 10

@@ -96,6 +96,11 @@ class Driving:
             self._take_in_trip(found.trip_id, sample)
             self._previous = sample
 
+    @property
+    def is_in_trip(self) -> bool:
+        """Whether a trip is running."""
+        return self._monitor is not None
+
     def ends_trip(self, item: Item) -> bool:
         """Whether this item would close the running trip."""
         if not isinstance(item, Sample) or header_problem(item) is not None:

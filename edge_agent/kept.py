@@ -45,6 +45,11 @@ def keep_trace(db: sqlite3.Connection, message_id: str, odometer: float, breach:
     )
 
 
+def breaches(db: sqlite3.Connection) -> list[bytes]:
+    """Every kept breach as it was sent, oldest first."""
+    return [row[0] for row in db.execute("SELECT breach FROM kept_trace ORDER BY odometer")]
+
+
 def awaiting(db: sqlite3.Connection) -> list[str]:
     """Ids of the breaches whose outcome is not known, oldest first."""
     rows = db.execute("SELECT message_id FROM kept_trace WHERE NOT settled ORDER BY odometer")
@@ -192,6 +197,14 @@ def count(db: sqlite3.Connection, name: str, by: int = 1) -> None:
     db.execute(
         "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + ?",
         (name, by, by),
+    )
+
+
+def raise_to(db: sqlite3.Connection, name: str, value: int) -> None:
+    """Let a counter be at least so high; it never falls."""
+    db.execute(
+        "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = max(value, ?)",
+        (name, value, value),
     )
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from common.topics import Kind
 from edge_agent.errors import DamagedRowError
 
-EVICTION_ORDER: tuple[Kind, ...] = ("trip", "provisional", "ack", "breach")
+EVICTION_ORDER: tuple[Kind, ...] = ("trip", "provisional", "ack", "bundle_ack", "breach")
 EVICTED_AT_ONCE: Final = 1000
 """With one commit: bounds that were lowered far below what waits must not hold the loop up."""
 AGED_LOOK: Final = 256

@@ -21,7 +21,9 @@ from edge_agent.state_schema import DERIVED
 from edge_agent.stray_messages import stray_messages
 
 OF_A_BUNDLE: Final = frozenset({"parameters", "kept_trace"})
-OF_A_VEHICLE: Final = frozenset({"anchor", "counter", "finished_trip", "refused", "running_trip"})
+OF_A_VEHICLE: Final = frozenset(
+    {"anchor", "counter", "finished_trip", "parked_parameters", "refused", "running_trip"}
+)
 BULK: Final = frozenset({"outbox", "refused"})
 _FIRST: Final = ("anchor", "parameters", "kept_trace", "counter")
 _MESSAGES: Final = {"outbox": "payload", "kept_trace": "breach"}

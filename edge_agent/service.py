@@ -11,20 +11,23 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
-from common.bundle import Bundle, load_bundle
+from common.bundle import Bundle
 from common.messages import Status, encode
 from common.signing import TrustedKeys, key_id, load_public_key
 from common.trust import TrustStore
 from edge_agent import __version__
 from edge_agent.agent import Agent
+from edge_agent.bundle_update.announcement import Receiver
+from edge_agent.bundle_update.start import begin
+from edge_agent.bundle_update.updater import BundleUpdates
 from edge_agent.clock import SYSTEM, Clock
 from edge_agent.config import Config
 from edge_agent.driving import TripRules
 from edge_agent.errors import BrokerUnreachableError, NoAnswerError
 from edge_agent.link import MqttLink
 from edge_agent.sources import Item
-from edge_agent.state import State
 from edge_agent.supervision import Supervisor
 
 POLL_EVERY_SAMPLES = 64
@@ -33,11 +36,16 @@ LIVE_POLL_S = 0.1
 
 
 @contextmanager
-def running_agent(config: Config, clock: Clock = SYSTEM) -> Iterator[Agent]:
-    """An agent with its state open and its link started; both are closed at the end."""
-    bundle = load_bundle(config.path(config.bundle))
+def running_agent(
+    config: Config, clock: Clock = SYSTEM, *, updates: bool = False
+) -> Iterator[Agent]:
+    """An agent with its state open and its link started; both are closed at the end.
+
+    It runs the bundle that was installed last; with `updates` it takes others over the air.
+    """
     trusted = _trusted(config)
-    state = State(config.path(config.state), config.vehicle_id, bundle.sha256)
+    start = begin(config, clock.unix, counts=updates)
+    bundle, state = start.bundle, start.state
     try:
         link = MqttLink(config.vehicle_id, config.mqtt, _last_will(config, bundle), random.Random())  # noqa: S311
         rules = TripRules(config.trips, config.source.derived)
@@ -45,11 +53,21 @@ def running_agent(config: Config, clock: Clock = SYSTEM) -> Iterator[Agent]:
             *(config.vehicle_id, bundle, trusted, state, link, config.limits, clock, rules),
             local=config.local_recalibration,
         )
+        if updates:
+            who = Receiver(
+                config.vehicle_id, lambda: agent.identity.trusted, config.limits.bundle_bytes
+            )
+            jitter = random.Random()  # noqa: S311
+            agent.take_updates(partial(BundleUpdates, start, config, who, clock, jitter))
         link.start()
         try:
             yield agent
             agent.say_goodbye()
+            if agent.updates is not None:
+                agent.updates.close(in_order=True)
         finally:
+            if agent.updates is not None:
+                agent.updates.close(in_order=False)
             link.stop()
     finally:
         state.close()
@@ -79,12 +97,13 @@ def feed_live(
     monotonic: Callable[[], float],
     supervisor: Supervisor,
     look: Callable[[], None] = lambda: None,
-) -> None:
+) -> bool:
     """Take items as they come, serving the link in between; returns at the end of the source.
 
     A car that falls silent has ended its trip: nothing else may ever come to say so. Each turn of
     the loop is a sign of life: one that hangs is started again from outside. `look` is called in
-    each, for the live view.
+    each, for the live view. Returns True when, between two trips, another bundle was swapped in:
+    the agent must begin anew.
     """
     arrived: queue.Queue[Item | BaseException | None] = queue.Queue(maxsize=LIVE_QUEUE)
     threading.Thread(target=_read_into, args=(items, arrived), name="source", daemon=True).start()
@@ -99,14 +118,29 @@ def feed_live(
         except queue.Empty:
             agent.driving.end_silent_trip(monotonic() - last_s)
             agent.poll()
+            if _has_swapped(agent):
+                return True
             continue
         last_s = monotonic()
         if isinstance(item, BaseException):
             raise item
         if item is None:
-            return
+            return False
+        if arrived.empty() and _has_swapped(agent, item):
+            return True
         agent.take(item)
         agent.poll()
+    return False
+
+
+def _has_swapped(agent: Agent, item: Item | None = None) -> bool:
+    """Whether another bundle was swapped in, between two trips: `item` begins the next one."""
+    updates = agent.updates
+    if updates is None or not updates.is_staged:
+        return False
+    if item is not None and agent.driving.ends_trip(item):
+        agent.driving.end_trip()
+    return not agent.driving.is_in_trip and updates.swap()
 
 
 def _summary(agent: Agent) -> str:

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edge_agent import kept, parameter_copy, replacement, stored_parameters
+from edge_agent import parameter_copy, replacement, stored_parameters
 from edge_agent.aside import put_aside, remove_all
+from edge_agent.bundle_update import parked_parameters
 from edge_agent.errors import StateUnusableError, StorageError
 from edge_agent.salvage import BULK, Salvaged, salvage
 from edge_agent.state_file import (
@@ -285,6 +286,6 @@ def _is_time(tries: int) -> bool:
 
 def _change_bundle(db: sqlite3.Connection, bundle: str) -> None:
     """What was measured stays to be sent; what was calibrated belongs to the other model."""
-    kept.forget_all_parameters(db)
+    parked_parameters.exchange(db, bundle)
     db.execute("DELETE FROM kept_trace")
     db.execute("UPDATE identity SET value = ? WHERE key = 'bundle'", (bundle,))

@@ -85,6 +85,11 @@ CREATE TABLE IF NOT EXISTS stamp (
     unix_s REAL NOT NULL,
     is_known INTEGER NOT NULL,
     PRIMARY KEY (kind, ref)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS parked_parameters (
+    bundle TEXT NOT NULL,
+    slot TEXT NOT NULL,
+    signed BLOB NOT NULL,
+    PRIMARY KEY (bundle, slot)) STRICT, WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS stamp_of_message AFTER DELETE ON outbox BEGIN
     DELETE FROM stamp WHERE kind IN ('trip', 'ack', 'provisional') AND ref = OLD.message_id;
 END;

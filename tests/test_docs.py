@@ -15,6 +15,7 @@ import pytest
 
 from cloud.config import load_config as load_cloud_config
 from common.messages import RefusalReason
+from common.release import ReleaseReason, ReleaseState
 from demo.loop import free_port
 from edge_agent.config import load_config as load_agent_config
 from tests.waiting import eventually
@@ -114,6 +115,12 @@ def test_every_reason_of_a_refusal_is_explained() -> None:
     page = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
     for reason in RefusalReason.__args__:  # type: ignore[attr-defined]
         assert not reason or f"`{reason}`" in page
+
+
+def test_every_state_and_reason_of_a_release_is_explained() -> None:
+    page = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
+    for word in (*ReleaseReason.__args__, *ReleaseState.__args__):  # type: ignore[attr-defined]
+        assert not word or f"`{word}`" in page
 
 
 def test_every_target_of_make_says_what_it_does() -> None:

@@ -25,6 +25,7 @@ import cloud.training.errors
 import common.errors
 import common.manifest
 import common.messages
+import common.release
 import common.revision
 import demo.broker
 import demo.loop
@@ -63,6 +64,9 @@ COMMANDS: Final = (
             "fleet-prior show",
             "fleet-prior list",
             "battery-replaced",
+            "bundle",
+            "bundle announce",
+            "bundle status",
         ),
     ),
     ("firmware-sim", "firmware_sim", ("", "fleet", "pybamm", "can", "dbc")),
@@ -128,6 +132,12 @@ def _page() -> Iterator[str]:
         common.messages.Acknowledgement,
         common.messages.Receipt,
         common.messages.Declined,
+        common.release.SignedAnnouncement,
+        common.release.Announcement,
+        common.release.AnnouncedFile,
+        common.release.Fetch,
+        common.release.Chunk,
+        common.release.BundleAck,
     ):
         yield from _struct(message)
     yield "## The manifest\n"

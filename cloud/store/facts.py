@@ -16,12 +16,13 @@ from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
 from cloud.intake import Delivery, Upward, refused_offer
-from cloud.store import key_statements, revisions, verdicts
+from cloud.store import key_statements, releases, revisions, verdicts
 from cloud.store.tables import Breach, ProvisionalRow, Quarantine, RevisionRow, Trip, Vehicle
 from common import messages
 from common.errors import UnknownSchemaError
 from common.freshness import Freshness
 from common.messages import Acknowledgement, Declined, Provisional, Status, TripSummary
+from common.release import BundleAck, Fetch
 
 QUARANTINE_ROWS: Final = 10_000
 QUARANTINE_PAYLOAD_BYTES: Final = 4096
@@ -48,6 +49,7 @@ class Effects:
     new_breaches: int = 0
     newcomers: int = 0
     quarantined: int = 0
+    fetches: list[Fetch] = field(default_factory=list)
 
     def receipt_for(self, vehicle_id: str, message_id: str) -> None:
         """The message is in the database."""
@@ -75,6 +77,7 @@ class Effects:
         self.new_breaches += other.new_breaches
         self.newcomers += other.newcomers
         self.quarantined += other.quarantined
+        self.fetches += other.fetches
 
 
 class Recorder:
@@ -94,8 +97,10 @@ class Recorder:
         self._trips = set(db.exec(_KNOWN_TRIPS, params={"ids": trips}) if trips else ())
 
     def record(self, message: Upward, *, retained: bool = False) -> None:
-        """Add one message. Raises UnknownRevisionError, having written nothing."""
+        """Add one message. Raises UnknownRevisionError, UnknownReleaseError, nothing written."""
         row = self._acknowledged(message) if isinstance(message, Acknowledgement) else None
+        if isinstance(message, BundleAck | Fetch):
+            releases.heard(self._db, message, self._now)
         vehicle = self._vehicle(message.vehicle_id)
         if not retained:
             vehicle.last_seen_at = self._now
@@ -110,7 +115,9 @@ class Recorder:
                 self._record_provisional(message)
             case Acknowledgement() if row is not None:
                 self._record_verdict(vehicle, row, message)
-        if not isinstance(message, Status):
+            case Fetch():
+                self.effects.fetches.append(message)
+        if not isinstance(message, Status | Fetch):
             self.effects.receipt_for(message.vehicle_id, message.message_id)
 
     def _vehicle(self, vehicle_id: str) -> Vehicle:
@@ -186,6 +193,9 @@ class Recorder:
                 key_statement=self._newest_keys,
             )
         if newest and newest.number > status.revision:
+            self.effects.republish.add(status.vehicle_id)
+        announced = releases.newest(self._db, status.vehicle_id)
+        if announced and (announced.number or 0) > status.bundle_release:
             self.effects.republish.add(status.vehicle_id)
         for breach in revisions.breaches_of(self._db, status.vehicle_id, status.awaiting):
             self._tell_outcome(breach)

@@ -42,6 +42,7 @@ _STEPS: Final = {
         "ALTER TABLE revision ADD COLUMN next_trip_error_after_v FLOAT",
         "ALTER TABLE trip ADD COLUMN time_known BOOLEAN DEFAULT 1 NOT NULL",
         "ALTER TABLE vehicle ADD COLUMN time_known BOOLEAN",
+        "ALTER TABLE vehicle ADD COLUMN bundle_release INTEGER",
         "ALTER TABLE vehicle ADD COLUMN provisional INTEGER",
         "ALTER TABLE trip ADD COLUMN provisional INTEGER DEFAULT 0 NOT NULL",
         "ALTER TABLE breach ADD COLUMN provisional INTEGER DEFAULT 0 NOT NULL",

@@ -55,6 +55,7 @@ class Vehicle(SQLModel, table=True):
     fallen_back: int | None = None
     key_statement: int | None = None
     trips_since_word: int | None = None
+    bundle_release: int | None = None  # the highest that it ever believed, as it says
     time_known: bool | None = None  # whether its clock had been set when it said so
     provisional: int | None = None  # the step of its own that it says it runs; 0: none
 
@@ -222,6 +223,47 @@ class BatteryOrder(SQLModel, table=True):
     why: str
     ordered_at: float
     revision: int | None = None
+
+
+class BundleFiles(SQLModel, table=True):
+    """The files of a bundle that was announced over the air."""
+
+    __tablename__ = "bundle_files"
+
+    sha256: str = Field(primary_key=True)
+    manifest: bytes = Field(sa_type=LargeBinary)
+    model: bytes = Field(sa_type=LargeBinary)
+    added_at: float
+
+
+class Release(SQLModel, table=True):
+    """Somebody's word that a vehicle shall run a bundle; from its signature on a release.
+
+    `content` are the signed bytes. `state` is what the vehicle said last; `missing` how many chunks
+    it had still to fetch when it asked last.
+    """
+
+    __table_args__ = (
+        UniqueConstraint("vehicle_id", "number"),
+        Index("release_ordered", "id", sqlite_where=text("number IS NULL")),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    vehicle_id: str
+    bundle: str
+    reason: str
+    ordered_at: float
+    number: int | None = None
+    content: bytes | None = Field(default=None, sa_type=LargeBinary)
+    hash: str | None = None
+    key_id: str | None = None
+    signature: str | None = None
+    published_at: float | None = None
+    missing: int | None = None
+    state: str | None = None
+    state_reason: str | None = None
+    state_detail: str | None = None
+    state_at: float | None = None
 
 
 class RollBackOrder(SQLModel, table=True):
