@@ -2,8 +2,8 @@
 
 The loop without the wire on a simulated fleet: every revision is compared with the parameters that
 it replaces on the trip after its breach, each aligned as the vehicle does. Bad ones are calibrated
-on the same breaches with a voltage sensor that is off. The margin of edge_agent/canary.py rests on
-what this prints.
+on the same breaches with a voltage sensor that is off. The margin of
+`edge_agent/parameters/canary.py` rests on what this prints.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from common.calibrator import Case, MakeRevision, decide
 from common.manifest import Manifest
 from common.model import VoltageModel
 from demo.simulated import train, training_settings, vehicles_of
-from edge_agent.canary import is_worse
+from edge_agent.parameters.canary import is_worse
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 
 SEED = 11

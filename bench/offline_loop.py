@@ -21,7 +21,7 @@ from common.model import VoltageModel
 from common.thinning import thin
 from common.trace import TraceArrays, from_wire, to_wire
 from demo.vehicles import FloatArray, TripData, VehicleData, feature_rows
-from edge_agent.decisions import is_breach
+from edge_agent.parameters.decisions import is_breach
 
 TRACE_POINTS = 50
 

@@ -23,25 +23,27 @@ from common.messages import Receipt, Status, decode, encode
 from common.model import VoltageModel
 from common.topics import parse_topic
 from common.trust import TrustStore
-from edge_agent import __version__, kept, key_intake, outbox, revision_intake, trials
+from edge_agent import __version__
 from edge_agent.bundle_update.updater import FLOOR, BundleUpdates
-from edge_agent.clock import Clock
-from edge_agent.cloud_word import CloudWord, trips_since
 from edge_agent.config import Limits
 from edge_agent.config import LocalRecalibration as LocalSettings
-from edge_agent.decisions import Identity, Verdict
-from edge_agent.driving import PLAIN_TRIPS, Driving, TripRules
 from edge_agent.errors import StorageError
-from edge_agent.finished_trips import FinishedTrips
-from edge_agent.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
-from edge_agent.local_recalibration import LocalRecalibration
-from edge_agent.offers import STATUSES, Offers
-from edge_agent.refusals import Refusals
+from edge_agent.mqtt.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
+from edge_agent.mqtt.offers import STATUSES, Offers
+from edge_agent.parameters import key_intake, revision_intake, trials
+from edge_agent.parameters.cloud_word import CloudWord, trips_since
+from edge_agent.parameters.decisions import Identity, Verdict
+from edge_agent.parameters.local_recalibration import LocalRecalibration
 from edge_agent.run_statistics import Statistics
 from edge_agent.sources import Item
-from edge_agent.state import State
-from edge_agent.timekeeper import Timekeeper
-from edge_agent.trip_values import TripResult
+from edge_agent.storage import kept, outbox
+from edge_agent.storage.refusals import Refusals
+from edge_agent.storage.state import State
+from edge_agent.timekeeping.clock import Clock
+from edge_agent.timekeeping.timekeeper import Timekeeper
+from edge_agent.trips.driving import PLAIN_TRIPS, Driving, TripRules
+from edge_agent.trips.finished_trips import FinishedTrips
+from edge_agent.trips.trip_values import TripResult
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from common.model import VoltageModel
 from common.signing import key_id, load_public_key
 from edge_agent import __version__, sources
 from edge_agent.bundle_update.start import installed_bundle
-from edge_agent.certificate_expiry import days_left, told
 from edge_agent.config import Config, Mqtt
-from edge_agent.link import MqttLink
-from edge_agent.tls import alpn_of
+from edge_agent.mqtt.certificate_expiry import days_left, told
+from edge_agent.mqtt.link import MqttLink
+from edge_agent.mqtt.tls import alpn_of
 
 
 def run(_options: argparse.Namespace, config: Config, tell: Callable[[str], None] = print) -> int:

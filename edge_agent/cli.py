@@ -24,28 +24,15 @@ from typing import Any
 import msgspec
 
 from common.errors import TransientError, TwinError
-from edge_agent import (
-    __version__,
-    certificate_expiry,
-    check_command,
-    cloud_word,
-    enroll_command,
-    kept,
-    local_recalibration,
-    outbox,
-    revision_records,
-    sources,
-    timekeeper,
-    watch_command,
-)
+from edge_agent import __version__, check_command, enroll_command, sources, watch_command
 from edge_agent.agent import Agent
-from edge_agent.aside import files_aside
 from edge_agent.bundle_update.restart import begin_anew
 from edge_agent.bundle_update.start import installed_bundle
-from edge_agent.clock import SYSTEM
 from edge_agent.config import Config, load_config
 from edge_agent.errors import StateUnusableError, StorageError
-from edge_agent.live import live_view
+from edge_agent.live.opening import live_view
+from edge_agent.mqtt import certificate_expiry
+from edge_agent.parameters import cloud_word, local_recalibration, revision_records
 from edge_agent.service import (
     feed,
     feed_live,
@@ -54,8 +41,12 @@ from edge_agent.service import (
     wait_connected,
     wait_until,
 )
-from edge_agent.state_file import connect_to_read
+from edge_agent.storage import kept, outbox
+from edge_agent.storage.aside import files_aside
+from edge_agent.storage.state_file import connect_to_read
 from edge_agent.supervision import Supervisor
+from edge_agent.timekeeping import timekeeper
+from edge_agent.timekeeping.clock import SYSTEM
 
 EXIT_CODES = """\
 exit codes: 0 done, 1 failed, 2 usage, 5 the broker or the cloud did not answer,

@@ -22,13 +22,13 @@ from edge_agent.agent import Agent
 from edge_agent.bundle_update.announcement import Receiver
 from edge_agent.bundle_update.start import begin
 from edge_agent.bundle_update.updater import BundleUpdates
-from edge_agent.clock import SYSTEM, Clock
 from edge_agent.config import Config
-from edge_agent.driving import TripRules
 from edge_agent.errors import BrokerUnreachableError, NoAnswerError
-from edge_agent.link import MqttLink
+from edge_agent.mqtt.link import MqttLink
 from edge_agent.sources import Item
 from edge_agent.supervision import Supervisor
+from edge_agent.timekeeping.clock import SYSTEM, Clock
+from edge_agent.trips.driving import TripRules
 
 POLL_EVERY_SAMPLES = 64
 LIVE_QUEUE = 1024

@@ -18,8 +18,8 @@ import msgspec
 
 from edge_agent.config import Config
 from edge_agent.errors import LiveOffError
-from edge_agent.live_text import BARS, PLAIN_BARS, line, screen
-from edge_agent.live_view import LiveView
+from edge_agent.live.text import BARS, PLAIN_BARS, line, screen
+from edge_agent.live.view import LiveView
 
 EVERY_S: Final = 1.0
 ANSWER_S: Final = 5.0

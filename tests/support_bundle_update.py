@@ -25,15 +25,15 @@ from common.release import (
 )
 from common.topics import topic
 from common.trust import TrustStore
-from edge_agent import kept
 from edge_agent.agent import Agent
 from edge_agent.bundle_update.announcement import Receiver
 from edge_agent.bundle_update.start import begin
 from edge_agent.bundle_update.updater import BundleUpdates
-from edge_agent.clock import Clock as AgentClock
 from edge_agent.config import Config, Limits
-from edge_agent.link import Connected, MqttLink, Received
-from edge_agent.state import State
+from edge_agent.mqtt.link import Connected, MqttLink, Received
+from edge_agent.storage import kept
+from edge_agent.storage.state import State
+from edge_agent.timekeeping.clock import Clock as AgentClock
 from tests.support_edge import KEY, TRUSTED, VEHICLE, Clock, MemoryLink, drive, write_bundle
 from tests.waiting import eventually
 

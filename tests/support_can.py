@@ -9,10 +9,10 @@ from typing import Any
 import cantools
 import msgspec
 
-from edge_agent.clock import Clock
 from edge_agent.config import Can, CanCheck, CanSignal, Derived, Source
 from edge_agent.sources import Item
 from edge_agent.sources.can_source import CanSource
+from edge_agent.timekeeping.clock import Clock
 from firmware_sim.can_frames import DBC, Encoder
 from tests.support_edge import START, manifest_of
 

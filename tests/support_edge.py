@@ -29,11 +29,11 @@ from common.signing import TrustedKeys, key_id, sign
 from common.topics import Kind as TopicKind
 from common.trust import TrustStore
 from edge_agent.agent import Agent
-from edge_agent.clock import Clock as AgentClock
 from edge_agent.config import Limits
-from edge_agent.link import Connected, Event, MqttLink
+from edge_agent.mqtt.link import Connected, Event, MqttLink
 from edge_agent.samples import Sample
-from edge_agent.state import State
+from edge_agent.storage.state import State
+from edge_agent.timekeeping.clock import Clock as AgentClock
 
 VEHICLE = "car-1"
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))

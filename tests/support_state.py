@@ -12,9 +12,9 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from edge_agent import outbox
-from edge_agent.state import State
-from edge_agent.state_schema import PAGE_BYTES
+from edge_agent.storage import outbox
+from edge_agent.storage.state import State
+from edge_agent.storage.state_schema import PAGE_BYTES
 
 Damage = Callable[[bytearray], None]
 

@@ -21,8 +21,8 @@ import pytest
 from common import calibration
 from common.bundle import Bundle
 from common.messages import Acknowledgement, Breach, TripSummary, decode
-from edge_agent import kept, outbox
-from edge_agent.link import Received
+from edge_agent.mqtt.link import Received
+from edge_agent.storage import kept, outbox
 from tests.support_edge import FOREIGN_KEY, VEHICLE, Rig, aged_bundle, revision_for, signed
 
 PARAMETERS = f"twin/v1/{VEHICLE}/parameters"

@@ -21,7 +21,7 @@ from common.calibrator import Case, MakeRevision, decide
 from common.model import VoltageModel
 from common.revision import decode_revision, encode_revision
 from common.trace import TraceArrays
-from edge_agent.decisions import KeptTrace, Verdict, judge
+from edge_agent.parameters.decisions import KeptTrace, Verdict, judge
 from tests.support_calibration import assert_sound
 from tests.support_edge import aged_bundle, revision_for
 

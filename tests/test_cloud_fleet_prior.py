@@ -24,7 +24,7 @@ from common.revision import Revision, decode_revision
 from common.signing import key_id
 from common.trace import from_wire
 from common.trust import TrustStore
-from edge_agent.decisions import Identity, KeptTrace, authenticate, judge
+from edge_agent.parameters.decisions import Identity, KeptTrace, authenticate, judge
 from tests.cloud_doubles import Car, Insides, write_bundle
 
 

@@ -19,7 +19,7 @@ from common.calibration import Estimate, Settings
 from common.model import VoltageModel
 from common.trace import TraceArrays
 from edge_agent.samples import Sample
-from edge_agent.trip_monitor import TripMonitor, Twin
+from edge_agent.trips.trip_monitor import TripMonitor, Twin
 from tests.support_calibration import EXACT, assert_sound, rows, slopes, wide_manifest
 from tests.support_edge import AGEING, START, aged_bundle
 

@@ -17,9 +17,9 @@ from common.estimate import Discrepancy, Estimate
 from common.messages import Acknowledgement, decode, encode
 from common.revision import decode_revision, encode_revision
 from common.signing import sign
-from edge_agent.decisions import Identity, authenticate
-from edge_agent.reports import acknowledgement
-from edge_agent.stamps import Stamp
+from edge_agent.parameters.decisions import Identity, authenticate
+from edge_agent.timekeeping.stamps import Stamp
+from edge_agent.trips.reports import acknowledgement
 from tests.support_edge import KEY, START, TRUST, VEHICLE, aged_bundle, revision_for
 
 FLEET = Path(__file__).parent / "data" / "fleet_bundle"

@@ -29,10 +29,10 @@ from common.messages import (
 )
 from common.revision import Cause, encode_revision, revision_hash
 from common.signing import sign
-from edge_agent import kept, outbox
-from edge_agent.link import Accepted, Connected, Disconnected, Received
+from edge_agent.mqtt.link import Accepted, Connected, Disconnected, Received
 from edge_agent.samples import Sample, header_problem
 from edge_agent.sources import BadRow, Item
+from edge_agent.storage import kept, outbox
 from tests.support_edge import (
     FOREIGN_KEY,
     KEY,

@@ -27,10 +27,11 @@ from common.messages import (
 )
 from common.revision import Cause, encode_revision
 from common.signing import key_id, sign
-from edge_agent import kept, revision_records
-from edge_agent.cloud_word import STALE_TRIPS
-from edge_agent.decisions import FARTHEST_AHEAD
-from edge_agent.link import Received
+from edge_agent.mqtt.link import Received
+from edge_agent.parameters import revision_records
+from edge_agent.parameters.cloud_word import STALE_TRIPS
+from edge_agent.parameters.decisions import FARTHEST_AHEAD
+from edge_agent.storage import kept
 from tests.support_edge import (
     FOREIGN_KEY,
     KEY,

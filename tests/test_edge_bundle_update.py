@@ -30,7 +30,7 @@ from edge_agent.bundle_update.folder import UpdateFolder
 from edge_agent.bundle_update.record import STARTS, Record
 from edge_agent.bundle_update.updater import BAD_CHUNKS
 from edge_agent.config import Can, CanSignal, Source
-from edge_agent.link import Connected, Received
+from edge_agent.mqtt.link import Connected, Received
 from tests.support_bundle_update import (
     Car,
     chunk_of,

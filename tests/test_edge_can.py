@@ -22,7 +22,7 @@ from edge_agent.samples import Sample
 from edge_agent.sources import Item, Skipped, opened
 from edge_agent.sources.can_frames import FrameReader, crc8
 from edge_agent.sources.can_sampler import Sampler
-from edge_agent.trip_times import OurTimes, moment_s
+from edge_agent.trips.trip_times import OurTimes, moment_s
 from firmware_sim.can_frames import crc8 as crc8_of_the_car
 from tests.support_can import (
     CAN,

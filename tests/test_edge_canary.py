@@ -10,9 +10,10 @@ import pytest
 
 from common.messages import Acknowledgement, Status, TripSummary, decode
 from common.revision import Cause
-from edge_agent import kept, outbox, revision_records
-from edge_agent.canary import LEAST_SAMPLES, MARGIN, is_worse
-from edge_agent.link import Received
+from edge_agent.mqtt.link import Received
+from edge_agent.parameters import revision_records
+from edge_agent.parameters.canary import LEAST_SAMPLES, MARGIN, is_worse
+from edge_agent.storage import kept, outbox
 from tests.support_edge import VEHICLE, Rig, aged_bundle, drive, revision_for, signed
 
 PARAMETERS = f"twin/v1/{VEHICLE}/parameters"

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from common.bundle import Bundle
 from common.messages import Breach, TripSummary, decode
-from edge_agent import kept, trip_state
-from edge_agent.checkpoints import continues
 from edge_agent.samples import Sample
-from edge_agent.trip_record import BUCKETS
+from edge_agent.storage import kept
+from edge_agent.trips import trip_state
+from edge_agent.trips.checkpoints import continues
+from edge_agent.trips.trip_record import BUCKETS
 from tests.support_edge import START, Rig, aged_bundle, drive, revision_for, signed
 
 COUNT = 400  # no faster than a car may be

@@ -18,7 +18,7 @@ from common.model import VoltageModel
 from common.revision import Cause, encode_revision
 from common.signing import key_id, sign
 from common.trace import TraceArrays
-from edge_agent.decisions import (
+from edge_agent.parameters.decisions import (
     Identity,
     KeptTrace,
     Verdict,
@@ -26,8 +26,8 @@ from edge_agent.decisions import (
     is_breach,
     judge,
 )
-from edge_agent.reports import acknowledgement
-from edge_agent.stamps import Stamp
+from edge_agent.timekeeping.stamps import Stamp
+from edge_agent.trips.reports import acknowledgement
 from tests.support_edge import (
     FOREIGN_KEY,
     KEY,

@@ -15,13 +15,13 @@ import pytest
 
 from bench.edge.durability import counted
 from common.bundle import Bundle
-from edge_agent import kept, outbox
 from edge_agent.errors import DamagedRowError
-from edge_agent.link import Received
+from edge_agent.mqtt.link import Received
 from edge_agent.sources import BadRow
-from edge_agent.state import State
-from edge_agent.state_file import CHECKED_WHOLE_BYTES, has_own_tables
-from edge_agent.state_schema import PAGE_BYTES
+from edge_agent.storage import kept, outbox
+from edge_agent.storage.state import State
+from edge_agent.storage.state_file import CHECKED_WHOLE_BYTES, has_own_tables
+from edge_agent.storage.state_schema import PAGE_BYTES
 from tests.support_edge import START, VEHICLE, Rig, aged_bundle, revision_for, signed
 from tests.support_state import carry_over, damage_page, page_with, pages_of, readable, zeroed
 

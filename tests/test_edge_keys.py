@@ -20,8 +20,8 @@ from common.messages import (
 from common.revision import encode_revision
 from common.signing import key_id
 from common.trust import MAX_STATEMENTS, KeyStatement, TrustStore, follow, sign_statement
-from edge_agent import kept
-from edge_agent.link import Received
+from edge_agent.mqtt.link import Received
+from edge_agent.storage import kept
 from tests.support_edge import (
     KEY,
     TRUST,

@@ -13,9 +13,9 @@ import pytest
 
 from demo.broker import PrivateBroker
 from demo.loop import free_port
-from edge_agent.backoff import DELAYS, Delays
 from edge_agent.config import Mqtt
-from edge_agent.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
+from edge_agent.mqtt.backoff import DELAYS, Delays
+from edge_agent.mqtt.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
 from tests.conftest import Connect, eventually
 from tests.rude_server import rude_server
 
@@ -175,7 +175,7 @@ def test_a_clean_stop_sends_no_last_will(
 VEHICLE_PROCESS = """
 import random, sys, time
 from edge_agent.config import Mqtt
-from edge_agent.link import Connected, MqttLink
+from edge_agent.mqtt.link import Connected, MqttLink
 link = MqttLink("car-1", Mqtt(port=int(sys.argv[1])), b"last will", random.Random(1))
 link.start()
 while link.next_event(10.0) != Connected():

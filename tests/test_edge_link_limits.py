@@ -12,11 +12,11 @@ from typing import Any, Literal
 import pytest
 
 from common.messages import MAX_PAYLOAD_BYTES
-from edge_agent.backoff import Delays
-from edge_agent.broker_limits import BrokerLimits, limits_of
 from edge_agent.config import Mqtt
-from edge_agent.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
-from edge_agent.link_events import MESSAGES, EventQueue
+from edge_agent.mqtt.backoff import Delays
+from edge_agent.mqtt.broker_limits import BrokerLimits, limits_of
+from edge_agent.mqtt.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
+from edge_agent.mqtt.link_events import MESSAGES, EventQueue
 from tests.conftest import eventually
 from tests.mqtt_stub import Stub, acknowledge, mqtt_stub, publish
 

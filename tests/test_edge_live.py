@@ -29,15 +29,16 @@ from common.health import state_of_health
 from common.model import VoltageModel
 from common.remaining import remaining_until_cutoff
 from demo.loop import free_port
-from edge_agent import live_server, outbox
-from edge_agent.clock import Clock
 from edge_agent.config import load_config
-from edge_agent.live import live_view
-from edge_agent.live_battery import EVERY_S, SEED, BatteryView
-from edge_agent.live_feed import LiveFeed, shown
-from edge_agent.live_server import LiveServer
-from edge_agent.live_text import PLAIN_BARS, line, screen, sparkline
-from edge_agent.live_view import RECENT_POINTS, LiveView
+from edge_agent.live import server as live_server
+from edge_agent.live.battery import EVERY_S, SEED, BatteryView
+from edge_agent.live.feed import LiveFeed, shown
+from edge_agent.live.opening import live_view
+from edge_agent.live.server import LiveServer
+from edge_agent.live.text import PLAIN_BARS, line, screen, sparkline
+from edge_agent.live.view import RECENT_POINTS, LiveView
+from edge_agent.storage import outbox
+from edge_agent.timekeeping.clock import Clock
 from tests.support_edge import Rig, aged_bundle, drive, revision_for, signed
 from tests.test_edge_cli import AGENT, ENVIRONMENT, Installation, cells
 from tests.waiting import eventually

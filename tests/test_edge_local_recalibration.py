@@ -27,13 +27,14 @@ from common.signing import key_id
 from common.topics import topic
 from common.trace import from_wire
 from common.trust import TrustStore
-from edge_agent import kept, local_recalibration
 from edge_agent.agent import Agent
-from edge_agent.clock import Clock as AgentClock
 from edge_agent.config import LocalRecalibration, load_config
 from edge_agent.errors import ConfigError
-from edge_agent.link import Disconnected, MqttLink, Received
-from edge_agent.state import State
+from edge_agent.mqtt.link import Disconnected, MqttLink, Received
+from edge_agent.parameters import local_recalibration
+from edge_agent.storage import kept
+from edge_agent.storage.state import State
+from edge_agent.timekeeping.clock import Clock as AgentClock
 from tests.cloud_doubles import Insides
 from tests.support_edge import (
     START,

@@ -13,12 +13,12 @@ import pytest
 from bench.edge.reconnects import returns
 from common.messages import MAX_PAYLOAD_BYTES, message_id
 from common.topics import DOWNWARD, UPWARD, Kind, topic
-from edge_agent import outbox
-from edge_agent.backoff import DELAYS, STABLE_S, Backoff
-from edge_agent.broker_limits import AWS_IOT_CORE, BrokerLimits
-from edge_agent.offers import SCAN, STATUSES, WINDOW, WINDOW_BYTES, Offers
-from edge_agent.pacing import BYTES, MESSAGES, Pace, Rate, TokenBucket
-from edge_agent.state import State
+from edge_agent.mqtt.backoff import DELAYS, STABLE_S, Backoff
+from edge_agent.mqtt.broker_limits import AWS_IOT_CORE, BrokerLimits
+from edge_agent.mqtt.offers import SCAN, STATUSES, WINDOW, WINDOW_BYTES, Offers
+from edge_agent.mqtt.pacing import BYTES, MESSAGES, Pace, Rate, TokenBucket
+from edge_agent.storage import outbox
+from edge_agent.storage.state import State
 
 ROOT = Path(__file__).resolve().parent.parent
 AWS_MESSAGES, AWS_BYTES = 100, 512e3  # a second and connection

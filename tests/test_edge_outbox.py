@@ -24,8 +24,8 @@ from hypothesis.stateful import (
 )
 
 from common.topics import Kind
-from edge_agent import kept, outbox
-from edge_agent.state import State
+from edge_agent.storage import kept, outbox
+from edge_agent.storage.state import State
 
 KINDS: tuple[Kind, ...] = ("trip", "ack", "breach")
 

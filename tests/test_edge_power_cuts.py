@@ -45,7 +45,7 @@ sqlite3.connect = lambda *names, **options: connect(*names, factory=Careless, **
 OFFERS_BEFORE_THE_COMMIT = """
 from common.messages import encode
 from edge_agent.agent import Agent
-from edge_agent.reports import reports_of
+from edge_agent.trips.reports import reports_of
 take_trip = Agent._take_trip
 def eager(agent, result):
     summary, breach = reports_of(result, agent.identity)

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from common.bundle import Bundle
-from edge_agent import kept, outbox
 from edge_agent.cli import main
 from edge_agent.errors import StateUnusableError, StorageError
-from edge_agent.link import Received
-from edge_agent.state import State
+from edge_agent.mqtt.link import Received
+from edge_agent.storage import kept, outbox
+from edge_agent.storage.state import State
 from tests.support_edge import VEHICLE, Rig, aged_bundle, revision_for, signed
 from tests.support_state import (
     DAMAGES,

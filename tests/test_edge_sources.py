@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.clock import Clock
 from edge_agent.config import Source, load_config
 from edge_agent.errors import ConfigError, ExtraMissingError, SourceError
 from edge_agent.samples import Sample, header_problem
 from edge_agent.sources import BadRow, read_file, read_json_lines, signal_names, to_sample
 from edge_agent.sources.lines import LONGEST_LINE, bounded_lines
 from edge_agent.sources.tables import paced
-from edge_agent.trip_detection import TripStep, step, trip_id_at
+from edge_agent.timekeeping.clock import Clock
+from edge_agent.trips.trip_detection import TripStep, step, trip_id_at
 from tests.support_edge import START, VEHICLE, manifest_of
 
 MANIFEST = manifest_of(b"")

@@ -18,10 +18,11 @@ import pytest
 
 from common.bundle import Bundle
 from common.messages import SignedRevision, TripSummary, decode
-from edge_agent import finished_trips, kept, outbox
 from edge_agent.errors import StateInUseError, StateUnusableError
-from edge_agent.link import Received
-from edge_agent.state import State
+from edge_agent.mqtt.link import Received
+from edge_agent.storage import kept, outbox
+from edge_agent.storage.state import State
+from edge_agent.trips import finished_trips
 from tests.support_edge import VEHICLE, Rig, aged_bundle, revision_for, signed
 
 ROOT = Path(__file__).resolve().parent.parent

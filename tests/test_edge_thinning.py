@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from common.errors import MalformedMessageError
 from common.thinning import thin
 from common.trace import TraceArrays, from_wire, to_wire, without
-from edge_agent import trip_record
-from edge_agent.trip_record import Thinned, TripRecord
-from edge_agent.trip_state import SAVED_BUCKETS
+from edge_agent.trips import trip_record
+from edge_agent.trips.trip_record import Thinned, TripRecord
+from edge_agent.trips.trip_state import SAVED_BUCKETS
 from tests.support_edge import aged_bundle
 
 FloatArray = npt.NDArray[np.float64]

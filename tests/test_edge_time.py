@@ -17,17 +17,18 @@ from hypothesis import strategies as st
 
 from common.bundle import Bundle
 from common.messages import Acknowledgement, Status, TripSummary, decode, encode
-from edge_agent import clock as clocks
-from edge_agent import kept, outbox, timekeeper
 from edge_agent.agent import Agent
-from edge_agent.clock import Clock
 from edge_agent.config import Limits
-from edge_agent.link import Connected, MqttLink
+from edge_agent.mqtt.link import Connected, MqttLink
 from edge_agent.samples import Sample
 from edge_agent.sources.items import BadRow, Item
 from edge_agent.sources.leaps import without_leaps
-from edge_agent.state import State
-from edge_agent.timekeeper import KEPT_BOOTS, Timekeeper
+from edge_agent.storage import kept, outbox
+from edge_agent.storage.state import State
+from edge_agent.timekeeping import clock as clocks
+from edge_agent.timekeeping import timekeeper
+from edge_agent.timekeeping.clock import Clock
+from edge_agent.timekeeping.timekeeper import KEPT_BOOTS, Timekeeper
 from tests.support_edge import START, TRUST, VEHICLE, MemoryLink, aged_bundle, revision_for
 from tests.support_edge import signed as signed_revision
 

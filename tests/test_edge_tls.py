@@ -15,12 +15,12 @@ from typing import Any, Literal
 import pytest
 
 from demo.broker import BrokerTls
-from edge_agent.backoff import DELAYS, Delays
-from edge_agent.certificate_expiry import days_left, facts, is_urgent, told
 from edge_agent.config import Mqtt, Tls, load_config
 from edge_agent.errors import LinkError
-from edge_agent.link import Connected, Disconnected, Event, MqttLink
-from edge_agent.tls import ClosingSocket, ContextSource, alpn_of
+from edge_agent.mqtt.backoff import DELAYS, Delays
+from edge_agent.mqtt.certificate_expiry import days_left, facts, is_urgent, told
+from edge_agent.mqtt.link import Connected, Disconnected, Event, MqttLink
+from edge_agent.mqtt.tls import ClosingSocket, ContextSource, alpn_of
 from tests.certificates import Authority, Issued
 from tests.conftest import BrokerFactory, eventually
 from tests.mqtt_stub import mqtt_stub, protocol_of

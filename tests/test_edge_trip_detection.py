@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge_agent.config import Trips, load_config
 from edge_agent.errors import ConfigError
 from edge_agent.samples import Sample
-from edge_agent.trip_detection import Switch, TripStep, seen, step, turned
+from edge_agent.trips.trip_detection import Switch, TripStep, seen, step, turned
 from tests.support_edge import START
 
 BY_MOTION = Trips(by="motion", on_after_s=5.0, off_after_s=60.0)

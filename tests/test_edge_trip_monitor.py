@@ -20,8 +20,8 @@ from common.trace import TraceArrays
 from common.trip_band import Z95
 from edge_agent.errors import RefusedSampleError
 from edge_agent.samples import Sample
-from edge_agent.trip_monitor import TripMonitor, Twin
-from edge_agent.trip_values import TripResult
+from edge_agent.trips.trip_monitor import TripMonitor, Twin
+from edge_agent.trips.trip_values import TripResult
 from tests.support_edge import START, aged_bundle, drive
 
 

@@ -14,7 +14,7 @@ from edge_agent.config import Derived, Source, load_config
 from edge_agent.errors import ConfigError
 from edge_agent.samples import Sample
 from edge_agent.sources import signal_names
-from edge_agent.trip_signals import TripSignals
+from edge_agent.trips.trip_signals import TripSignals
 from tests.support_edge import START, manifest_of
 
 FloatArray = npt.NDArray[np.float64]

@@ -9,8 +9,8 @@ import pytest
 
 from common.messages import Status, decode
 from edge_agent.agent import EVENTS_A_POLL
-from edge_agent.link import Accepted, Connected, Disconnected, Received
-from edge_agent.offers import STATUSES
+from edge_agent.mqtt.link import Accepted, Connected, Disconnected, Received
+from edge_agent.mqtt.offers import STATUSES
 from tests.support_edge import Rig, aged_bundle
 
 

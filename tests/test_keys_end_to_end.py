@@ -14,9 +14,9 @@ from common.bundle import load_bundle
 from common.signing import create_key_pair
 from demo.broker import PrivateBroker
 from demo.loop import free_port, wait_ready
-from edge_agent import revision_records
 from edge_agent.agent import Agent
 from edge_agent.config import load_config
+from edge_agent.parameters import revision_records
 from edge_agent.service import running_agent
 from tests.support_edge import VEHICLE, drive, write_bundle
 from tests.waiting import eventually

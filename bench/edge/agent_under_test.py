@@ -20,10 +20,10 @@ from bench.edge.made_up_car import EVERY_S, FIRST_START, Car
 from common.topics import Kind
 from edge_agent import service
 from edge_agent.agent import Agent
-from edge_agent.clock import Clock
 from edge_agent.config import Config, load_config
-from edge_agent.link import Accepted, Connected, Event, Received
+from edge_agent.mqtt.link import Accepted, Connected, Event, Received
 from edge_agent.samples import Sample
+from edge_agent.timekeeping.clock import Clock
 
 VEHICLE = "car-1"
 

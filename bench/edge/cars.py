@@ -22,13 +22,13 @@ from common.signing import TrustedKeys
 from common.trust import TrustStore
 from demo.simulated import vehicles_of
 from demo.vehicles import TripData, VehicleData, samples_of
-from edge_agent import outbox
 from edge_agent.agent import Agent
-from edge_agent.backoff import DELAYS, Delays
-from edge_agent.clock import SYSTEM
 from edge_agent.config import Limits, Mqtt
-from edge_agent.link import MqttLink
-from edge_agent.state import State
+from edge_agent.mqtt.backoff import DELAYS, Delays
+from edge_agent.mqtt.link import MqttLink
+from edge_agent.storage import outbox
+from edge_agent.storage.state import State
+from edge_agent.timekeeping.clock import SYSTEM
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 
 BUNDLE = Path(__file__).resolve().parents[2] / "tests" / "data" / "fleet_bundle"

@@ -23,8 +23,8 @@ from bench.edge.proxy import Fault, Proxy
 from common.bundle import load_bundle
 from demo.broker import PrivateBroker
 from demo.vehicles import VehicleData
-from edge_agent.backoff import Delays
 from edge_agent.config import Limits, Mqtt
+from edge_agent.mqtt.backoff import Delays
 
 BROKER_KILL, BROKER_RESTART = "the broker is killed", "the broker is stopped and started"
 Protocol = Literal["5", "3.1.1"]

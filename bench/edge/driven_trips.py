@@ -37,11 +37,11 @@ from common.signing import key_id, sign
 from common.topics import Kind, topic
 from common.trust import TrustStore
 from edge_agent.agent import Agent
-from edge_agent.clock import Clock
 from edge_agent.config import Limits
-from edge_agent.link import Accepted, Connected, Event, MqttLink, Received
+from edge_agent.mqtt.link import Accepted, Connected, Event, MqttLink, Received
 from edge_agent.samples import Sample
-from edge_agent.state import State
+from edge_agent.storage.state import State
+from edge_agent.timekeeping.clock import Clock
 
 VEHICLE = "bench-1"
 TRIP_S, TRIP_KM = 1800, 30.0

@@ -22,9 +22,9 @@ from pathlib import Path
 from bench.edge.driven_trips import TRIP_KM, TripKind
 from bench.edge.figures import Figure
 from common.topics import Kind
-from edge_agent import outbox
-from edge_agent.offers import SCAN
-from edge_agent.state import State
+from edge_agent.mqtt.offers import SCAN
+from edge_agent.storage import outbox
+from edge_agent.storage.state import State
 
 RECORDS = 1_000_000
 PAYLOAD_BYTES = 400  # a trip summary

@@ -43,7 +43,7 @@ sys.stdin.read()
 # `edge-agent run` itself, with a clock on its first prediction.
 TIMED = """
 import sys, time
-from edge_agent.trip_monitor import TripMonitor
+from edge_agent.trips.trip_monitor import TripMonitor
 add = TripMonitor.add
 def first(monitor, sample):
     error = add(monitor, sample)

@@ -28,10 +28,10 @@ from common.model import VoltageModel
 from common.trace import to_wire
 from common.trust import TrustStore
 from demo.simulated import train, training_settings, vehicles_of
-from edge_agent.decisions import Identity
-from edge_agent.provisional import provisional_of, twin_on
-from edge_agent.stamps import Stamp
-from edge_agent.trip_monitor import Twin
+from edge_agent.parameters.decisions import Identity
+from edge_agent.parameters.provisional import provisional_of, twin_on
+from edge_agent.timekeeping.stamps import Stamp
+from edge_agent.trips.trip_monitor import Twin
 from firmware_sim.published_fleet import FleetSettings, simulate_fleet
 
 FloatArray = npt.NDArray[np.float64]

@@ -29,7 +29,7 @@ from bench.edge.made_up_car import (
 from common.bundle import load_bundle
 from common.messages import Declined, Receipt, encode
 from edge_agent.config import load_config
-from edge_agent.link import Disconnected
+from edge_agent.mqtt.link import Disconnected
 
 HALF: Final = SAMPLES // 2
 BAD_THETA: Final = [0.6, 0.0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 
 from bench.edge.figures import Figure
-from edge_agent.backoff import DELAYS, Backoff
+from edge_agent.mqtt.backoff import DELAYS, Backoff
 
 AWS_CONNECTS_PER_S = 500
 """AWS IoT Core's default of an account and region; the rest of a second is refused."""

@@ -23,12 +23,12 @@ from common.bundle import Bundle
 from common.calibration import Settings
 from common.model import VoltageModel
 from demo.simulated import train, training_settings
-from edge_agent.clock import SYSTEM, Clock
 from edge_agent.config import Can, CanSignal, Derived, Source
 from edge_agent.samples import Sample
 from edge_agent.sources.can_source import CanSource
 from edge_agent.sources.lines import read_json_lines
-from edge_agent.trip_monitor import TripMonitor, Twin
+from edge_agent.timekeeping.clock import SYSTEM, Clock
+from edge_agent.trips.trip_monitor import TripMonitor, Twin
 
 SAMPLES, QUICK_SAMPLES = 18_000, 4_000  # half an hour at 10 Hz
 ROUNDS: Final = 3  # the quietest counts: the others measured other programs

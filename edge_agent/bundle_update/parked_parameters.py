@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from edge_agent import kept
+from edge_agent.storage import kept
 
 
 def exchange(db: sqlite3.Connection, bundle: str) -> None:

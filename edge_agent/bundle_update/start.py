@@ -13,12 +13,12 @@ from pathlib import Path
 
 from common.bundle import Bundle, load_bundle
 from common.errors import BundleError
-from edge_agent import kept
 from edge_agent.bundle_update import record as records
 from edge_agent.bundle_update.folder import UpdateFolder
 from edge_agent.bundle_update.record import FACTORY, Record
 from edge_agent.config import Config
-from edge_agent.state import State
+from edge_agent.storage import kept
+from edge_agent.storage.state import State
 
 log = logging.getLogger(__name__)
 

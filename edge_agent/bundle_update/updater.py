@@ -21,7 +21,6 @@ from common.manifest import decode_manifest
 from common.messages import Breach, decode, encode
 from common.release import Announcement, Chunk, Fetch, ReleaseReason, SignedAnnouncement
 from common.topics import Kind
-from edge_agent import kept, outbox
 from edge_agent.bundle_update import record as records
 from edge_agent.bundle_update.announcement import (
     Judgement,
@@ -36,10 +35,11 @@ from edge_agent.bundle_update.requests import Requests
 from edge_agent.bundle_update.self_test import Question
 from edge_agent.bundle_update.self_test_process import SelfTest
 from edge_agent.bundle_update.start import Start
-from edge_agent.clock import Clock
 from edge_agent.config import Config
 from edge_agent.errors import StorageError
-from edge_agent.refusals import Refusals
+from edge_agent.storage import kept, outbox
+from edge_agent.storage.refusals import Refusals
+from edge_agent.timekeeping.clock import Clock
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from common.manifest import Manifest
-from edge_agent.clock import SYSTEM, Clock
 from edge_agent.config import Can, Config, Source
 from edge_agent.errors import CanSetupError, ExtraMissingError
 from edge_agent.samples import Sample
 from edge_agent.sources.can_frames import FrameReader, Reading
 from edge_agent.sources.can_sampler import Sampler
 from edge_agent.sources.items import BadRow, Item, Skipped, signal_names, to_sample
+from edge_agent.timekeeping.clock import SYSTEM, Clock
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from typing import BinaryIO, Final
 import msgspec
 
 from common.manifest import Manifest
-from edge_agent.clock import Clock
 from edge_agent.config import Source
 from edge_agent.samples import Sample
 from edge_agent.sources.items import SHOWN_CHARACTERS, BadRow, Item, to_sample
+from edge_agent.timekeeping.clock import Clock
 
 LONGEST_LINE: Final = 65_536
 

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.manifest import Manifest
-from edge_agent.clock import SYSTEM
 from edge_agent.config import Config
 from edge_agent.sources.can_source import opened_can
 from edge_agent.sources.items import Item
 from edge_agent.sources.leaps import without_leaps
 from edge_agent.sources.lines import bounded_lines, read_json_lines
 from edge_agent.sources.tables import paced, read_file
+from edge_agent.timekeeping.clock import SYSTEM
 
 
 def opened(config: Config, manifest: Manifest) -> Iterator[Item]:

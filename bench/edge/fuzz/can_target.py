@@ -17,12 +17,12 @@ import cantools
 
 from bench.edge.fuzz.target import Plain, Target, promise
 from bench.edge.fuzz.vehicle import START, the_vehicle
-from edge_agent.clock import Clock
 from edge_agent.config import Can, CanCheck, CanSignal, Derived, Source
 from edge_agent.samples import Sample
 from edge_agent.sources import Item, Skipped
 from edge_agent.sources.can_frames import crc8
 from edge_agent.sources.can_source import CanSource
+from edge_agent.timekeeping.clock import Clock
 from firmware_sim.can_frames import DBC, Encoder
 
 EXTENDED, ERROR, REMOTE = 1, 2, 4

@@ -22,8 +22,8 @@ from common.errors import ContractError
 from common.messages import KeyChain, SignedStatement, encode
 from common.signing import key_id
 from common.trust import KeyStatement, TrustStore, sign_statement
-from edge_agent.key_intake import restore_trust, take_statements
-from edge_agent.state import State
+from edge_agent.parameters.key_intake import restore_trust, take_statements
+from edge_agent.storage.state import State
 
 NEXT_KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes([9]) * 32)
 SIGNERS: Final = (KEY, NEXT_KEY, FOREIGN_KEY)

@@ -49,9 +49,9 @@ from common.topics import DOWNWARD, UPWARD, topic
 from common.trace import from_wire
 from common.trust import KeyStatement, sign_statement
 from edge_agent.agent import Agent
-from edge_agent.clock import Clock
 from edge_agent.config import Limits
-from edge_agent.link import Connected, Event, MqttLink, Received
+from edge_agent.mqtt.link import Connected, Event, MqttLink, Received
+from edge_agent.timekeeping.clock import Clock
 
 KINDS: Final = (
     *(TripSummary, Breach, Status, SignedRevision, Acknowledgement, Receipt),

@@ -37,12 +37,13 @@ from common.messages import MAX_ODOMETER, Acknowledgement, Breach, TripSummary, 
 from common.revision import encode_revision
 from common.signing import key_id, sign
 from common.trace import from_wire
-from edge_agent import kept, revision_intake
-from edge_agent.decisions import Verdict
-from edge_agent.reports import acknowledgement, reports_of
-from edge_agent.stamps import Stamp
-from edge_agent.state import State
-from edge_agent.trip_monitor import TripMonitor
+from edge_agent.parameters import revision_intake
+from edge_agent.parameters.decisions import Verdict
+from edge_agent.storage import kept
+from edge_agent.storage.state import State
+from edge_agent.timekeeping.stamps import Stamp
+from edge_agent.trips.reports import acknowledgement, reports_of
+from edge_agent.trips.trip_monitor import TripMonitor
 
 ORDER: Final = 2**252 + 27742317777372353535851937790883648493  # of Ed25519's group
 NOW: Final = Stamp(1, 1.0, START, is_known=True)

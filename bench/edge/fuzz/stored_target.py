@@ -20,15 +20,15 @@ from bench.edge.fuzz.target import Plain, Target, promise
 from bench.edge.fuzz.vehicle import START, samples, the_vehicle
 from common.messages import MAX_ODOMETER, Breach, TripSummary, decode, encode
 from common.trace import from_wire
-from edge_agent import trip_state
-from edge_agent.clock import Clock
 from edge_agent.config import Derived, Source
 from edge_agent.errors import RefusedSampleError
-from edge_agent.reports import reports_of
 from edge_agent.samples import Sample, header_problem
 from edge_agent.sources import BadRow
 from edge_agent.sources.lines import bounded_lines, read_json_lines
-from edge_agent.trip_monitor import TripMonitor
+from edge_agent.timekeeping.clock import Clock
+from edge_agent.trips import trip_state
+from edge_agent.trips.reports import reports_of
+from edge_agent.trips.trip_monitor import TripMonitor
 
 COLUMNS: Final = Source(derived={"distance_km": Derived("odometer")})
 DERIVED: Final = COLUMNS.derived

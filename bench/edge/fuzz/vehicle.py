@@ -30,11 +30,11 @@ from common.revision import GENESIS, Cause, Revision, revision_hash
 from common.signing import key_id
 from common.trace import TraceArrays, to_wire
 from common.trust import TrustStore
-from edge_agent import kept
-from edge_agent.decisions import Identity
+from edge_agent.parameters.decisions import Identity
 from edge_agent.samples import Sample
-from edge_agent.state import State
-from edge_agent.trip_monitor import Twin
+from edge_agent.storage import kept
+from edge_agent.storage.state import State
+from edge_agent.trips.trip_monitor import Twin
 
 VEHICLE: Final = "car-1"
 KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(32))
