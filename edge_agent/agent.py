@@ -11,15 +11,12 @@ import secrets
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-import msgspec
-
 from common.bundle import Bundle
 from common.errors import ContractError, MalformedMessageError
-from common.messages import Receipt, Status, decode, encode
+from common.messages import Receipt, Status, decode
 from common.model import VoltageModel
 from common.topics import parse_topic
 from common.trust import TrustStore
@@ -29,13 +26,14 @@ from edge_agent.config import Limits
 from edge_agent.config import LocalRecalibration as LocalSettings
 from edge_agent.errors import StorageError
 from edge_agent.mqtt.link import Accepted, Connected, Disconnected, Event, MqttLink, Received
-from edge_agent.mqtt.offers import STATUSES, Offers
-from edge_agent.parameters import key_intake, revision_intake, trials
+from edge_agent.mqtt.offers import Offers
+from edge_agent.parameters import key_intake, trials
 from edge_agent.parameters.cloud_word import CloudWord, trips_since
 from edge_agent.parameters.decisions import Identity, Verdict
-from edge_agent.parameters.local_recalibration import LocalRecalibration
+from edge_agent.parameters.in_force import InForce
 from edge_agent.run_statistics import Statistics
 from edge_agent.sources import Item
+from edge_agent.status_line import StatusLine
 from edge_agent.storage import kept, outbox
 from edge_agent.storage.refusals import Refusals
 from edge_agent.storage.state import State
@@ -43,6 +41,7 @@ from edge_agent.timekeeping.clock import Clock
 from edge_agent.timekeeping.timekeeper import Timekeeper
 from edge_agent.trips.driving import PLAIN_TRIPS, Driving, TripRules
 from edge_agent.trips.finished_trips import FinishedTrips
+from edge_agent.trips.trip_monitor import Twin
 from edge_agent.trips.trip_values import TripResult
 
 log = logging.getLogger(__name__)
@@ -70,35 +69,43 @@ class Agent:
         local: LocalSettings | None = None,
     ) -> None:
         trusted = key_intake.restore_trust(state, trusted)
-        self.identity = Identity(vehicle_id, bundle.sha256, bundle.manifest, trusted)
+        identity = Identity(vehicle_id, bundle.sha256, bundle.manifest, trusted)
         self.statistics = Statistics()
         self.connected = False
         self._is_outage_told = False
-        self._base = revision_intake.restore_twin(state, self.identity, VoltageModel(bundle))
-        self.twin = self._base
-        self._state, self._link, self._limits, self._clock = state, link, limits, clock
+        self._state, self._link, self._clock = state, link, clock
         self._time = Timekeeper(state, clock)
         self._refusals = Refusals(state, vehicle_id, self._time)
-        self._local: LocalRecalibration | None = None
-        if local is not None:
-            self._local = LocalRecalibration(local, state, self.identity, self._time)
-            self.twin = self._local.restored(self._base)
+        self._in_force = InForce(
+            identity, VoltageModel(bundle), state, self._time, self._refusals, local
+        )
         bounds = outbox.Bounds(
             limits.outbox_messages, limits.outbox_bytes, limits.outbox_days * DAY_S
         )
-        self._finished = FinishedTrips(state, self.identity, bounds, self._time)
+        self._finished = FinishedTrips(state, identity, bounds, self._time)
         self._offers = Offers(limits.receipt_timeout_s)
         self.driving = Driving(
-            *(self.identity, state, limits, rules, self._time, self._refusals),
+            *(identity, state, limits, rules, self._time, self._refusals),
             statistics=self.statistics,
             twin=lambda: self.twin,
             finished=self._take_trip,
         )
         self._word = CloudWord(state, vehicle_id, partial(secrets.token_hex, 16))
+        interval_s = limits.status_interval_s
+        self._line = StatusLine(link, self._word, self.status, clock.monotonic, interval_s)
         self.updates: BundleUpdates | None = None  # an agent that replays takes none
         self._kept_at: dict[str, float] = {}
-        self._next_status = self._next_offer = 0.0
-        self._statuses: set[int] = set()  # those without their PUBACK
+        self._next_offer = 0.0
+
+    @property
+    def identity(self) -> Identity:
+        """Who the vehicle is, and the keys that it believes now."""
+        return self._in_force.identity
+
+    @property
+    def twin(self) -> Twin:
+        """What the next trip is driven on."""
+        return self._in_force.twin
 
     def take_updates(self, made: Callable[[Refusals], BundleUpdates]) -> None:
         """Take other bundles over the air from now on."""
@@ -125,23 +132,12 @@ class Agent:
                 self.statistics.breaches += 1
                 self._kept_at[breach.message_id] = self._clock.monotonic()
             self._refusals.write()
-        self._end_trials()
-        if self._local is not None:
-            for breach in saved:
-                if breach is not None:
-                    self.twin = self._local.after(breach, self.twin)
+        fallen_back = self._in_force.after_trips(saved, self._finished.trial_ends)
+        self.statistics.fallen_back += fallen_back
+        if fallen_back:
+            self._tell_status()
         while len(self._kept_at) > kept.KEPT_TRACES:
             self._kept_at.pop(next(iter(self._kept_at)))
-
-    def _end_trials(self) -> None:
-        while self._finished.trial_ends:
-            end = self._finished.trial_ends.popleft()
-            self.statistics.fallen_back += end.fell_back
-            base, self._base = self._base, trials.after(self._base, end)
-            if end.fell_back or self.twin is base:
-                self._run_base(f"revision {end.revision} has ended its trial")
-            if end.fell_back and self.connected:
-                self._publish_status()
 
     # ---- the link -----------------------------------------------------------------------------
 
@@ -157,8 +153,8 @@ class Agent:
 
     def _poll(self, timeout_s: float) -> None:
         self._state.mend()
-        if self._time.poll() and self.connected:
-            self._publish_status()
+        if self._time.poll():
+            self._tell_status()
         happened = False
         for _ in range(EVENTS_A_POLL):
             event = self._link.next_event(0.0 if happened else timeout_s)
@@ -167,7 +163,8 @@ class Agent:
             happened = True
             self._handle(event)
         if happened or self._clock.monotonic() >= self._next_offer:
-            self._publish_status_when_due()
+            if self.connected:
+                self._line.publish_when_due()
             self._save_trips()
             self._refusals.write_when_due()
             self._update_bundle()
@@ -203,7 +200,7 @@ class Agent:
             dropped_breaches=counters["dropped_breach"],
             refused_samples=counters["refused_sample"],
             refused_messages=counters["refused_message"],
-            on_trial=self._base.confirmed is not None,
+            on_trial=self._in_force.base.confirmed is not None,
             fallen_back=counters[trials.FALLEN_BACK],
             key_statement=self.identity.trusted.number,
             trips_since_word=self._read(trips_since),
@@ -229,8 +226,7 @@ class Agent:
         if not self.connected:
             return
         try:
-            farewell = msgspec.structs.replace(self.status(), online=False)
-            self._link.publish("status", encode(farewell), retain=True)
+            self._line.say_goodbye()
         except sqlite3.Error as error:
             self._refusals.trouble(error)
 
@@ -246,23 +242,10 @@ class Agent:
         """(sent, received) since the start: payloads and topics."""
         return self._link.bytes_sent, self._link.bytes_received
 
-    def _publish_status(self) -> None:
-        """A line that takes none is not filled with them: the next one says it all."""
-        self._next_status = self._clock.monotonic()
-        if len(self._statuses) >= STATUSES:
-            return
-        question = self._word.question(self._clock.monotonic())
-        status = msgspec.structs.replace(self.status(), question=question)
-        mid = self._link.publish("status", encode(status), retain=True)
-        if mid is None:
-            self._word.ask_again()
-        else:
-            self._statuses.add(mid)
-            self._next_status += self._limits.status_interval_s
-
-    def _publish_status_when_due(self) -> None:
-        if self.connected and self._clock.monotonic() >= self._next_status:
-            self._publish_status()
+    def _tell_status(self) -> None:
+        """Something has changed that the cloud should know; offline, it hears when back."""
+        if self.connected:
+            self._line.publish()
 
     def _offer(self) -> None:
         now = self._clock.monotonic()
@@ -279,22 +262,19 @@ class Agent:
         match event:
             case Connected(limits):
                 self.connected = True
-                if self._local is not None:
-                    self._local.connected()
+                self._in_force.connected()
                 self._is_outage_told = False
                 self._offers.reconnected(limits)
-                self._statuses.clear()
-                self._word.ask_again()
+                self._line.reconnected()
                 if self.updates is not None:
                     self.updates.reconnected()
-                self._publish_status()
+                self._line.publish()
             case Disconnected(why):
                 self._tell_outage(why)
-                if self._local is not None:
-                    self._local.disconnected()
+                self._in_force.disconnected()
                 self.connected = False
             case Accepted(mid):
-                self._statuses.discard(mid)
+                self._line.accepted(mid)
                 self._offers.accepted(mid)
             case Received(name, payload):
                 self._receive(name, payload)
@@ -315,7 +295,8 @@ class Agent:
             elif vehicle_id == self.identity.vehicle_id and kind == "parameters":
                 self._take_revision(payload)
             elif vehicle_id == self.identity.vehicle_id and kind == "keys":
-                self._take_keys(payload)
+                if self._in_force.take_keys(payload):
+                    self._tell_status()
             elif vehicle_id == self.identity.vehicle_id and self.updates is not None:
                 self.updates.receive(kind, payload)
         except ContractError as error:
@@ -333,40 +314,19 @@ class Agent:
         self._offers.freed(receipt.message_ids)
         self.statistics.failures_in_a_row += len(receipt.declined)
         if receipt.fresh is not None:
-            judged = revision_intake.newest_judged(self._state, self.identity, self.twin)
+            judged = self._in_force.newest_judged
             self._word.hear(receipt.fresh, self.identity.trusted, judged)
         for declined in receipt.declined:
             log.info("breach_declined message=%s why=%r", declined.message_id, declined.reason)
-            if self._local is not None and self._local.is_ended_by(declined.message_id):
-                self._run_base("the cloud declined its breach")
-
-    def _run_base(self, why: str) -> None:
-        """What the vehicle made for itself gives way to the chain."""
-        self.twin = self._base
-        if self._local is not None:
-            self._local.drop(why)
-
-    def _take_keys(self, payload: bytes) -> None:
-        """What was judged under the keys of before stays in force."""
-        trusted = key_intake.take_statements(payload, self.identity.trusted, self._state)
-        if trusted is not self.identity.trusted:
-            self.identity = replace(self.identity, trusted=trusted)
-            if self.connected:
-                self._publish_status()
+            self._in_force.hear_declined(declined)
 
     def _take_revision(self, payload: bytes) -> None:
-        verdict = revision_intake.consider(payload, self._base, self._state, self.identity)
+        verdict = self._in_force.take_revision(payload)
         if verdict is None:
             return
-        if not verdict.applied:
-            self._refusals.message(f"{verdict.reason}: {verdict.detail}", payload)
-        revision_intake.record(verdict, payload, self._state, self.identity, self._time.now())
         self._note(verdict)
         if verdict.applied:
-            self._base = revision_intake.applied(verdict, self.identity, self._base)
-            self._run_base(f"revision {self._base.revision} has come")
-            if self.connected:
-                self._publish_status()
+            self._tell_status()
 
     def _note(self, verdict: Verdict) -> None:
         self.statistics.applied += verdict.applied
