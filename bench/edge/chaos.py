@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from bench.edge.cars import Car, Line, bundle_with, fleet_of
-from bench.edge.cloud_stand_in import CloudStandIn
 from bench.edge.figures import Figure
 from bench.edge.proxy import Fault, Proxy
+from bench.edge.receipting_cloud import ReceiptingCloud
 from common.bundle import load_bundle
 from demo.broker import PrivateBroker
 from demo.vehicles import VehicleData
@@ -73,7 +73,7 @@ def run(plan: Plan, folder: Path, broker: PrivateBroker) -> Report:
     fleet = fleet_of(plan.vehicles, plan.trips, plan.seed)
     with ExitStack() as stack:
         proxy = stack.enter_context(Proxy(broker.port, draw))
-        cloud = CloudStandIn(broker.port).start()
+        cloud = ReceiptingCloud(broker.port).start()
         stack.callback(cloud.stop)
         line = Line(
             # Less than the configuration allows: a hole must not outlast the bench.
@@ -153,7 +153,7 @@ def _settle(cars: Sequence[Car]) -> float:
 
 
 def _report(
-    cars: Sequence[Car], cloud: CloudStandIn, faults: Counter[str], settle_s: float
+    cars: Sequence[Car], cloud: ReceiptingCloud, faults: Counter[str], settle_s: float
 ) -> Report:
     expected = {car.vehicle_id: car.expected for car in cars}
     odometers = [cloud.breach_odometers.get(car.vehicle_id, []) for car in cars]

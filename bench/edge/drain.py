@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.edge.cars import Car, Line, bundle_with, fleet_of
-from bench.edge.cloud_stand_in import CloudStandIn
 from bench.edge.figures import Figure
 from bench.edge.proxy import Proxy
+from bench.edge.receipting_cloud import ReceiptingCloud
 from common.bundle import Bundle, load_bundle
 from common.messages import message_id
 from common.signing import TrustedKeys, key_id, load_public_key
@@ -98,7 +98,7 @@ def with_stand_in(trips: int, live: int, threshold_v: float, folder: Path) -> Dr
         PrivateBroker(source="mosquitto") as broker,
         Proxy(broker.port, draw, LINE_DELAY_S) as proxy,
     ):
-        cloud = CloudStandIn(broker.port).start()
+        cloud = ReceiptingCloud(broker.port).start()
         car, seconds = online(vehicle, bundle, folder / "car", proxy.port, live, {})
         cloud.stop()
     name = vehicle.vehicle_id

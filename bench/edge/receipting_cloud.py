@@ -23,7 +23,7 @@ UPWARD: dict[str, type[Any]] = {"trip": TripSummary, "breach": Breach, "ack": Ac
 SESSION_S = 3600
 
 
-class CloudStandIn:
+class ReceiptingCloud:
     """Connected from `start` to `stop`; what it has committed may be read at any time."""
 
     def __init__(self, port: int) -> None:
@@ -49,7 +49,7 @@ class CloudStandIn:
         self._granted = threading.Event()
         self._client.on_subscribe = lambda *_: self._granted.set()
 
-    def start(self) -> CloudStandIn:
+    def start(self) -> ReceiptingCloud:
         """Return once it is subscribed."""
         self._client.loop_start()
         self._granted.wait(30.0)
