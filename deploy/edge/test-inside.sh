@@ -73,6 +73,35 @@ if is_booted; then
     grep VmRSS "/proc/$main/status"
     journalctl --namespace=edge-agent --no-pager | grep broker_unreachable
 
+    step "shows itself to this machine, from within the sandbox"
+    printf '[live]\nport = 8377\n' >>/etc/edge-agent/agent.toml
+    systemctl restart edge-agent
+    shows() { python3 -c 'import urllib.request as r; print(r.urlopen("http://127.0.0.1:8377/live.json").read().decode())' | grep '"vehicle_id":"car-1"'; }
+    eventually shows
+
+    step "tests a bundle from over the air within the sandbox"
+    sum=$(sha256sum /etc/edge-agent/bundle/manifest.json | cut -d ' ' -f 1)
+    folder=/etc/edge-agent/bundle
+    printf '{"folder": "%s", "bundle": "%s", "running": "%s", "breaches": []}' $folder "$sum" $folder >/tmp/question
+    mkdir -p /run/systemd/system/edge-agent.service.d
+    cat >/run/systemd/system/edge-agent.service.d/test.conf <<'END'
+[Service]
+Type=oneshot
+WatchdogSec=0
+Restart=no
+StandardInput=file:/tmp/question
+StandardOutput=truncate:/tmp/answer
+ExecStart=
+ExecStart=/opt/living-twin/current/bin/python -P -m edge_agent.bundle_update.self_test
+END
+    systemctl daemon-reload
+    systemctl restart edge-agent
+    [ "$(cat /tmp/answer)" = '{"problem":""}' ]
+    rm -r /run/systemd/system/edge-agent.service.d
+    systemctl daemon-reload
+    systemctl restart edge-agent
+    eventually tells_status
+
     step "hangs, and is started again"
     mkdir -p /run/systemd/system/edge-agent.service.d
     printf '[Service]\nWatchdogSec=3\n' >/run/systemd/system/edge-agent.service.d/test.conf
