@@ -5,19 +5,26 @@ Must never read a private key on the vehicle: the agent only holds public keys.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from common.errors import KeyFileError, SignatureError
 from common.messages import SignedRevision
 
 TrustedKeys = Mapping[str, Ed25519PublicKey]
+
+# RFC 8410, section 4: the SubjectPublicKeyInfo of an Ed25519 key is these bytes and the key's 32.
+_SPKI_PREFIX: Final = bytes.fromhex("302a300506032b6570032100")
+_RAW_BYTES: Final = 32
+_BEGIN, _END = b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----"
+# `serialization` is imported where it is needed: a megabyte that driving has no use for.
 
 
 def key_id(public_key: Ed25519PublicKey) -> str:
@@ -54,6 +61,8 @@ def check_signature(keys: TrustedKeys, name: str, signature: str, content: bytes
 
 def create_key_pair(private_path: Path, public_path: Path) -> str:
     """Write a new key pair (PEM; the private one readable by its owner alone); its key id."""
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(
         serialization.Encoding.PEM,
@@ -71,6 +80,8 @@ def create_key_pair(private_path: Path, public_path: Path) -> str:
 
 def load_private_key(path: Path) -> Ed25519PrivateKey:
     """Read a private key. Raises KeyFileError."""
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
     try:
         key = serialization.load_pem_private_key(_read(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
@@ -82,8 +93,31 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
 
 def load_public_key(path: Path) -> Ed25519PublicKey:
     """Read a public key. Raises KeyFileError."""
+    content = _read(path)
+    return _plain_public_key(content) or _any_public_key(content, path)
+
+
+def _plain_public_key(content: bytes) -> Ed25519PublicKey | None:
+    """The only kind that is taken, in the form in which it is written everywhere; else None."""
+    body = content.strip()
+    if not (body.startswith(_BEGIN) and body.endswith(_END)):
+        return None
     try:
-        key = serialization.load_pem_public_key(_read(path))
+        der = base64.b64decode(b"".join(body[len(_BEGIN) : -len(_END)].split()), validate=True)
+    except ValueError:
+        return None
+    raw = der.removeprefix(_SPKI_PREFIX)
+    if len(raw) != _RAW_BYTES or len(der) != len(_SPKI_PREFIX) + _RAW_BYTES:
+        return None
+    return Ed25519PublicKey.from_public_bytes(raw)
+
+
+def _any_public_key(content: bytes, path: Path) -> Ed25519PublicKey:
+    """What the library makes of it, or what is wrong with it."""
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
+    try:
+        key = serialization.load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise KeyFileError(path, "holds no readable public key") from error
     if not isinstance(key, Ed25519PublicKey):

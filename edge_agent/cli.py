@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from common.errors import TransientError, TwinError
-from edge_agent import __version__, check_command, enroll_command, sources, watch_command
+from edge_agent import __version__, check_command, enroll_command, sources
 from edge_agent.agent import Agent
 from edge_agent.bundle_update.restart import begin_anew
 from edge_agent.bundle_update.start import installed_bundle
@@ -197,6 +197,8 @@ def _print_replay(agent: Agent, *, as_json: bool) -> None:
 def _status(options: argparse.Namespace, config: Config) -> int:
     if options.watch:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        from edge_agent import watch_command  # noqa: PLC0415 - nothing that driving needs
+
         return watch_command.run(config, as_json=options.json)
     path = config.path(config.state)
     if not path.exists():

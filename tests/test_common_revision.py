@@ -255,3 +255,20 @@ def test_a_public_key_file_of_another_kind_says_so(tmp_path: Path) -> None:
     path.write_bytes(pem(KEY))
     with pytest.raises(KeyFileError, match="no readable public key"):
         load_public_key(path)
+
+
+def test_a_public_key_file_may_be_written_in_any_way_that_pem_allows(tmp_path: Path) -> None:
+    path, plain = tmp_path / "key.pem", public_pem(KEY)
+    for written in (
+        plain.replace(b"\n", b"\r\n"),
+        b"the fleet's key, 2026\n" + plain,
+        plain.replace(b"KEY-----\n", b"KEY-----\n\n", 1),
+    ):
+        path.write_bytes(written)
+        assert load_public_key(path).public_bytes_raw() == KEY.public_key().public_bytes_raw()
+
+
+def public_pem(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )

@@ -24,7 +24,7 @@ from common.messages import Receipt, Status, decode, encode
 from common.release import FILES, Announcement, announced_file, digest
 from common.topics import topic
 from common.trust import TrustStore
-from edge_agent.bundle_update import chunk_store, updater
+from edge_agent.bundle_update import chunk_store, self_test_process
 from edge_agent.bundle_update.announcement import incompatibility
 from edge_agent.bundle_update.folder import UpdateFolder
 from edge_agent.bundle_update.record import STARTS, Record
@@ -79,7 +79,7 @@ class PassedAtOnce:
 
 @pytest.fixture
 def no_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(updater, "SelfTest", PassedAtOnce)
+    monkeypatch.setattr(self_test_process, "SelfTest", PassedAtOnce)
 
 
 def bundles_on_disk(car: Car) -> set[str]:

@@ -11,7 +11,7 @@ import random
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -33,13 +33,15 @@ from edge_agent.bundle_update.chunk_store import ChunkStore, NoSpaceError
 from edge_agent.bundle_update.record import Record
 from edge_agent.bundle_update.requests import Requests
 from edge_agent.bundle_update.self_test import Question
-from edge_agent.bundle_update.self_test_process import SelfTest
 from edge_agent.bundle_update.start import Start
 from edge_agent.config import Config
 from edge_agent.errors import StorageError
 from edge_agent.storage import kept, outbox
 from edge_agent.storage.refusals import Refusals
 from edge_agent.timekeeping.clock import Clock
+
+if TYPE_CHECKING:
+    from edge_agent.bundle_update.self_test_process import SelfTest
 
 log = logging.getLogger(__name__)
 
@@ -288,6 +290,9 @@ class BundleUpdates:
         self._begin_test(download.announcement)
 
     def _begin_test(self, announcement: Announcement) -> None:
+        # A car that is brought no bundle needs no subprocesses.
+        from edge_agent.bundle_update.self_test_process import SelfTest  # noqa: PLC0415
+
         question = Question(
             str(self._folder.path / announcement.bundle),
             announcement.bundle,
