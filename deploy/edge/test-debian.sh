@@ -31,6 +31,7 @@ fi
 
 if [ ! -e "$folder/.complete" ]; then
     rm -rf "$folder"
+    mkdir -p "$(dirname "$folder")"
     # shellcheck disable=SC2016 # apt's own variable
     mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $suite" | grep '/debian/\?$' | head -n 1) || true # debootstrap knows one
     packages=python3,python3-venv,ca-certificates,openssl,systemd,systemd-sysv
