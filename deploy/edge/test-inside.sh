@@ -71,7 +71,8 @@ if is_booted; then
     main=$(shown MainPID)
     [ "$(cat "/proc/$main/comm")" = edge-agent ]
     grep VmRSS "/proc/$main/status"
-    journalctl --namespace=edge-agent --no-pager | grep broker_unreachable
+    logs_outage() { journalctl --namespace=edge-agent --no-pager | grep broker_unreachable; }
+    eventually logs_outage
 
     step "shows itself to this machine, from within the sandbox"
     printf '[live]\nport = 8377\n' >>/etc/edge-agent/agent.toml
