@@ -119,6 +119,19 @@ def test_a_refused_sample_is_counted_and_changes_nothing_else(bundle: Bundle, fa
     np.testing.assert_array_equal(found.thinned.trace.features, expected.thinned.trace.features)
 
 
+@pytest.mark.parametrize("ahead", ["time_s", "odometer"])
+def test_a_refused_first_sample_is_no_beginning(bundle: Bundle, ahead: str) -> None:
+    # Else: a duration below zero, which the cloud refuses for ever, or no sample taken at all.
+    samples = list(drive(bundle))
+    good, clean, _ = followed(bundle, samples)
+    bad = replace(samples[0], voltage_v=0.0, **{ahead: getattr(samples[-1], ahead) + 100.0})
+    monitor, result, refused = followed(bundle, [bad, *samples])
+    assert refused == 1
+    assert monitor.started_at == good.started_at
+    assert (result.duration_s, result.samples) == (clean.duration_s, clean.samples)
+    assert (result.odometer_start, result.error_v) == (clean.odometer_start, clean.error_v)
+
+
 def test_the_band_is_that_of_the_calibration_at_every_sample(bundle: Bundle) -> None:
     runs = twin(bundle)
     samples = list(drive(bundle, count=200))

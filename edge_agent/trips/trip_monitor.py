@@ -93,6 +93,8 @@ class TripMonitor:
         except RefusedSampleError:
             self.refused += 1
             raise
+        if self.samples == 0:  # what was refused before it is no beginning
+            self.started_at, self.odometer_start = sample.time_s, sample.odometer
         if self._band is None:
             self._align(row, sample.voltage_v)
             self._band = self._band_of_trip()
@@ -239,7 +241,8 @@ class TripMonitor:
     def _checked_row(self, sample: Sample) -> list[float]:
         if not sample.time_s - self._last_time_s >= SHORTEST_STEP_S:
             raise RefusedSampleError("its time does not follow the sample before")
-        if sample.odometer < self._odometer and not self._is_glitch_over(sample):
+        is_behind = self.samples > 0 and sample.odometer < self._odometer
+        if is_behind and not self._is_glitch_over(sample):
             raise RefusedSampleError("its odometer runs backwards")
         self._behind = 0
         try:
