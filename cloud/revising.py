@@ -230,7 +230,6 @@ def revision_at(
 ) -> Revision:
     """The revision that comes next in a vehicle's chain."""
     number, resumes_after = _next_number(place)
-    learned = estimate.discrepancy
     return Revision(
         vehicle_id=place.vehicle_id,
         number=number,
@@ -239,13 +238,7 @@ def revision_at(
         base=base,
         prior_version=prior_version,
         bundle=place.bundle,
-        odometer=estimate.odometer,
-        theta=estimate.theta.tolist(),
-        rate=estimate.rate.tolist(),
-        covariance=calibration.upper_triangle(estimate.covariance),
-        rate_growth=[] if estimate.growth is None else estimate.growth.tolist(),
-        discrepancy_std_v=None if learned is None else learned.std_v,
-        discrepancy_trips=0.0 if learned is None else learned.trips,
+        **calibration.carried(estimate),
         cause=cause,
         created_at=now,
         code_version=author.code_version,

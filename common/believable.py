@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from common.estimate import Estimate
+from common.estimate import Estimate, is_inside_bounds, is_positive_definite
 from common.manifest import Manifest
 
 FloatArray = npt.NDArray[np.float64]
@@ -22,6 +22,13 @@ FloatArray = npt.NDArray[np.float64]
 WIDEST: Final = 10.0
 SHARPEST: Final = 1e-9
 ROUNDING: Final = 1.0 + 1e-6
+
+
+def unfit(estimate: Estimate, manifest: Manifest) -> str | None:
+    """Why parameters that nobody signed may not drive; None when they may."""
+    if not (is_inside_bounds(estimate, manifest) and is_positive_definite(estimate, manifest)):
+        return "its parameters are none"
+    return disbelief(estimate, manifest)
 
 
 def disbelief(estimate: Estimate, manifest: Manifest) -> str | None:

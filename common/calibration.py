@@ -23,6 +23,7 @@ from common.discrepancy import point_variance
 from common.errors import CalibrationError
 from common.estimate import (
     Estimate,
+    carried,
     discrepancy_of,
     estimate_of,
     is_inside_bounds,
@@ -46,6 +47,7 @@ __all__ = [
     "align",
     "aligned_error_v",
     "calibrate",
+    "carried",
     "estimate_of",
     "extrapolate",
     "is_inside_bounds",

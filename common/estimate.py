@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -115,11 +116,37 @@ def estimate_of(revision: Revision | Provisional) -> Estimate:
         covariance=P + np.triu(P, 1).T,
         odometer=revision.odometer,
         growth=np.array(revision.rate_growth) if revision.rate_growth else None,
-        discrepancy=_carried(revision),
+        discrepancy=_discrepancy_in(revision),
     )
 
 
-def _carried(revision: Revision | Provisional) -> Discrepancy | None:
+class Carried(TypedDict):
+    """What a message carries of an estimate, under the message's names."""
+
+    odometer: float
+    theta: list[float]
+    rate: list[float]
+    covariance: list[float]
+    rate_growth: list[float]
+    discrepancy_std_v: float | None
+    discrepancy_trips: float
+
+
+def carried(estimate: Estimate) -> Carried:
+    """The inverse of `estimate_of`."""
+    own = estimate.discrepancy
+    return Carried(
+        odometer=estimate.odometer,
+        theta=estimate.theta.tolist(),
+        rate=estimate.rate.tolist(),
+        covariance=upper_triangle(estimate.covariance),
+        rate_growth=[] if estimate.growth is None else estimate.growth.tolist(),
+        discrepancy_std_v=None if own is None else own.std_v,
+        discrepancy_trips=0.0 if own is None else own.trips,
+    )
+
+
+def _discrepancy_in(revision: Revision | Provisional) -> Discrepancy | None:
     std_v = revision.discrepancy_std_v
     return None if std_v is None else Discrepancy(std_v, revision.discrepancy_trips)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
@@ -30,9 +29,7 @@ from cloud.store import pages, revisions
 from cloud.store.tables import Vehicle
 from common.calibration import Settings, voltage_band, with_trip_spread
 from common.manifest import Manifest
-
-Z95: Final = 1.959963984540054
-
+from common.trip_band import Z95
 
 router = APIRouter(prefix="/api/v1")
 _PAGED = [only("limit", "cursor")]

@@ -17,7 +17,7 @@ from edge_agent import config
 from edge_agent.errors import StorageError
 from edge_agent.parameters.decisions import Identity
 from edge_agent.parameters.provisional import provisional_of, twin_on
-from edge_agent.storage import kept, outbox
+from edge_agent.storage import kept
 from edge_agent.storage.state import State
 from edge_agent.timekeeping import timekeeper
 from edge_agent.timekeeping.timekeeper import Timekeeper
@@ -107,8 +107,7 @@ class LocalRecalibration:
         try:
             with self._state.transaction() as db:
                 kept.write_parameters(db, SLOT, payload)
-                if outbox.put(db, "provisional", made.message_id, payload, now.unix_if_known()):
-                    timekeeper.mark(db, "provisional", made.message_id, now)
+                timekeeper.keep_stamped(db, "provisional", made.message_id, payload, now)
         except StorageError as error:
             log.warning("provisional_not_kept error=%s", error)
             return twin

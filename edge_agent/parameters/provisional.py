@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from common import calibration
-from common.believable import disbelief
-from common.calibration import Estimate
+from common.believable import unfit
 from common.calibrator import Case, Decline, MakeRevision, decide
 from common.errors import ContractError
 from common.messages import Breach, Provisional, message_id
@@ -34,7 +33,7 @@ def provisional_of(
     [decision] = decide([case], twin.model, who.manifest, twin.settings)
     if isinstance(decision, Decline):
         return decision
-    if not _may_drive(decision.calibrated.estimate, who):
+    if unfit(decision.calibrated.estimate, who.manifest) is not None:
         return Decline("the posterior is no battery's")
     return _message(breach, twin, decision, who, now)
 
@@ -53,37 +52,22 @@ def twin_on(made: Provisional, base: Twin, who: Identity) -> Twin | None:
     except ContractError:
         return None
     estimate = calibration.estimate_of(made)
-    if not _may_drive(estimate, who):
+    if unfit(estimate, who.manifest) is not None:
         return None
     return replace(base, estimate=estimate, provisional=made.step, confirmed=None)
-
-
-def _may_drive(estimate: Estimate, who: Identity) -> bool:
-    return (
-        calibration.is_inside_bounds(estimate, who.manifest)
-        and calibration.is_positive_definite(estimate, who.manifest)
-        and disbelief(estimate, who.manifest) is None
-    )
 
 
 def _message(
     breach: Breach, twin: Twin, decision: MakeRevision, who: Identity, now: Stamp
 ) -> Provisional:
     found = decision.calibrated
-    estimate, learned = found.estimate, found.estimate.discrepancy
     return Provisional(
         message_id=message_id(who.vehicle_id, breach.trip_id, "provisional"),
         vehicle_id=who.vehicle_id,
         bundle=who.bundle,
         base=twin.revision,
         step=twin.provisional + 1,
-        odometer=estimate.odometer,
-        theta=estimate.theta.tolist(),
-        rate=estimate.rate.tolist(),
-        covariance=calibration.upper_triangle(estimate.covariance),
-        rate_growth=[] if estimate.growth is None else estimate.growth.tolist(),
-        discrepancy_std_v=None if learned is None else learned.std_v,
-        discrepancy_trips=0.0 if learned is None else learned.trips,
+        **calibration.carried(found.estimate),
         cause=breach.message_id,
         trip_id=breach.trip_id,
         finding="changed_battery" if found.finding == "changed_battery" else "drift",

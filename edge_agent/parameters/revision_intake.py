@@ -26,7 +26,7 @@ from edge_agent.parameters.decisions import (
     authenticate_kept,
     judge,
 )
-from edge_agent.storage import kept, outbox
+from edge_agent.storage import kept
 from edge_agent.storage.state import State
 from edge_agent.timekeeping import timekeeper
 from edge_agent.timekeeping.stamps import Stamp
@@ -156,8 +156,7 @@ def record(verdict: Verdict, payload: bytes, state: State, who: Identity, now: S
         return  # nobody trustworthy to answer, or nothing to name in the answer
     answer = acknowledgement(verdict, verdict.number, who, now)
     with state.transaction() as db:
-        if outbox.put(db, "ack", answer.message_id, encode(answer), now.unix_if_known()):
-            timekeeper.mark(db, "ack", answer.message_id, now)
+        timekeeper.keep_stamped(db, "ack", answer.message_id, encode(answer), now)
         if verdict.revision is not None and verdict.reason in {"", "worse_on_trace"}:
             kept.write_parameters(db, revision_records.JUDGED, payload)
             kept.settle(db, verdict.revision.cause.message_id)

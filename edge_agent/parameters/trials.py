@@ -14,7 +14,7 @@ from common.messages import encode
 from edge_agent.parameters import revision_records
 from edge_agent.parameters.canary import Beside
 from edge_agent.parameters.decisions import Identity, authenticate_kept
-from edge_agent.storage import kept, outbox
+from edge_agent.storage import kept
 from edge_agent.timekeeping import timekeeper
 from edge_agent.timekeeping.stamps import Stamp
 from edge_agent.trips.reports import trial_acknowledgement
@@ -44,8 +44,7 @@ def settle(
     if found.number != beside.revision:
         return None
     told = trial_acknowledgement(beside, found.hash, who, now)
-    if outbox.put(db, "ack", told.message_id, encode(told), now.unix_if_known()):
-        timekeeper.mark(db, "ack", told.message_id, now)
+    timekeeper.keep_stamped(db, "ack", told.message_id, encode(told), now)
     fell_back = told.verdict == "refused"
     if fell_back:
         revision_records.end_trial(db)

@@ -117,7 +117,6 @@ class Timekeeper:
 
     def _begin_boot(self) -> int:
         """This boot's number; on a disk that takes nothing, the one that it will have."""
-        db = self._state.connection
         try:
             with self._state.transaction(may_be_lost=True) as db:
                 db.execute("INSERT OR IGNORE INTO boot (boot_id) VALUES (?)", (self.boot_id,))
@@ -126,10 +125,9 @@ class Timekeeper:
                 )
         except StorageError as error:
             log.warning("boot_not_noted error=%s", error)
+        db = self._state.connection
         try:
-            row = self._state.connection.execute(
-                "SELECT seq FROM boot WHERE boot_id = ?", (self.boot_id,)
-            ).fetchone()
+            row = db.execute("SELECT seq FROM boot WHERE boot_id = ?", (self.boot_id,)).fetchone()
             if row is None:
                 row = db.execute("SELECT COALESCE(MAX(seq), 0) + 1 FROM boot").fetchone()
         except sqlite3.Error:
@@ -185,6 +183,18 @@ def mark(db: sqlite3.Connection, kind: Stamped, ref: str, stamp: Stamp) -> None:
             "INSERT OR REPLACE INTO stamp VALUES (?, ?, ?, ?, ?, ?)",
             (kind, ref, stamp.boot, stamp.monotonic_s, stamp.unix_s, stamp.is_known),
         )
+
+
+def keep_stamped(
+    db: sqlite3.Connection,
+    kind: Literal["ack", "provisional"],
+    message_id: str,
+    payload: bytes,
+    stamp: Stamp,
+) -> None:
+    """Put a message that bears this stamp into the outbox; one that is there stays as it is."""
+    if outbox.put(db, kind, message_id, payload, stamp.unix_if_known()):
+        mark(db, kind, message_id, stamp)
 
 
 def running_trip(db: sqlite3.Connection, trip_id: str) -> Stamp | None:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from common.believable import disbelief
-from common.calibration import is_inside_bounds, is_positive_definite
+from common.believable import unfit
 from common.manifest import Manifest
 from edge_agent.samples import Sample, header_problem
 from edge_agent.trips.trip_record import BUCKETS, ERROR, NUMBER, TIME, VALUES, Buckets
@@ -26,7 +25,7 @@ def misfit(saved: Saved, manifest: Manifest) -> str | None:
         return "it counts what cannot be counted"
     if not (saved.absolute_error >= 0 and saved.band_sum >= 0):
         return "it counts what cannot be counted"
-    return _what_of_its_samples(saved, manifest) or _what_of_its_parameters(saved, manifest)
+    return _what_of_its_samples(saved, manifest) or unfit(saved.estimate(), manifest)
 
 
 def _has_the_lengths(saved: Saved, manifest: Manifest) -> bool:
@@ -58,10 +57,3 @@ def _what_of_its_samples(saved: Saved, manifest: Manifest) -> str | None:
     if saved.odometer < saved.odometer_start or not np.all(steps[:-1] > 0) or np.any(steps < 0):
         return "it runs backwards"
     return None
-
-
-def _what_of_its_parameters(saved: Saved, manifest: Manifest) -> str | None:
-    estimate = saved.estimate()
-    if not (is_inside_bounds(estimate, manifest) and is_positive_definite(estimate, manifest)):
-        return "its parameters are none"
-    return disbelief(estimate, manifest)
