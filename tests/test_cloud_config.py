@@ -21,6 +21,7 @@ from cloud.service import serve
 from common.errors import BundleError, KeyFileError
 from common.signing import create_key_pair
 from tests.cloud_doubles import Insides, write_bundle
+from tests.support_command_line import twin_cloud
 
 ROOT = Path(__file__).resolve().parent.parent
 MINIMAL = """
@@ -51,13 +52,7 @@ class Run(Protocol):
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     def call(*arguments: object) -> Done:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["twin-cloud", *map(str, arguments)])
-        try:
-            code: object = cli.main()
-        except SystemExit as ended:
-            code = ended.code
-        return Done(code if isinstance(code, int) else 0, *capsys.readouterr())
+        return Done(*twin_cloud(monkeypatch, capsys, *arguments))
 
     return call
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +19,6 @@ from cloud.api import derived_views
 from cloud.api.access import Context
 from cloud.api.derived_schemas import PlannedRowItem
 from cloud.api.views import Standing
-from cloud.cli import main
 from cloud.mileage import DAY_S
 from cloud.store.tables import Vehicle
 from common import calibration
@@ -31,6 +29,7 @@ from common.health import state_of_health
 from common.model import VoltageModel
 from common.revision import decode_revision
 from tests.cloud_doubles import NOW, Insides, problem, serving, write_bundle
+from tests.support_command_line import twin_cloud
 
 V1 = "/api/v1"
 A, B, C = (f"{V1}/vehicles/{name}" for name in "abc")
@@ -307,13 +306,7 @@ def typed(
     """What a command does, in this process: a new one takes seconds."""
 
     def type_(*words: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["twin-cloud", *words, "--config", str(config)])
-        try:
-            code = main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        shown = capsys.readouterr()
-        return Done(code, shown.out, shown.err)
+        return Done(*twin_cloud(monkeypatch, capsys, *words, "--config", config))
 
     return type_
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from cloud import cli
 from cloud.errors import KeyOrderError
 from cloud.key_orders import Keys, keys_now, require_may_sign, statement_of
 from cloud.store import key_statements
@@ -18,6 +16,7 @@ from common.messages import KeyChain, decode
 from common.signing import create_key_pair, key_id
 from common.trust import MAX_STATEMENTS, TrustStore, follow
 from tests.cloud_doubles import Insides, write_bundle
+from tests.support_command_line import twin_cloud
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -48,14 +47,8 @@ def _pem(inside: Insides) -> bytes:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        words = [*map(str, arguments), "--database", str(tmp_path / "twin.db")]
-        monkeypatch.setattr(sys, "argv", ["twin-cloud", *words])
-        try:
-            code: object = cli.main()
-        except SystemExit as ended:
-            code = ended.code
-        return (code if isinstance(code, int) else 0, *capsys.readouterr())
+        database = tmp_path / "twin.db"
+        return twin_cloud(monkeypatch, capsys, *arguments, "--database", database)
 
     return call
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cloud import cli
 from common.fleet_prior import decode_prior, prior_hash
 from tests.cloud_doubles import Insides, write_bundle
+from tests.support_command_line import twin_cloud
 from tests.test_cloud_fleet_prior import drive, young_fleet
 
 Run = Callable[..., tuple[int, str, str]]
@@ -32,14 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path) -> Run:
     def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        words = [*map(str, arguments), "--database", str(folder / "twin.db")]
-        monkeypatch.setattr(sys, "argv", ["twin-cloud", *words])
-        try:
-            code: object = cli.main()
-        except SystemExit as ended:
-            code = ended.code
-        return (code if isinstance(code, int) else 0, *capsys.readouterr())
+        database = folder / "twin.db"
+        return twin_cloud(monkeypatch, capsys, *arguments, "--database", database)
 
     return call
 
