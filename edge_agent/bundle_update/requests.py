@@ -7,7 +7,7 @@ come first. Must never have more than one request open.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Final
 
@@ -52,8 +52,3 @@ class Requests:
         """What was asked on the connection before may be lost."""
         self._open.clear()
         self._patience_s = FIRST_PATIENCE_S
-
-    @property
-    def open_chunks(self) -> Collection[Wanted]:
-        """What was asked for and has not come."""
-        return frozenset(self._open)
