@@ -166,7 +166,7 @@ def test_a_real_agent_that_hangs_goes_silent(systemd: Systemd, agent: Running) -
     systemd.heard()
     assert systemd.heard(1.2) == []  # twice the deadline: systemd would have killed it
     os.kill(process.pid, signal.SIGCONT)
-    assert "WATCHDOG=1" in systemd.heard(30.0)
+    eventually(lambda: "WATCHDOG=1" in systemd.heard())  # another word may come before it
 
 
 def test_pings_come_from_the_main_loop_not_from_a_thread_that_outlives_it(
