@@ -11,8 +11,18 @@ from typing import Annotated, Final
 
 import typer
 
-from cloud import bundle_cli, derived_cli, fleet_cli, key_cli
-from cloud.command import DONE, FAILED, NOT_FOUND, REFUSED, USAGE, Database, Json, end, require
+from cloud.commands import bundle_cli, derived_cli, fleet_cli, key_cli
+from cloud.commands.command import (
+    DONE,
+    FAILED,
+    NOT_FOUND,
+    REFUSED,
+    USAGE,
+    Database,
+    Json,
+    end,
+    require,
+)
 from common.errors import KeyFileError, QuestionError, TwinError
 
 EPILOG: Final = """\b
@@ -67,8 +77,8 @@ def serve(
     config: Annotated[Path, typer.Option("--config", help="The configuration (TOML).")],
 ) -> None:
     """Ingest, calibrate, publish, and answer operators, until SIGTERM."""
-    from cloud.logs import configure_logging  # noqa: PLC0415  # the other commands start faster
-    from cloud.service import serve as run  # noqa: PLC0415
+    from cloud.observability.logs import configure_logging  # noqa: PLC0415  # the other commands start faster
+    from cloud.roles.service import serve as run  # noqa: PLC0415
 
     configure_logging()
     run(config)
@@ -91,7 +101,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Walk every vehicle's chain and signatures; name each first broken link (exit code 1)."""
-    from cloud import reports  # noqa: PLC0415
+    from cloud.commands import reports  # noqa: PLC0415
 
     require(database)
     if not reports.verify(database, public_key or [], as_json=as_json):
@@ -101,7 +111,7 @@ def verify(
 @app.command()
 def history(vehicle: str, database: Database, *, as_json: Json = False) -> None:
     """List a vehicle's revisions: cause, errors, verdict; the newest first."""
-    from cloud import reports  # noqa: PLC0415
+    from cloud.commands import reports  # noqa: PLC0415
 
     require(database)
     if not reports.history(database, vehicle, as_json=as_json):
@@ -111,7 +121,7 @@ def history(vehicle: str, database: Database, *, as_json: Json = False) -> None:
 @app.command()
 def quarantine(database: Database, *, as_json: Json = False) -> None:
     """List the refused messages with their reasons; the latest first."""
-    from cloud import reports  # noqa: PLC0415
+    from cloud.commands import reports  # noqa: PLC0415
 
     require(database)
     reports.quarantine(database, as_json=as_json)

@@ -24,11 +24,12 @@ from sqlmodel import select
 from cloud.api.access import Context
 from cloud.api.app import create_app
 from cloud.bundles import Catalogue, load_catalogue
-from cloud.calibrations import Calibrations
-from cloud.ingest import Committed, Ingest
-from cloud.intake import Delivery
-from cloud.revising import Author
-from cloud.service import listen
+from cloud.calibration.revising import Author
+from cloud.calibration.rounds import Calibrations
+from cloud.intake.ingest import Committed, Ingest
+from cloud.intake.interpretation import Delivery
+from cloud.roles.service import listen
+from cloud.roles.worker import Worker
 from cloud.store import revisions
 from cloud.store.database import Store
 from cloud.store.tables import Breach as BreachRow
@@ -36,7 +37,6 @@ from cloud.store.tables import RevisionRow
 from cloud.training.candidates import Kind, Target
 from cloud.training.network import Network
 from cloud.training.tflite_writer import write_tflite
-from cloud.worker import Worker
 from common import calibration
 from common.bundle import Bundle, load_bundle
 from common.manifest import Feature, Health, Manifest, Parameter, encode_manifest

@@ -14,9 +14,9 @@ import uvicorn
 
 from cloud.api.access import Context
 from cloud.api.app import create_app
+from cloud.calibration.fleet_priors import make, read
 from cloud.errors import BatteryOrderError
-from cloud.fleet_priors import make, read
-from cloud.service import listen
+from cloud.roles.service import listen
 from cloud.store import battery_orders, evidence, fleet_priors, verification
 from cloud.store.tables import BatteryOrder, Breach, Vehicle
 from cloud.store.verification import Verified

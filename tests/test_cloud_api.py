@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cloud.api.access import Context
-from cloud.intake import Delivery
+from cloud.intake.interpretation import Delivery
 from common import calibration
 from common.calibration import Settings
 from common.model import VoltageModel

@@ -16,8 +16,8 @@ from cloud import cli
 from cloud.cli import TRAINING
 from cloud.config import load_config
 from cloud.errors import ConfigError, PortOccupiedError, StoreError
-from cloud.intake import Delivery
-from cloud.service import serve
+from cloud.intake.interpretation import Delivery
+from cloud.roles.service import serve
 from common.errors import BundleError, KeyFileError
 from common.signing import create_key_pair
 from tests.cloud_doubles import Insides, write_bundle
@@ -227,7 +227,7 @@ def test_what_serve_cannot_use_is_one_sentence_with_the_remedy(
 
 
 def test_the_api_cannot_listen_where_this_machine_is_not(tmp_path: Path) -> None:
-    from cloud.service import listen
+    from cloud.roles.service import listen
 
     with pytest.raises(PortOccupiedError, match="no-such-host"):
         listen("no-such-host.invalid", 8080)

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select, text
 
+from cloud.calibration.fleet_priors import read
 from cloud.errors import FleetPriorError
-from cloud.fleet_priors import read
 from cloud.store import fleet_priors, verification
 from cloud.store.tables import FleetPriorRow, Vehicle
 from cloud.store.verification import Verified
@@ -262,7 +262,7 @@ def test_a_start_teaches_the_fleet_nothing(inside: Insides) -> None:
 def test_more_newcomers_than_a_round_takes_all_get_their_start(
     inside: Insides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloud.battery_starts.AT_ONCE", 2)
+    monkeypatch.setattr("cloud.calibration.battery_starts.AT_ONCE", 2)
     young_fleet(inside)
     inside.publisher.connected = False  # nobody else wakes the worker
     inside.take(*(inside.car(f"new{i}").trip(0) for i in range(5)))

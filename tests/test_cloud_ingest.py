@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from cloud.intake import Delivery
-from cloud.link import Inbox
+from cloud.intake.interpretation import Delivery
+from cloud.mqtt.link import Inbox
 from cloud.store import facts
 from cloud.store.tables import Breach, Quarantine, Trip, Vehicle
 from common.messages import Acknowledgement, Declined, encode

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloud.errors import KeyOrderError
-from cloud.key_orders import Keys, keys_now, require_may_sign, statement_of
+from cloud.security.key_orders import Keys, keys_now, require_may_sign, statement_of
 from cloud.store import key_statements
 from common.freshness import believed
 from common.messages import KeyChain, decode
@@ -87,7 +87,7 @@ def test_a_vehicle_believes_what_rotate_and_revoke_say(
 
 
 def keys(inside: Insides) -> dict[str, str]:
-    from cloud.key_reports import _now
+    from cloud.commands.key_reports import _now
 
     with inside.store.read() as db:
         return dict(_now(db).may_sign)

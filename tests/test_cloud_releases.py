@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
-from cloud import bundle_reports
 from cloud.bundles import Catalogue
-from cloud.chunks import BURST_BYTES, BYTES_PER_S, ChunkServer
-from cloud.intake import Delivery
-from cloud.releases import Releases, add_stored
-from cloud.revising import Author
+from cloud.calibration.revising import Author
+from cloud.commands import bundle_reports
+from cloud.intake.chunks import BURST_BYTES, BYTES_PER_S, ChunkServer
+from cloud.intake.interpretation import Delivery
+from cloud.push.releases import Releases, add_stored
 from cloud.store.tables import BundleFiles, Quarantine, Release
 from common.bundle import MANIFEST_FILE, MODEL_FILE, Bundle, load_bundle
 from common.errors import BundleError

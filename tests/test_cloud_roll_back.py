@@ -10,12 +10,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloud.api.access import Context
+from cloud.calibration.revising import Author
 from cloud.errors import RollBackError
-from cloud.revising import Author
+from cloud.roles.worker import Worker
 from cloud.store import roll_back_orders, verification
 from cloud.store.tables import RevisionRow, RollBackOrder, Vehicle
 from cloud.store.verification import Verified
-from cloud.worker import Worker
 from common.messages import Acknowledgement, SignedRevision, decode
 from common.revision import decode_revision
 from common.signing import key_id, verify

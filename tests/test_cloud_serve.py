@@ -17,8 +17,8 @@ import pytest
 from sqlmodel import select
 
 from cloud.config import Config, load_config
-from cloud.link import UNACKNOWLEDGED
-from cloud.service import Service
+from cloud.mqtt.link import UNACKNOWLEDGED
+from cloud.roles.service import Service
 from cloud.store import verification
 from cloud.store.database import Store
 from cloud.store.tables import Breach as BreachRow

@@ -94,7 +94,7 @@ def test_vehicles_are_calibrated_together_and_apart_alike(
         calls.append(len(cases))
         return real(cases, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("cloud.calibrations.decide", counting)
+    monkeypatch.setattr("cloud.calibration.rounds.decide", counting)
     inside.work()
     assert max(calls) == 5
     manifest, model = inside.bundle.manifest, VoltageModel(inside.bundle)
@@ -210,7 +210,7 @@ def test_an_estimate_that_cannot_be_judged_holds_up_nobody(
     def fails(*_arguments: object) -> None:
         raise OverflowError
 
-    monkeypatch.setattr("cloud.calibrations.evidence.gather", fails)
+    monkeypatch.setattr("cloud.calibration.rounds.evidence.gather", fails)
     inside.take(inside.car("a").breach(5), inside.car("b").breach(5))
     inside.work()
     assert [len(inside.rows("a")), len(inside.rows("b"))] == [1, 1]

@@ -289,9 +289,8 @@ def test_a_replay_ends_well_when_the_cloud_has_answered_everything(
         payloads = [p for name, p in cloud.received if name.endswith("status")]
         return [decode(payload, Status).online for payload in payloads]
 
-    eventually(
-        lambda: said()[-1:] == [False]
-    )  # the broker may hand it on after the agent has ended
+    # The broker may hand it on after the agent has ended.
+    eventually(lambda: said()[-1:] == [False])
     assert said()[0]
 
 

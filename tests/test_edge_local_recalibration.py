@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from cloud import reports
-from cloud.intake import Delivery
+from cloud.commands import reports
+from cloud.intake.interpretation import Delivery
 from cloud.store.tables import ProvisionalRow, Trip
 from common.bundle import Bundle, load_bundle
 from common.calibration import aligned_error_v, estimate_of, extrapolate

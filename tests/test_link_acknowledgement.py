@@ -22,9 +22,9 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 
 from cloud.config import Config, Mqtt, load_config
-from cloud.intake import Delivery
-from cloud.link import Inbox, MqttLink
-from cloud.service import Service
+from cloud.intake.interpretation import Delivery
+from cloud.mqtt.link import Inbox, MqttLink
+from cloud.roles.service import Service
 from cloud.store.tables import Breach, Trip, Vehicle
 from common.bundle import load_bundle
 from common.messages import encode

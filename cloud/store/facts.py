@@ -15,7 +15,7 @@ from sqlalchemy import BindParameter, bindparam, delete
 from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
-from cloud.intake import Delivery, Upward, refused_offer
+from cloud.intake.interpretation import Delivery, Upward, refused_offer
 from cloud.store import key_statements, releases, revisions, verdicts
 from cloud.store.tables import Breach, ProvisionalRow, Quarantine, RevisionRow, Trip, Vehicle
 from common import messages

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlmodel import Session, col, select
 
-from cloud.revising import signed_message
+from cloud.calibration.revising import signed_message
 from cloud.store.tables import Breach, RevisionRow, SigningKey
 from common.errors import ChainError, SignatureError
 from common.revision import decode_revision, verify_chain

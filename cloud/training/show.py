@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from cloud.console import wide_console
+from cloud.commands.console import wide_console
 from cloud.training.fit import Errors
 from cloud.training.identifiability import percent
 from cloud.training.train import TrainingReport

@@ -28,7 +28,7 @@ from bench.edge.fuzz.vehicle import (
     the_vehicle,
 )
 from cloud.bundles import Catalogue
-from cloud.intake import Delivery, interpret, refused_offer
+from cloud.intake.interpretation import Delivery, interpret, refused_offer
 from common.errors import ContractError
 from common.messages import (
     Acknowledgement,

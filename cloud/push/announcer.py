@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from cloud.link import Publisher
-from cloud.revising import Author, signed_now
+from cloud.calibration.revising import Author, signed_now
+from cloud.mqtt.link import Publisher
 from cloud.store.tables import Breach, RevisionRow
 from common.messages import Declined, Receipt, encode
 from common.topics import topic

@@ -26,17 +26,17 @@ import cloud
 from cloud.api.access import Context
 from cloud.api.app import create_app
 from cloud.bundles import load_catalogue
-from cloud.calibrations import Calibrations
+from cloud.calibration.revising import Author
+from cloud.calibration.rounds import Calibrations
 from cloud.config import Config, load_config
 from cloud.errors import PortOccupiedError, StoreUnavailableError
-from cloud.ingest import Committed, Ingest
-from cloud.key_orders import keys_now, require_may_sign
-from cloud.link import Inbox, MqttLink
-from cloud.releases import Releases, add_stored
-from cloud.revising import Author
+from cloud.intake.ingest import Committed, Ingest
+from cloud.mqtt.link import Inbox, MqttLink
+from cloud.push.releases import Releases, add_stored
+from cloud.roles.worker import Worker
+from cloud.security.key_orders import keys_now, require_may_sign
 from cloud.store import key_statements, revisions
 from cloud.store.database import Store
-from cloud.worker import Worker
 from common.signing import key_id, load_private_key
 
 log = logging.getLogger(__name__)

@@ -43,7 +43,7 @@ def health(
     vehicle: Vehicle, config: Service, odometer: Odometer = None, *, as_json: Json = False
 ) -> None:
     """State of health with its 95 % band."""
-    from cloud import derived_reports  # noqa: PLC0415  # the other commands start faster
+    from cloud.commands import derived_reports  # noqa: PLC0415  # the other commands start faster
 
     _found(derived_reports.health(config, vehicle, odometer, as_json=as_json), vehicle)
 
@@ -64,7 +64,7 @@ def forecast(
     as_json: Json = False,
 ) -> None:
     """Odometer and date at which state of health falls to a threshold, with 95 % intervals."""
-    from cloud import derived_reports  # noqa: PLC0415
+    from cloud.commands import derived_reports  # noqa: PLC0415
 
     question = {
         "threshold": threshold,
@@ -89,7 +89,7 @@ def range_(
     as_json: Json = False,
 ) -> None:
     """What is left until the cut-off from here under given conditions, with its 95 % interval."""
-    from cloud import derived_reports  # noqa: PLC0415
+    from cloud.commands import derived_reports  # noqa: PLC0415
 
     question = {
         "odometer": odometer,
@@ -109,7 +109,7 @@ def planned_trip(
     as_json: Json = False,
 ) -> None:
     """The voltage band along a planned trip (--json), and whether the battery lasts to its end."""
-    from cloud import derived_reports  # noqa: PLC0415
+    from cloud.commands import derived_reports  # noqa: PLC0415
 
     _found(derived_reports.planned_trip(config, vehicle, trip, as_json=as_json), vehicle)
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cloud.intake import Delivery
+from cloud.intake.interpretation import Delivery
 
 
 @dataclass(eq=False)

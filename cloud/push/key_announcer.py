@@ -12,8 +12,8 @@ from collections.abc import Collection
 from sqlmodel import select
 
 from cloud.errors import KeyOrderError
-from cloud.key_orders import keys_now, require_may_sign
-from cloud.link import Publisher
+from cloud.mqtt.link import Publisher
+from cloud.security.key_orders import keys_now, require_may_sign
 from cloud.store import key_statements
 from cloud.store.database import Store
 from cloud.store.tables import Vehicle

@@ -15,7 +15,7 @@ from sqlmodel import Session
 
 from cloud.api import views
 from cloud.bundles import Catalogue
-from cloud.console import wide_console
+from cloud.commands.console import wide_console
 from cloud.store import pages, revisions, verification
 from cloud.store.database import Reader
 from cloud.store.tables import ProvisionalRow, Vehicle

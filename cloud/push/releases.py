@@ -15,8 +15,8 @@ from typing import Final
 from sqlmodel import Session, select
 
 from cloud.bundles import Catalogue
-from cloud.link import Publisher
-from cloud.revising import Author
+from cloud.calibration.revising import Author
+from cloud.mqtt.link import Publisher
 from cloud.store import releases
 from cloud.store.database import Store
 from cloud.store.tables import BundleFiles, Release

@@ -24,7 +24,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from cloud.config import Mqtt
 from cloud.errors import LinkError
-from cloud.intake import Delivery
+from cloud.intake.interpretation import Delivery
 from common.messages import MAX_PAYLOAD_BYTES
 from common.topics import UPWARD, subscription
 

@@ -18,10 +18,10 @@ from pydantic import BaseModel, ValidationError
 from cloud.api import derived_schemas as schemas
 from cloud.api import derived_views, views
 from cloud.bundles import Catalogue, load_catalogue
+from cloud.commands.console import wide_console
+from cloud.commands.reports import show
 from cloud.config import Config, load_config
-from cloud.console import wide_console
 from cloud.mileage import MOST_TRIPS
-from cloud.reports import show
 from cloud.store import pages
 from cloud.store.database import Reader
 from cloud.store.tables import Trip, Vehicle

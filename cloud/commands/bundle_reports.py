@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sqlmodel import Session, col, select
 
-from cloud.reports import show
+from cloud.commands.reports import show
 from cloud.store import releases
 from cloud.store.database import Reader, Store
 from cloud.store.tables import BundleFiles, Release, Vehicle

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cloud.command import NOT_FOUND, REFUSED, Database, Json, end, require
+from cloud.commands.command import NOT_FOUND, REFUSED, Database, Json, end, require
 from cloud.errors import KeyOrderError, RollBackError
 from common.errors import KeyFileError
 
@@ -68,7 +68,7 @@ def rotate(
     why: Why = "",
 ) -> None:
     """Let vehicles believe another key as well; the service publishes the statement."""
-    from cloud import key_reports  # noqa: PLC0415
+    from cloud.commands import key_reports  # noqa: PLC0415
 
     require(database)
     try:
@@ -87,7 +87,7 @@ Example:
 )
 def revoke(key_id: str, database: Database, signed_by: SignedBy, why: Why = "") -> None:
     """Let vehicles never believe a key again; the service publishes the statement."""
-    from cloud import key_reports  # noqa: PLC0415
+    from cloud.commands import key_reports  # noqa: PLC0415
 
     require(database)
     try:
@@ -100,7 +100,7 @@ def revoke(key_id: str, database: Database, signed_by: SignedBy, why: Why = "") 
 @keys.command("list")
 def list_keys(database: Database, *, as_json: Json = False) -> None:
     """List every key that may sign or may not any more, and how many vehicles know it."""
-    from cloud import key_reports  # noqa: PLC0415
+    from cloud.commands import key_reports  # noqa: PLC0415
 
     require(database)
     key_reports.list_keys(database, as_json=as_json)
@@ -114,7 +114,7 @@ def roll_back(
     why: Why = "",
 ) -> None:
     """Send an earlier revision's content again, as a new revision with a higher number."""
-    from cloud import key_reports  # noqa: PLC0415
+    from cloud.commands import key_reports  # noqa: PLC0415
 
     require(database)
     try:

@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 from sqlmodel import Session
 
+from cloud.calibration.revising import Author, Place, numbered, signed_row
 from cloud.errors import RollBackError
-from cloud.revising import Author, Place, numbered, signed_row
 from cloud.store import revisions, roll_back_orders
 from cloud.store.database import Store
 from cloud.store.tables import RevisionRow, RollBackOrder

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cloud.command import NOT_FOUND, REFUSED, Database, Json, end, require
+from cloud.commands.command import NOT_FOUND, REFUSED, Database, Json, end, require
 from cloud.errors import BatteryOrderError
 
 fleet_prior = typer.Typer(
@@ -30,7 +30,7 @@ Example:
 )
 def make(bundle: BundleFolder, database: Database) -> None:
     """Learn the next version from the fleet as it is now; the service does so by itself, too."""
-    from cloud import fleet_reports  # noqa: PLC0415  # the other commands start faster
+    from cloud.commands import fleet_reports  # noqa: PLC0415  # the other commands start faster
 
     require(database)
     row = fleet_reports.make(database, bundle, time.time())
@@ -41,7 +41,7 @@ def make(bundle: BundleFolder, database: Database) -> None:
 @fleet_prior.command()
 def show(bundle: BundleFolder, database: Database, *, as_json: Json = False) -> None:
     """Print the newest version of a bundle's prior: what to expect of a battery by age."""
-    from cloud import fleet_reports  # noqa: PLC0415
+    from cloud.commands import fleet_reports  # noqa: PLC0415
 
     require(database)
     if not fleet_reports.show(database, bundle, as_json=as_json):
@@ -51,7 +51,7 @@ def show(bundle: BundleFolder, database: Database, *, as_json: Json = False) -> 
 @fleet_prior.command("list")
 def list_versions(database: Database, *, as_json: Json = False) -> None:
     """List every version of every bundle's prior with its SHA-256, the oldest first."""
-    from cloud import fleet_reports  # noqa: PLC0415
+    from cloud.commands import fleet_reports  # noqa: PLC0415
 
     require(database)
     fleet_reports.list_versions(database, as_json=as_json)
@@ -67,7 +67,7 @@ def battery_replaced(
     why: Annotated[str, typer.Option(help="In a few words.")] = "",
 ) -> None:
     """Begin anew with a replaced battery: the service makes a revision from the fleet's prior."""
-    from cloud import fleet_reports  # noqa: PLC0415
+    from cloud.commands import fleet_reports  # noqa: PLC0415
 
     require(database)
     try:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cloud.console import wide_console
-from cloud.fleet_priors import make as make_row
-from cloud.fleet_priors import read
-from cloud.reports import show as show_rows
+from cloud.calibration.fleet_priors import make as make_row
+from cloud.calibration.fleet_priors import read
+from cloud.commands.console import wide_console
+from cloud.commands.reports import show as show_rows
 from cloud.store import battery_orders, fleet_priors
 from cloud.store.database import Reader, Store
 from cloud.store.tables import BatteryOrder, FleetPriorRow, Vehicle

@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
-from cloud.announcer import Announcer
-from cloud.calibrations import Calibrations, Outcome
+from cloud.calibration.revising import Author
+from cloud.calibration.rounds import Calibrations, Outcome
 from cloud.errors import StoreUnavailableError
-from cloud.key_announcer import KeyAnnouncer
-from cloud.link import Publisher
-from cloud.releases import Releases
-from cloud.revising import Author
+from cloud.mqtt.link import Publisher
+from cloud.push.announcer import Announcer
+from cloud.push.key_announcer import KeyAnnouncer
+from cloud.push.releases import Releases
 from cloud.store import revisions
 from cloud.store.database import Store
 from common.signing import key_id

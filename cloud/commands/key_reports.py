@@ -10,9 +10,9 @@ from pathlib import Path
 
 from sqlmodel import Session, func, select
 
-from cloud import key_orders
-from cloud.key_orders import Keys
-from cloud.reports import show
+from cloud.commands.reports import show
+from cloud.security import key_orders
+from cloud.security.key_orders import Keys
 from cloud.store import key_statements, roll_back_orders
 from cloud.store.database import Reader, Store
 from cloud.store.tables import RollBackOrder, SigningKey, Vehicle

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cloud.command import NOT_FOUND, USAGE, Database, Json, end, require
+from cloud.commands.command import NOT_FOUND, USAGE, Database, Json, end, require
 
 bundle = typer.Typer(
     help="Bring another bundle to vehicles over the air, and see how far it has come.",
@@ -38,7 +38,7 @@ def announce(
     reason: Annotated[str, typer.Option(help="In a few words; the vehicle logs it.")] = "",
 ) -> None:
     """Try a bundle, keep its files, and let the service announce it to these vehicles."""
-    from cloud import bundle_reports  # noqa: PLC0415  # the other commands start faster
+    from cloud.commands import bundle_reports  # noqa: PLC0415  # the other commands start faster
 
     require(database)
     if bool(vehicles) == everyone:
@@ -52,7 +52,7 @@ def announce(
 @bundle.command()
 def status(database: Database, *, as_json: Json = False) -> None:
     """List each vehicle: the bundle it runs, its newest release, and what it said of that."""
-    from cloud import bundle_reports  # noqa: PLC0415
+    from cloud.commands import bundle_reports  # noqa: PLC0415
 
     require(database)
     bundle_reports.status(database, as_json=as_json)

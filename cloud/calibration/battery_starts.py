@@ -13,9 +13,9 @@ from typing import Final
 from sqlmodel import Session
 
 from cloud.bundles import Catalogue
+from cloud.calibration.fleet_priors import FleetPriors
+from cloud.calibration.revising import Author, Place, revision_at, signed_row, started
 from cloud.errors import StoreUnavailableError
-from cloud.fleet_priors import FleetPriors
-from cloud.revising import Author, Place, revision_at, signed_row, started
 from cloud.store import battery_orders, fleet_priors, revisions
 from cloud.store.database import Store
 from cloud.store.tables import BatteryOrder, RevisionRow, Vehicle

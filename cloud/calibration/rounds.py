@@ -12,12 +12,12 @@ from typing import Final
 
 from sqlmodel import Session
 
-from cloud.battery_starts import BatteryStarts
 from cloud.bundles import Catalogue
+from cloud.calibration.battery_starts import BatteryStarts
+from cloud.calibration.fleet_priors import FleetPriors
+from cloud.calibration.revising import Author, case_of, make_row
+from cloud.calibration.roll_backs import RollBacks
 from cloud.errors import StoreUnavailableError
-from cloud.fleet_priors import FleetPriors
-from cloud.revising import Author, case_of, make_row
-from cloud.roll_backs import RollBacks
 from cloud.store import evidence, revisions
 from cloud.store.database import Store
 from cloud.store.revisions import History

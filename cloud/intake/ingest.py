@@ -16,11 +16,11 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloud.bundles import Catalogue
-from cloud.chunks import ChunkServer
 from cloud.errors import StoreUnavailableError, UnstorableMessageError
-from cloud.intake import Delivery, Upward, interpret
-from cloud.link import Inbox, Publisher
-from cloud.receipts import Acknowledger
+from cloud.intake.chunks import ChunkServer
+from cloud.intake.interpretation import Delivery, Upward, interpret
+from cloud.intake.receipts import Acknowledger
+from cloud.mqtt.link import Inbox, Publisher
 from cloud.store import facts
 from cloud.store.database import Store
 from cloud.store.facts import Effects, Recorder

@@ -1,0 +1,4 @@
+"""Who may do what, and the keys that prove it.
+
+Must never log a secret.
+"""
