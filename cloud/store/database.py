@@ -16,10 +16,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import NullPool
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session
 
 from cloud.errors import StoreError, StoreUnavailableError
 from cloud.store import migrations
+from cloud.store.metadata import METADATA
 from cloud.store.tables import SCHEMA_VERSION, TRIGGERS
 
 _MAGIC = b"SQLite format 3\0"
@@ -175,7 +176,7 @@ def _prepare(engine: Engine, path: Path) -> None:
             if found < SCHEMA_VERSION:
                 migrations.upgrade(connection, found)
         else:
-            SQLModel.metadata.create_all(connection)
+            METADATA.create_all(connection)
             for trigger in TRIGGERS:
                 connection.exec_driver_sql(trigger)
             connection.execute(

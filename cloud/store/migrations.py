@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from sqlalchemy import Connection, text
-from sqlmodel import SQLModel
 
+from cloud.store.metadata import METADATA
 from cloud.store.tables import (
     PRIOR_TRIGGERS,
     PROVISIONAL_TRIGGERS,
@@ -47,8 +47,12 @@ _STEPS: Final = {
         "ALTER TABLE trip ADD COLUMN provisional INTEGER DEFAULT 0 NOT NULL",
         "ALTER TABLE breach ADD COLUMN provisional INTEGER DEFAULT 0 NOT NULL",
     ),
+    3: (
+        "ALTER TABLE vehicle ADD COLUMN cohort VARCHAR DEFAULT 'default' NOT NULL",
+        "CREATE INDEX vehicle_of_cohort ON vehicle (cohort, vehicle_id)",
+    ),
 }
-_TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS, 2: PROVISIONAL_TRIGGERS}
+_TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS, 2: PROVISIONAL_TRIGGERS, 3: ()}
 
 
 def upgrade(connection: Connection, found: int) -> None:
@@ -56,7 +60,7 @@ def upgrade(connection: Connection, found: int) -> None:
     for version in range(found, SCHEMA_VERSION):
         for statement in _STEPS[version]:
             connection.exec_driver_sql(statement)
-    SQLModel.metadata.create_all(connection)
+    METADATA.create_all(connection)
     for version in range(found, SCHEMA_VERSION):
         for trigger in _TRIGGERS_OF_NEW_TABLES[version]:
             connection.exec_driver_sql(trigger)

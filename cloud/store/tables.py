@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import Index, LargeBinary, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 
 class SchemaVersion(SQLModel, table=True):
@@ -27,6 +27,7 @@ class Vehicle(SQLModel, table=True):
 
     __table_args__ = (
         Index("vehicle_not_started", "bundle", "vehicle_id", sqlite_where=text("NOT started")),
+        Index("vehicle_of_cohort", "cohort", "vehicle_id"),
     )
 
     vehicle_id: str = Field(primary_key=True)
@@ -58,6 +59,7 @@ class Vehicle(SQLModel, table=True):
     bundle_release: int | None = None  # the highest that it ever believed, as it says
     time_known: bool | None = None  # whether its clock had been set when it said so
     provisional: int | None = None  # the step of its own that it says it runs; 0: none
+    cohort: str = Field(default="default", sa_column_kwargs={"server_default": "default"})
 
 
 class Trip(SQLModel, table=True):

@@ -1,0 +1,14 @@
+"""Every table of the service, so that whoever makes or migrates them misses none.
+
+A module that declares tables is named here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from sqlmodel import SQLModel
+
+from cloud.store import event_tables, tables
+
+__all__ = ["METADATA", "event_tables", "tables"]
+
+METADATA = SQLModel.metadata
