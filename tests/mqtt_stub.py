@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.edge.mqtt_packets import CONNECT, PINGREQ, PUBLISH, SUBSCRIBE, Packet, Splitter
+from bench.mqtt_packets import CONNECT, PINGREQ, PUBLISH, SUBSCRIBE, Packet, Splitter
 from tests.certificates import Authority, Issued
 
 V5 = 5

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench.edge.chaos import BROKERS, Plan, Protocol, run
-from bench.edge.mqtt_packets import PUBLISH, Splitter
 from bench.edge.proxy import Fault
+from bench.mqtt_packets import PUBLISH, Splitter
 from demo.broker import PrivateBroker
 from tests.mqtt_stub import publish
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from bench.edge.figures import Figure, document, print_table
 from bench.edge.parts import PARTS, measure_of
+from bench.figures import Figure, document, print_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(document(figures)))
     else:
-        print_table(figures, Console())
+        print_table("The agent, measured on this machine", figures, Console())
     return 0
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from bench.edge.cars import Car, Line, bundle_with, fleet_of
-from bench.edge.figures import Figure
 from bench.edge.proxy import Fault, Proxy
 from bench.edge.receipting_cloud import ReceiptingCloud
+from bench.figures import Figure
 from common.bundle import load_bundle
 from demo.broker import PrivateBroker
 from demo.vehicles import VehicleData

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.edge.cars import Car, Line, bundle_with, fleet_of
-from bench.edge.figures import Figure
 from bench.edge.proxy import Proxy
 from bench.edge.receipting_cloud import ReceiptingCloud
+from bench.figures import Figure
 from common.bundle import Bundle, load_bundle
 from common.messages import message_id
 from common.signing import TrustedKeys, key_id, load_public_key

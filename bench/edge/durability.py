@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.edge.driven_trips import TRIP_KM, TripKind
-from bench.edge.figures import Figure
+from bench.figures import Figure
 from common.topics import Kind
 from edge_agent.mqtt.offers import SCAN
 from edge_agent.storage import outbox

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.edge.driven import HZ, Car, agent, car, lines
-from bench.edge.figures import Figure
 from bench.edge.installed import Installed, install, unit_environment
 from bench.edge.process_facts import Memory, cpu_s, memory
+from bench.figures import Figure
 from common.bundle import MODEL_FILE
 
 HOUR = 3600 * HZ

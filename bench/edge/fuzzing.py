@@ -13,10 +13,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.edge.figures import Figure
 from bench.edge.fuzz.plants import PLANTS
 from bench.edge.fuzz.run import Outcome
 from bench.edge.fuzz.target import UnsignedAcceptanceError
+from bench.figures import Figure
 
 GOAL = 1_000_000
 SHARES = 4  # of a target's inputs, each from another seed

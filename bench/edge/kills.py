@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from bench.edge.figures import Figure
 from bench.edge.kill_check import (
     Ending,
     differences,
@@ -27,6 +26,7 @@ from bench.edge.kill_check import (
 )
 from bench.edge.kill_fleet import Drive, at_once, drive_killed, drive_undisturbed, stage
 from bench.edge.kill_lives import Lives, StreamLives, TableLives
+from bench.figures import Figure
 
 TOLD: Final = 12
 SEED: Final = 7

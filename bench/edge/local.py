@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bench.edge.figures import Figure
+from bench.figures import Figure
 from bench.offline_loop import Breach, Method, PriorAt, S, Trip, Update, drive, ours, trips_of
 from common import messages
 from common.calibration import Estimate, Settings

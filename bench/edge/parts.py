@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Protocol, cast
 
-from bench.edge.figures import Figure
+from bench.figures import Figure
 
 PARTS: tuple[str, ...] = (
     "footprint",

@@ -29,7 +29,6 @@ from typing import Final
 from bench.edge.agent_under_test import VEHICLE, config_in
 from bench.edge.crash_states import states
 from bench.edge.disk_changes import Mark
-from bench.edge.figures import Figure
 from bench.edge.made_up_car import car
 from bench.edge.power_check import Findings, recovered
 from bench.edge.power_record import (
@@ -42,6 +41,7 @@ from bench.edge.power_record import (
     record_recovery,
     write_state,
 )
+from bench.figures import Figure
 from common.bundle import load_bundle
 
 SEED: Final = 20_240

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Self
 
-from bench.edge.mqtt_packets import PUBLISH, Packet, Splitter
+from bench.mqtt_packets import PUBLISH, Packet, Splitter
 
 HOLD_S = 0.3
 TRICKLE_BYTES, TRICKLE_S, TRICKLED = 5, 0.004, 400

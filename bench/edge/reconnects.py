@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from bench.edge.figures import Figure
+from bench.figures import Figure
 from edge_agent.mqtt.backoff import DELAYS, Backoff
 
 AWS_CONNECTS_PER_S = 500

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from bench.edge.figures import Figure
+from bench.figures import Figure
 from common import calibration
 from common.bundle import Bundle
 from common.calibration import Settings

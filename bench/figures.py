@@ -47,9 +47,9 @@ def document(figures: Iterable[Figure]) -> list[dict[str, Any]]:
     return [{**asdict(figure), "met": figure.met} for figure in figures]
 
 
-def print_table(figures: Iterable[Figure], console: Console) -> None:
+def print_table(title: str, figures: Iterable[Figure], console: Console) -> None:
     """For a person."""
-    table = Table(title="The agent, measured on this machine")
+    table = Table(title=title)
     for heading in ("figure", "measured", "at least", "aim", "met", "how"):
         table.add_column(heading, justify="left" if heading in {"figure", "how"} else "right")
     for figure in figures:
