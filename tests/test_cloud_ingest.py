@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from cloud.intake.interpretation import Delivery
-from cloud.mqtt.link import Inbox
+from cloud.mqtt.protocol import Inbox
 from cloud.store import facts
 from cloud.store.tables import Breach, Quarantine, Trip, Vehicle
 from common.messages import Acknowledgement, Declined, encode

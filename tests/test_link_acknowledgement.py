@@ -23,7 +23,8 @@ from sqlmodel import select
 
 from cloud.config import Config, Mqtt, load_config
 from cloud.intake.interpretation import Delivery
-from cloud.mqtt.link import Inbox, MqttLink
+from cloud.mqtt.link import MqttLink
+from cloud.mqtt.protocol import Inbox
 from cloud.roles.service import Service
 from cloud.store.tables import Breach, Trip, Vehicle
 from common.bundle import load_bundle

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cloud.errors import StoreUnavailableError
-from cloud.mqtt.link import Publisher
+from cloud.mqtt.protocol import Publisher
 from cloud.store import releases
 from cloud.store.database import Store
 from common.messages import encode

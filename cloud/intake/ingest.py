@@ -20,7 +20,7 @@ from cloud.errors import StoreUnavailableError, UnstorableMessageError
 from cloud.intake.chunks import ChunkServer
 from cloud.intake.interpretation import Delivery, Upward, interpret
 from cloud.intake.receipts import Acknowledger
-from cloud.mqtt.link import Inbox, Publisher
+from cloud.mqtt.protocol import Inbox, Publisher
 from cloud.store import facts
 from cloud.store.database import Store
 from cloud.store.facts import Effects, Recorder

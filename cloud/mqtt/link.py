@@ -7,14 +7,13 @@ decide anything, and must never acknowledge a message by itself.
 from __future__ import annotations
 
 import logging
-import queue
 import random
 import socket
 import ssl
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -25,7 +24,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 from cloud.config import Mqtt
 from cloud.errors import LinkError
 from cloud.intake.interpretation import Delivery
-from common.messages import MAX_PAYLOAD_BYTES
+from cloud.mqtt.hand_over import as_far_as_it_may_go, hand_over
+from cloud.mqtt.outages import Outages
+from cloud.mqtt.protocol import Inbox
 from common.topics import UPWARD, subscription
 
 log = logging.getLogger(__name__)
@@ -36,25 +37,6 @@ LARGEST_PACKET_BYTES: Final = 1024 * 1024
 SESSION_NEVER_EXPIRES: Final = 0xFFFFFFFF
 FIRST_DELAY_S: Final = 0.25
 LONGEST_DELAY_S: Final = 30.0
-
-Inbox = queue.Queue[Delivery | None]
-
-
-class Publisher(Protocol):
-    """What ingest and worker need of the link."""
-
-    def publish(
-        self, topic: str, payload: bytes, confirmed: Callable[[], None], *, retain: bool = False
-    ) -> bool:
-        """Hand over a message at QoS 1; `confirmed` is called once the broker has it.
-
-        False, and nothing is handed over, while there is no connection; a retained message waits
-        for the subscriptions, too: paho first sends again what was open, and a newer revision must
-        not be overtaken by an older one.
-        """
-
-    def acknowledge(self, delivery: Delivery) -> None:
-        """Send the PUBACK of a delivery; nothing when its connection is gone."""
 
 
 class MqttLink:
@@ -72,7 +54,7 @@ class MqttLink:
         self._connection = 0
         self._linked = False  # from the broker's CONNACK on: it sends its backlog at once
         self._ready = False  # from its SUBACK on
-        self._complained = False
+        self._outages = Outages(config.host, config.port)
         self._stopping = False
         self._waiting: dict[int, Callable[[], None]] = {}
         self._confirmed: set[int] = set()
@@ -99,7 +81,7 @@ class MqttLink:
     def publish(
         self, topic: str, payload: bytes, confirmed: Callable[[], None], *, retain: bool = False
     ) -> bool:
-        """See Publisher."""
+        """See the protocol."""
         if not (self._ready if retain else self._linked):
             return False
         info = self._client.publish(topic, payload, qos=1, retain=retain)
@@ -108,7 +90,7 @@ class MqttLink:
         return True
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """See Publisher."""
+        """See the protocol."""
         if delivery.qos == 0:
             return
         with self._lock:
@@ -162,7 +144,7 @@ class MqttLink:
         self, client: Client, _data: object, _flags: object, reason: ReasonCode, _p: object
     ) -> None:
         if reason.is_failure:
-            self._complain(str(reason))
+            self._outages.explain(reason)
             return
         with self._lock:
             self._connection += 1
@@ -174,12 +156,13 @@ class MqttLink:
     ) -> None:
         """Only now: paho has sent again what was open, so nothing newer can be overtaken."""
         if any(reason.is_failure for reason in reasons):
-            self._complain(f"it refuses the subscriptions ({[str(reason) for reason in reasons]})")
+            self._outages.explain(
+                f"it refuses the subscriptions ({[str(reason) for reason in reasons]})"
+            )
             return
         with self._lock:
             self._ready = True
-        self._complained = False
-        log.info("broker_connected host=%s port=%d", self._config.host, self._config.port)
+        self._outages.end()
         self._connected()
 
     def _on_disconnect(
@@ -188,21 +171,13 @@ class MqttLink:
         with self._lock:
             was_ready, self._ready, self._linked = self._ready, False, False
         if was_ready and not self._stopping:
-            log.warning("broker_disconnected why=%r", str(reason))
+            self._outages.begin(reason)
             self._draw_delay(client)
         elif not self._stopping:
-            self._complain(f"it closed the connection before it answered ({reason})")
+            self._outages.explain(f"it closed the connection before it answered ({reason})")
 
     def _on_connect_fail(self, _client: Client, _data: object) -> None:
-        self._complain(str(sys.exc_info()[1]))
-
-    def _complain(self, why: str) -> None:
-        if not self._complained:
-            log.error(
-                "broker_unreachable host=%s port=%d why=%r: trying again until it answers",
-                self._config.host, self._config.port, why,
-            )  # fmt: skip
-        self._complained = True
+        self._outages.explain(sys.exc_info()[1])
 
     def _draw_delay(self, client: Client) -> None:
         """paho doubles the delay; a random first one keeps services from returning in step."""
@@ -217,18 +192,13 @@ class MqttLink:
             topic = "(a topic that is no UTF-8)"
         delivery = Delivery(
             topic=topic,
-            payload=bytes(message.payload[: MAX_PAYLOAD_BYTES + 1]),
+            payload=as_far_as_it_may_go(message.payload),
             retained=bool(message.retain),
             qos=message.qos,
             mid=message.mid,
             connection=self._connection,
         )
-        while not self._stopping:
-            try:
-                return self._inbox.put(delivery, timeout=1.0)
-            except queue.Full:
-                continue
-        return None
+        hand_over(self._inbox, delivery, lambda: self._stopping)
 
     def _on_publish(self, _c: Client, _d: object, mid: int, reason: ReasonCode, _p: object) -> None:
         if reason.is_failure:

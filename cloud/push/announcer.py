@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from cloud.calibration.revising import Author, signed_now
-from cloud.mqtt.link import Publisher
+from cloud.mqtt.protocol import Publisher
 from cloud.store.tables import Breach, RevisionRow
 from common.messages import Declined, Receipt, encode
 from common.topics import topic

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from sqlmodel import select
 
 from cloud.errors import KeyOrderError
-from cloud.mqtt.link import Publisher
+from cloud.mqtt.protocol import Publisher
 from cloud.security.key_orders import keys_now, require_may_sign
 from cloud.store import key_statements
 from cloud.store.database import Store

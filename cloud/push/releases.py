@@ -16,7 +16,7 @@ from sqlmodel import Session, select
 
 from cloud.bundles import Catalogue
 from cloud.calibration.revising import Author
-from cloud.mqtt.link import Publisher
+from cloud.mqtt.protocol import Publisher
 from cloud.store import releases
 from cloud.store.database import Store
 from cloud.store.tables import BundleFiles, Release

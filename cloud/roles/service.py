@@ -31,7 +31,8 @@ from cloud.calibration.rounds import Calibrations
 from cloud.config import Config, load_config
 from cloud.errors import PortOccupiedError, StoreUnavailableError
 from cloud.intake.ingest import Committed, Ingest
-from cloud.mqtt.link import Inbox, MqttLink
+from cloud.mqtt.link import MqttLink
+from cloud.mqtt.protocol import Inbox
 from cloud.push.releases import Releases, add_stored
 from cloud.roles.worker import Worker
 from cloud.security.key_orders import keys_now, require_may_sign

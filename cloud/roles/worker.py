@@ -14,7 +14,7 @@ from typing import Final
 from cloud.calibration.revising import Author
 from cloud.calibration.rounds import Calibrations, Outcome
 from cloud.errors import StoreUnavailableError
-from cloud.mqtt.link import Publisher
+from cloud.mqtt.protocol import Publisher
 from cloud.push.announcer import Announcer
 from cloud.push.key_announcer import KeyAnnouncer
 from cloud.push.releases import Releases
