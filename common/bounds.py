@@ -50,13 +50,14 @@ class Bounds:
 
     def bounded(self, free: FloatArray) -> FloatArray:
         """Parameters [..., P] strictly inside the bounds of free numbers [..., P]."""
-        if self._are_far_inside(free):
+        inside = self._far_inside(free)
+        if inside.all():
             return free
         u, w = self.reachable(free), self.width
         theta: FloatArray = self.lower + w * (
             np.logaddexp(0.0, (u - self.lower) / w) - np.logaddexp(0.0, (u - self.upper) / w)
         )
-        return theta
+        return np.where(inside, free, theta)
 
     def free(self, theta: FloatArray) -> FloatArray:
         """The inverse of `bounded`; what is on or beyond a bound comes from the end of the reach.
@@ -64,7 +65,8 @@ class Bounds:
         With t = exp((u - lower) / w) and z = (theta - lower) / w: e^z = (1 + t) / (1 + t e^-h), h
         the interval over w, so t = (e^z - 1) / (1 - e^(z - h)).
         """
-        if self._are_far_inside(theta):
+        inside = self._far_inside(theta)
+        if inside.all():
             return theta
         z, h = (theta - self.lower) / self.width, 1.0 / WIDTH_SHARE
         edge = np.exp(-REACH)
@@ -72,22 +74,25 @@ class Bounds:
         u: FloatArray = self.lower + self.width * (
             z + np.log1p(-np.exp(-z)) - np.log1p(-np.exp(z - h))
         )
-        return self.reachable(u)
+        return np.where(inside, theta, self.reachable(u))
 
     def slope(self, u: FloatArray) -> FloatArray:
         """d theta / d u at free numbers u [..., P]: 1 inside the bounds, towards 0 beyond them."""
-        if self._are_far_inside(u):
+        inside = self._far_inside(u)
+        if inside.all():
             return np.ones_like(u)
         w = self.width
         found: FloatArray = _sigmoid((u - self.lower) / w) - _sigmoid((u - self.upper) / w)
-        return found
+        return np.where(inside, 1.0, found)
 
     def reachable(self, u: FloatArray) -> FloatArray:
         """Free numbers no farther beyond the bounds than floats can tell."""
         return np.minimum(np.maximum(u, self.least), self.most)
 
-    def _are_far_inside(self, numbers: FloatArray) -> bool:
-        return bool(((numbers > self.inner_lower) & (numbers < self.inner_upper)).all())
+    def _far_inside(self, numbers: FloatArray) -> npt.NDArray[np.bool_]:
+        """Each for itself: a vehicle at a bound must not change another's last bits."""
+        inside: npt.NDArray[np.bool_] = (numbers > self.inner_lower) & (numbers < self.inner_upper)
+        return inside
 
 
 def _sigmoid(x: FloatArray) -> FloatArray:

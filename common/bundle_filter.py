@@ -55,7 +55,11 @@ class BundleFilter:
         )
 
     def prior(self, x: FloatArray, P: FloatArray) -> Prior:
-        """The prior with its root and information. Raises CalibrationError when P is none."""
+        """The prior with its root and information. Raises CalibrationError when P is none.
+
+        In one order in memory: what numpy multiplies otherwise depends on how many vehicles come.
+        """
+        x, P = np.ascontiguousarray(x), np.ascontiguousarray(P)
         return Prior(x, P, _root(P), _inverse(P))
 
     def images(self, states: FloatArray, features: FloatArray) -> FloatArray:

@@ -31,11 +31,23 @@ class Correlation:
 
     def rotated(self, values: FloatArray) -> FloatArray:
         """Values [..., m] in the coordinates in which R is diagonal."""
-        return values if self.axes is None else values @ self.axes
+        return values if self.axes is None else _each(values, self.axes)
 
     def rotated_variance(self, variances: FloatArray) -> FloatArray:
         """The diagonal [..., m] there of a diagonal covariance [..., m] here."""
-        return variances if self.axes is None else variances @ np.square(self.axes)
+        return variances if self.axes is None else _each(variances, np.square(self.axes))
+
+
+def _each(values: FloatArray, matrix: FloatArray) -> FloatArray:
+    """values @ matrix, one product for each vehicle.
+
+    One for all of them would add up in an order that depends on how many they are, and a vehicle's
+    last bits on its company.
+    """
+    if values.ndim != 2:  # noqa: PLR2004
+        return values @ matrix
+    product: FloatArray = (values[:, None] @ matrix)[:, 0]
+    return product
 
 
 @lru_cache(maxsize=CACHED_LENGTHS)
