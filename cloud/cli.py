@@ -77,10 +77,8 @@ def serve(
     config: Annotated[Path, typer.Option("--config", help="The configuration (TOML).")],
 ) -> None:
     """Ingest, calibrate, publish, and answer operators, until SIGTERM."""
-    from cloud.observability.logs import configure_logging  # noqa: PLC0415  # the other commands start faster
-    from cloud.roles.service import serve as run  # noqa: PLC0415
+    from cloud.roles.service import serve as run  # noqa: PLC0415  # the other commands start faster
 
-    configure_logging()
     run(config)
 
 

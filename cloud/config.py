@@ -60,6 +60,12 @@ class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8080
 
 
+class Logs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a log line on stderr looks like: logfmt, or one JSON object."""
+
+    format: Literal["text", "json"] = "text"
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that `twin-cloud serve` needs to know. Paths are relative to the file."""
 
@@ -68,6 +74,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     keys: Keys
     mqtt: Mqtt = Mqtt()
     api: Api = Api()
+    logs: Logs = Logs()
     base: str = "."
 
     def path(self, name: str) -> Path:

@@ -66,7 +66,7 @@ class BatteryStarts:
         except StoreUnavailableError:
             raise
         except Exception:
-            log.exception("battery_not_started vehicle=%s", vehicle_id)
+            log.exception("battery_not_started vehicle_id=%s", vehicle_id)
             row = None
         if row is None:
             self._passed_over.add(vehicle_id)

@@ -46,7 +46,7 @@ class RollBacks:
             try:
                 row = self._row(db, order)
             except RollBackError as error:
-                log.warning("not_rolled_back vehicle=%s why=%r", order.vehicle_id, error.problem)
+                log.warning("not_rolled_back vehicle_id=%s why=%r", order.vehicle_id, error.problem)
                 kept.problem = error.problem
                 return None
             kept.revision = row.number

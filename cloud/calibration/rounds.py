@@ -101,7 +101,10 @@ class Calibrations:
             if len(items) > 1:
                 pairs = zip(items, decisions, strict=True)
                 return [self._commit([item], [decision])[0] for item, decision in pairs]
-            log.exception("breach_not_calibrated message=%s", items[0].breach.message_id)
+            log.exception(
+                "breach_not_calibrated vehicle_id=%s message_id=%s",
+                items[0].breach.vehicle_id, items[0].breach.message_id,
+            )  # fmt: skip
             return self._commit_once(items, [Decline(f"it could not be stored: {error}"[:256])])
 
     def _commit_once(self, items: Sequence[Item], decisions: Sequence[Decision]) -> list[Outcome]:
@@ -143,7 +146,7 @@ class Calibrations:
         try:
             self._judge(vehicle, breach, standing, now)
         except Exception:
-            log.exception("estimate_not_judged vehicle=%s", breach.vehicle_id)
+            log.exception("estimate_not_judged vehicle_id=%s", breach.vehicle_id)
 
     def _judge(
         self, vehicle: Vehicle, breach: Breach, standing: RevisionRow | None, now: float

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cloud.bundles import Catalogue
 from cloud.errors import StoreUnavailableError, UnstorableMessageError
 from cloud.intake.chunks import ChunkServer
-from cloud.intake.interpretation import Delivery, Upward, interpret
+from cloud.intake.interpretation import Delivery, Upward, interpret, refused_offer
 from cloud.intake.receipts import Acknowledger
 from cloud.mqtt.protocol import Inbox, Publisher
 from cloud.store import facts
@@ -152,8 +152,11 @@ class Ingest:
         except ContractError as error:
             return error
         if isinstance(message, Breach) and self._catalogue.find(message.bundle) is None:
-            told = "breach_waits vehicle=%s bundle=%s: add that bundle's folder to [bundles] paths"
-            log.warning(told, message.vehicle_id, message.bundle[:12])
+            log.warning(
+                "breach_waits vehicle_id=%s message_id=%s bundle=%s: "
+                "add that bundle's folder to [bundles] paths",
+                message.vehicle_id, message.message_id, message.bundle[:12],
+            )  # fmt: skip
         return message
 
     def _answer(self, batch: Sequence[Delivery], effects: Effects) -> None:
@@ -193,4 +196,11 @@ def _next_batch(inbox: Inbox) -> tuple[list[Delivery], bool]:
 
 
 def _log_refusal(delivery: Delivery, error: Exception) -> None:
-    log.warning("message_quarantined topic=%r reason=%r", delivery.topic, str(error))
+    offered = refused_offer(delivery)
+    if offered is None:
+        log.warning("message_quarantined topic=%r reason=%r", delivery.topic, str(error))
+    else:
+        log.warning(
+            "message_quarantined vehicle_id=%s kind=%s message_id=%s reason=%r",
+            offered.vehicle_id, offered.kind, offered.message_id, str(error),
+        )  # fmt: skip

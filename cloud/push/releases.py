@@ -67,8 +67,10 @@ class Releases:
                 self._sign_guarded(db, row)
                 db.flush()
         for row in made:
-            told = "release_announced vehicle=%s release=%s bundle=%s reason=%r"
-            log.info(told, row.vehicle_id, row.number, row.bundle[:12], row.reason)
+            log.info(
+                "release_announced vehicle_id=%s release=%s bundle=%s reason=%r",
+                row.vehicle_id, row.number, row.bundle[:12], row.reason,
+            )  # fmt: skip
             self._publish(row)
         return True
 
@@ -88,7 +90,7 @@ class Releases:
         try:
             self._sign(db, row)
         except BundleError as error:
-            log.error("release_not_signed vehicle=%s why=%r", row.vehicle_id, str(error))  # noqa: TRY400
+            log.error("release_not_signed vehicle_id=%s why=%r", row.vehicle_id, str(error))  # noqa: TRY400
             row.state, row.state_reason, row.state_at = "refused", "not_signed", self._clock()
             row.state_detail = str(error)[:512]
 

@@ -33,6 +33,7 @@ from cloud.errors import PortOccupiedError, StoreUnavailableError
 from cloud.intake.ingest import Committed, Ingest
 from cloud.mqtt.link import MqttLink
 from cloud.mqtt.protocol import Inbox
+from cloud.observability.logs import configure_logging
 from cloud.push.releases import Releases, add_stored
 from cloud.roles.worker import Worker
 from cloud.security.key_orders import keys_now, require_may_sign
@@ -133,12 +134,12 @@ class Service:
 def serve(config_path: Path) -> None:
     """Run until SIGTERM or SIGINT. Raises TwinError before anything is started."""
     config = load_config(config_path)
+    configure_logging(config.logs.format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     listener = listen(config.api.host, config.api.port)
     address = "http://{}:{}".format(*listener.getsockname()[:2])
-    ready = _Ready(
-        {"api", "broker"}, f"ready api={address} broker={config.mqtt.host}:{config.mqtt.port}"
-    )
+    broker = f"{config.mqtt.host}:{config.mqtt.port}"
+    ready = _Ready({"api", "broker"}, lambda: log.info("ready api=%s broker=%s", address, broker))
     with listener:
         service = Service(config, time.time, lambda: ready.mark("broker"))
         server = _server(service, lambda: ready.mark("api"))
@@ -200,10 +201,10 @@ class _Server(uvicorn.Server):
 
 
 class _Ready:
-    """Logs one line, once, when every part has been marked. Thread-safe."""
+    """Tells, once, when every part has been marked. Thread-safe."""
 
-    def __init__(self, parts: set[str], line: str) -> None:
-        self._missing, self._line = parts, line
+    def __init__(self, parts: set[str], told: Callable[[], None]) -> None:
+        self._missing, self._told = parts, told
         self._lock = threading.Lock()
 
     def mark(self, part: str) -> None:
@@ -211,4 +212,4 @@ class _Ready:
             was_missing = bool(self._missing)
             self._missing.discard(part)
             if was_missing and not self._missing:
-                log.info(self._line)
+                self._told()

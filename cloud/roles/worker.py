@@ -100,8 +100,10 @@ class Worker:
         started = self._calibrations.starts()
         for row in started:
             self._announcer.revision(row)
-            told = "revision_without_breach vehicle=%s revision=%d kind=%s"
-            log.info(told, row.vehicle_id, row.number, row.kind)
+            log.info(
+                "revision_without_breach vehicle_id=%s revision=%d cause=%s",
+                row.vehicle_id, row.number, row.kind,
+            )  # fmt: skip
         outcomes = self._calibrations.round()
         if started:
             self.wake()
@@ -139,7 +141,7 @@ class Worker:
         for row in rows:
             if row is not None:
                 log.info(
-                    "revision_published_again vehicle=%s number=%d", row.vehicle_id, row.number
+                    "revision_published_again vehicle_id=%s revision=%d", row.vehicle_id, row.number
                 )
                 self._announcer.revision(row)
 
@@ -163,6 +165,6 @@ class Worker:
 def _log_outcome(outcome: Outcome) -> None:
     breach, row = outcome.breach, outcome.row
     log.info(
-        "breach_settled vehicle=%s message=%s revision=%s reason=%r",
+        "breach_settled vehicle_id=%s message_id=%s revision=%s reason=%r",
         breach.vehicle_id, breach.message_id, row.number if row else None, breach.reason,
     )  # fmt: skip
