@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import msgspec
@@ -23,6 +23,7 @@ from sqlmodel import select
 
 from cloud.api.access import Context
 from cloud.api.app import create_app
+from cloud.api.authority import Actor, Admin, Operator, Viewer
 from cloud.bundles import Catalogue, load_catalogue
 from cloud.calibration.revising import Author
 from cloud.calibration.rounds import Calibrations
@@ -360,9 +361,13 @@ class FailingCommits:
 
 
 @contextmanager
-def serving(context: Context) -> Iterator[httpx.Client]:
-    """A client of a real server on a port of its own."""
-    config = uvicorn.Config(create_app(context), log_config=None, lifespan="off")
+def serving(context: Context, actor: Actor | None = None) -> Iterator[httpx.Client]:
+    """A client of a real server on a port of its own; it takes everybody for `actor`."""
+    app = create_app(context)
+    if actor is not None:
+        for kind in (Viewer, Operator, Admin):
+            app.dependency_overrides[get_args(kind)[1].dependency] = lambda: actor
+    config = uvicorn.Config(app, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     listener = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=[[listener]])

@@ -228,7 +228,7 @@ def test_a_wrong_method_and_a_failure_are_problems_too(
     problem(response, 405)
     assert response.headers["allow"] == "GET"
 
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr("cloud.store.pages.vehicles", fails)

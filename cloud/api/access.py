@@ -1,22 +1,26 @@
 """What every route reads from, and how it finds a vehicle and its estimate.
 
-Must never answer for a vehicle that is not there.
+Must never answer for a vehicle that is not there, or not the caller's to see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
 from sqlmodel import Session
 
 from cloud.api import views
+from cloud.api.authority import Actor
 from cloud.api.problems import not_found
 from cloud.bundles import Catalogue
+from cloud.store import revisions
 from cloud.store.database import Store
-from cloud.store.tables import Vehicle
+from cloud.store.tables import RevisionRow, Vehicle
+
+LARGEST_NUMBER: Final = 2**31
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,27 @@ def _context(request: Request) -> Context:
 Here = Annotated[Context, Depends(_context)]
 
 
-def known_vehicle(db: Session, vehicle_id: str) -> Vehicle:
-    """A vehicle. Raises ProblemError (404)."""
+def known_vehicle(db: Session, actor: Actor, vehicle_id: str) -> Vehicle:
+    """A vehicle that the caller may see. Raises ProblemError (404), also where it may not."""
     vehicle = db.get(Vehicle, vehicle_id)
-    if vehicle is None:
+    if vehicle is None or not actor.may_see(vehicle.cohort):
         raise not_found(f"vehicle {vehicle_id!r}")
     return vehicle
+
+
+def require_vehicle(here: Context, actor: Actor, vehicle_id: str) -> None:
+    """As `known_vehicle`, before a list below it is read."""
+    with here.store.read() as db:
+        known_vehicle(db, actor, vehicle_id)
+
+
+def known_revision(db: Session, vehicle_id: str, number: int) -> RevisionRow:
+    """A revision of a vehicle that is known. Raises ProblemError (404)."""
+    in_range = 0 < number < LARGEST_NUMBER
+    row = revisions.by_number(db, vehicle_id, number) if in_range else None
+    if row is None:
+        raise not_found(f"revision {number} of vehicle {vehicle_id!r}")
+    return row
 
 
 def required_standing(

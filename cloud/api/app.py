@@ -5,12 +5,12 @@ Must never open a database or a connection: it is given what it reads from.
 
 from __future__ import annotations
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 
 import cloud
 from cloud.api import derived_routes, orders, problems, routes, schemas
 from cloud.api.access import Context
-from cloud.api.paging import only
+from cloud.api.described import described_only
 from cloud.api.problems import ProblemError, Violation
 
 DESCRIPTION = """What the fleet's twins know: vehicles, trips, revisions with their lineage,
@@ -22,7 +22,7 @@ Lists are pages: `limit` and `cursor`; `next` (and the `Link` header) lead on. U
 field names; odometers are in `odometer_unit`. Times are RFC 3339 in UTC. `null` means unknown.
 Errors are `application/problem+json` (RFC 9457). Unknown query parameters are refused."""
 
-_operation = APIRouter(tags=["operation"], dependencies=[only()])
+_operation = APIRouter(tags=["operation"])
 
 
 def create_app(context: Context) -> FastAPI:
@@ -34,6 +34,8 @@ def create_app(context: Context) -> FastAPI:
         openapi_url="/api/v1/openapi.json",
         docs_url="/api/v1/docs",
         redoc_url=None,
+        dependencies=[Depends(described_only)],
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.context = context
     app.include_router(routes.router)

@@ -21,6 +21,10 @@ class Actor:
     role: Role
     cohorts: frozenset[str] | None = None
 
+    def may_see(self, cohort: str) -> bool:
+        """Whether the vehicles of a cohort are this caller's to see."""
+        return self.cohorts is None or cohort in self.cohorts
+
 
 def _actor(_request: Request) -> Actor:
     return Actor("anonymous", "admin")

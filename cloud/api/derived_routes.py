@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query
 from cloud.api import derived_schemas as schemas
 from cloud.api import derived_views as views
 from cloud.api.access import Here, known_vehicle, required_standing
-from cloud.api.paging import only
+from cloud.api.authority import Viewer
 from cloud.api.problems import ProblemError, invalid, responses
 from cloud.mileage import MOST_TRIPS
 from cloud.store import pages
@@ -23,52 +23,61 @@ from common.errors import NoHealthError, QuestionError
 router = APIRouter(prefix="/api/v1/vehicles/{vehicle_id}")
 
 
-@router.get("/health", dependencies=[only("odometer")], responses=responses(404), tags=["health"])
+@router.get("/health", responses=responses(404), tags=["health"])
 def get_health(
-    here: Here, vehicle_id: str, question: Annotated[schemas.HealthQuestion, Query()]
+    here: Here,
+    viewer: Viewer,
+    vehicle_id: str,
+    question: Annotated[schemas.HealthQuestion, Query()],
 ) -> schemas.Health:
     """State of health with its 95 % band, at the vehicle's last odometer or a later one."""
     with here.store.read() as db:
-        vehicle = known_vehicle(db, vehicle_id)
+        vehicle = known_vehicle(db, viewer, vehicle_id)
         known = required_standing(db, vehicle, here, question.odometer)
     return views.health_of(vehicle, known, here.catalogue.model(known.bundle))
 
 
 @router.get(
     "/forecast",
-    dependencies=[only(*schemas.ForecastQuestion.model_fields)],
     responses=responses(404),
     tags=["health"],
 )
 def get_forecast(
-    here: Here, vehicle_id: str, question: Annotated[schemas.ForecastQuestion, Query()]
+    here: Here,
+    viewer: Viewer,
+    vehicle_id: str,
+    question: Annotated[schemas.ForecastQuestion, Query()],
 ) -> schemas.Forecast:
     """Odometer and date at which state of health falls to a threshold, with 95 % intervals."""
     with here.store.read() as db:
-        vehicle = known_vehicle(db, vehicle_id)
+        vehicle = known_vehicle(db, viewer, vehicle_id)
         known = required_standing(db, vehicle, here)
-        trips = pages.trips(db, vehicle_id, None, MOST_TRIPS)
+        trips = pages.trips(db, None, MOST_TRIPS, vehicle_id=vehicle_id)
     model = here.catalogue.model(known.bundle)
     with _asked("query"):
         return views.forecast_of(vehicle, known, model, trips, here.clock(), question)
 
 
-@router.post("/range", dependencies=[only()], responses=responses(404), tags=["prediction"])
-def get_range(here: Here, vehicle_id: str, wanted: schemas.RangeRequest) -> schemas.Range:
+@router.post("/range", responses=responses(404), tags=["prediction"])
+def get_range(
+    here: Here, viewer: Viewer, vehicle_id: str, wanted: schemas.RangeRequest
+) -> schemas.Range:
     """What is left until the cut-off from here under given conditions, with its 95 % interval."""
     with here.store.read() as db:
-        vehicle = known_vehicle(db, vehicle_id)
+        vehicle = known_vehicle(db, viewer, vehicle_id)
         known = required_standing(db, vehicle, here, wanted.odometer)
     model = here.catalogue.model(known.bundle)
     with _asked("body"):
         return views.range_of(vehicle, known, model, wanted.conditions, wanted.consumption_per_km)
 
 
-@router.post("/planned-trip", dependencies=[only()], responses=responses(404), tags=["prediction"])
-def plan(here: Here, vehicle_id: str, wanted: schemas.PlannedTripRequest) -> schemas.PlannedTrip:
+@router.post("/planned-trip", responses=responses(404), tags=["prediction"])
+def plan(
+    here: Here, viewer: Viewer, vehicle_id: str, wanted: schemas.PlannedTripRequest
+) -> schemas.PlannedTrip:
     """The voltage band along a planned trip, and whether the battery lasts to its end."""
     with here.store.read() as db:
-        vehicle = known_vehicle(db, vehicle_id)
+        vehicle = known_vehicle(db, viewer, vehicle_id)
         known = required_standing(db, vehicle, here, wanted.odometer)
     with _asked("body"):
         return views.planned_trip_of(

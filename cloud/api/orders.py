@@ -9,7 +9,7 @@ from fastapi import APIRouter
 
 from cloud.api import schemas, views
 from cloud.api.access import Here, known_vehicle
-from cloud.api.paging import only
+from cloud.api.authority import Operator
 from cloud.api.problems import ProblemError, responses
 from cloud.errors import BatteryOrderError, RollBackError
 from cloud.store import battery_orders, roll_back_orders
@@ -21,16 +21,15 @@ router = APIRouter(prefix="/api/v1")
 @router.post(
     "/vehicles/{vehicle_id}/battery-replaced",
     status_code=202,
-    dependencies=[only()],
     responses=responses(404, 409),
     tags=["vehicles"],
 )
 def battery_replaced(
-    here: Here, vehicle_id: str, told: schemas.BatteryReplaced
+    here: Here, operator: Operator, vehicle_id: str, told: schemas.BatteryReplaced
 ) -> schemas.BatteryOrderItem:
     """Begin anew with a new battery; the same vehicle and odometer again is the same order."""
     with here.store.write() as db:
-        vehicle = known_vehicle(db, vehicle_id)
+        vehicle = known_vehicle(db, operator, vehicle_id)
         try:
             order = battery_orders.place(
                 db,
@@ -51,14 +50,15 @@ def battery_replaced(
 @router.post(
     "/vehicles/{vehicle_id}/roll-back",
     status_code=202,
-    dependencies=[only()],
     responses=responses(404, 409),
     tags=["vehicles"],
 )
-def roll_back(here: Here, vehicle_id: str, told: schemas.RollBack) -> schemas.RollBackItem:
+def roll_back(
+    here: Here, operator: Operator, vehicle_id: str, told: schemas.RollBack
+) -> schemas.RollBackItem:
     """Send the content of an earlier revision again, as a new one with a higher number."""
     with here.store.write() as db:
-        known_vehicle(db, vehicle_id)
+        known_vehicle(db, operator, vehicle_id)
         try:
             order = roll_back_orders.place(
                 db,

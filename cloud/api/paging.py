@@ -1,34 +1,30 @@
-"""Cursor pages: opaque cursors, the `next` field and the Link header (RFC 8288).
+"""Cursor pages: one dependency for `limit` and `cursor`, opaque cursors, the Link header.
 
-Must never let an unknown query parameter pass in silence.
+Must never let a cursor of another list pass.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
-from fastapi import Query, Request, Response, params
+from fastapi import Depends, Query, Request, Response
 from pydantic import BaseModel, Field
+from sqlmodel import Session
 
 from cloud.api.problems import invalid
+from cloud.store.database import Store
 
 T = TypeVar("T")
 K = TypeVar("K")
 Row = TypeVar("Row")
 
 DEFAULT_LIMIT: Final = 50
-LARGEST_INTEGER: Final = 2**63 - 1  # that SQLite can compare with
+LARGEST_INTEGER: Final = 2**63 - 1  # that a database can compare with
 LARGEST_LIMIT: Final = 500
-
-Limit = Annotated[
-    int, Query(ge=1, le=LARGEST_LIMIT, description="How many items a page has at most.")
-]
-Cursor = Annotated[
-    str | None, Query(max_length=512, description="`next` of the page before; none for the first.")
-]
 
 
 class Page(BaseModel, Generic[T]):
@@ -38,16 +34,56 @@ class Page(BaseModel, Generic[T]):
     next: str | None = Field(examples=["WyJjYXItNyJd"])
 
 
-def only(*names: str) -> params.Depends:
-    """A dependency that refuses every query parameter but these."""
+@dataclass(frozen=True)
+class Paging:
+    """Which page of a list is asked for."""
 
-    def check(request: Request) -> None:
-        for name in request.query_params:
-            if name not in names:
-                known = ", ".join(names) or "none"
-                raise invalid(f"query.{name}"[:80], f"unknown parameter; known: {known}")
+    request: Request
+    limit: int
+    cursor: str | None
 
-    return params.Depends(check)
+
+@dataclass(frozen=True)
+class Listing(Generic[Row, K]):
+    """A list: how to read the rows after a key, the key of a row, and what is shown of rows.
+
+    `rows` gives at most as many as it is asked for, in an order that ends in something unique.
+    """
+
+    key_type: type[K]
+    rows: Callable[[Session, K | None, int], Sequence[Row]]
+    key: Callable[[Row], K]
+    items: Callable[[Session, Sequence[Row]], Sequence[BaseModel]]
+
+
+def _paging(
+    request: Request,
+    limit: Annotated[
+        int, Query(ge=1, le=LARGEST_LIMIT, description="How many items a page has at most.")
+    ] = DEFAULT_LIMIT,
+    cursor: Annotated[
+        str | None,
+        Query(max_length=512, description="`next` of the page before; none for the first."),
+    ] = None,
+) -> Paging:
+    return Paging(request, limit, cursor)
+
+
+Paged = Annotated[Paging, Depends(_paging)]
+
+
+def answer(store: Store, paging: Paging, listing: Listing[Row, K]) -> Response:
+    """The page that is asked for. Raises ProblemError (422)."""
+    after = decode_cursor(paging.cursor, listing.key_type)
+    with store.read() as db:
+        rows = listing.rows(db, after, paging.limit + 1)
+        shown = rows[: paging.limit]
+        items = listing.items(db, shown)
+    is_last = len(rows) <= paging.limit
+    following = None if is_last else encode_cursor(listing.key(shown[-1]))
+    content = {"items": [item.model_dump() for item in items], "next": following}
+    headers = {} if following is None else {"Link": _link(paging.request, following)}
+    return Response(msgspec.json.encode(content), headers=headers, media_type="application/json")
 
 
 def decode_cursor(cursor: str | None, kind: type[K]) -> K | None:
@@ -70,18 +106,5 @@ def encode_cursor(key: object) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
 
 
-def cut(
-    rows: Sequence[Row], limit: int, key: Callable[[Row], object]
-) -> tuple[Sequence[Row], str | None]:
-    """Of `limit` + 1 rows asked for, the page and the cursor of the next one."""
-    if len(rows) <= limit:
-        return rows, None
-    page = rows[:limit]
-    return page, encode_cursor(key(page[-1]))
-
-
-def link_next(request: Request, response: Response, cursor: str | None) -> None:
-    """Set the Link header when there is a next page."""
-    if cursor is not None:
-        url = request.url.include_query_params(cursor=cursor)
-        response.headers["Link"] = f'<{url}>; rel="next"'
+def _link(request: Request, cursor: str) -> str:
+    return f'<{request.url.include_query_params(cursor=cursor)}>; rel="next"'

@@ -7,49 +7,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from sqlmodel import Session
 
 from cloud.api import schemas, views
-from cloud.api.access import Context, Here, known_vehicle, required_standing
-from cloud.api.paging import (
-    DEFAULT_LIMIT,
-    Cursor,
-    Limit,
-    Page,
-    cut,
-    decode_cursor,
-    link_next,
-    only,
+from cloud.api.access import (
+    Context,
+    Here,
+    known_revision,
+    known_vehicle,
+    require_vehicle,
+    required_standing,
 )
+from cloud.api.authority import Viewer
+from cloud.api.paging import Listing, Page, Paged, answer
 from cloud.api.problems import MEANINGS, invalid, not_found, responses
 from cloud.store import pages, revisions
-from cloud.store.tables import Vehicle
+from cloud.store.tables import ProvisionalRow, Vehicle
 from common.calibration import Settings, voltage_band, with_trip_spread
 from common.manifest import Manifest
 from common.trip_band import Z95
 
 router = APIRouter(prefix="/api/v1")
-_PAGED = [only("limit", "cursor")]
-_BARE = [only()]
 
 
-@router.get("/vehicles", dependencies=_PAGED, responses=responses(), tags=["vehicles"])
-def list_vehicles(
-    here: Here,
-    request: Request,
-    response: Response,
-    limit: Limit = DEFAULT_LIMIT,
-    cursor: Cursor = None,
-) -> Page[schemas.VehicleSummary]:
+@router.get(
+    "/vehicles",
+    response_model=Page[schemas.VehicleSummary],
+    responses=responses(),
+    tags=["vehicles"],
+)
+def list_vehicles(here: Here, viewer: Viewer, paging: Paged) -> Response:
     """All vehicles, by id."""
-    with here.store.read() as db:
-        rows = pages.vehicles(db, decode_cursor(cursor, str), limit + 1)
-        rows, following = cut(rows, limit, lambda row: row.vehicle_id)
+
+    def items(db: Session, rows: Sequence[Vehicle]) -> list[schemas.VehicleSummary]:
         numbers = pages.newest_numbers(db, [row.vehicle_id for row in rows])
-        items = [
+        return [
             schemas.VehicleSummary(
                 **views.vehicle_fields(
                     row, _standing(db, row, here), numbers.get(row.vehicle_id, 0)
@@ -57,117 +53,104 @@ def list_vehicles(
             )
             for row in rows
         ]
-    link_next(request, response, following)
-    return Page(items=items, next=following)
+
+    listing = Listing(
+        str, partial(pages.vehicles, cohorts=viewer.cohorts), lambda row: row.vehicle_id, items
+    )
+    return answer(here.store, paging, listing)
 
 
-@router.get(
-    "/vehicles/{vehicle_id}", dependencies=_BARE, responses=responses(404), tags=["vehicles"]
-)
-def get_vehicle(here: Here, vehicle_id: str) -> schemas.VehicleDetail:
+@router.get("/vehicles/{vehicle_id}", responses=responses(404), tags=["vehicles"])
+def get_vehicle(here: Here, viewer: Viewer, vehicle_id: str) -> schemas.VehicleDetail:
     """One vehicle, and the features that a prediction for it needs."""
     with here.store.read() as db:
-        vehicle = known_vehicle(db, vehicle_id)
+        vehicle = known_vehicle(db, viewer, vehicle_id)
         newest = pages.newest_numbers(db, [vehicle_id]).get(vehicle_id, 0)
         return views.vehicle_detail(vehicle, _standing(db, vehicle, here), newest)
 
 
 @router.get(
-    "/vehicles/{vehicle_id}/trips", dependencies=_PAGED, responses=responses(404), tags=["trips"]
+    "/vehicles/{vehicle_id}/trips",
+    response_model=Page[schemas.TripItem],
+    responses=responses(404),
+    tags=["trips"],
 )
-def list_trips(
-    here: Here,
-    vehicle_id: str,
-    request: Request,
-    response: Response,
-    limit: Limit = DEFAULT_LIMIT,
-    cursor: Cursor = None,
-) -> Page[schemas.TripItem]:
+def list_trips(here: Here, viewer: Viewer, paging: Paged, vehicle_id: str) -> Response:
     """Trips of a vehicle, the highest odometer first."""
-    with here.store.read() as db:
-        known_vehicle(db, vehicle_id)
-        after = decode_cursor(cursor, tuple[float, int])
-        rows = pages.trips(db, vehicle_id, after, limit + 1)
-    rows, following = cut(rows, limit, lambda row: (row.odometer_end, row.id))
-    link_next(request, response, following)
-    return Page(items=[views.trip_item(row, here.catalogue) for row in rows], next=following)
+    require_vehicle(here, viewer, vehicle_id)
+    listing = Listing(
+        tuple[float, int],
+        partial(pages.trips, vehicle_id=vehicle_id),
+        lambda row: (row.odometer_end, row.id or 0),
+        lambda _db, rows: [views.trip_item(row, here.catalogue) for row in rows],
+    )
+    return answer(here.store, paging, listing)
 
 
 @router.get(
     "/vehicles/{vehicle_id}/revisions",
-    dependencies=_PAGED,
+    response_model=Page[schemas.RevisionItem],
     responses=responses(404),
     tags=["revisions"],
 )
-def list_revisions(
-    here: Here,
-    vehicle_id: str,
-    request: Request,
-    response: Response,
-    limit: Limit = DEFAULT_LIMIT,
-    cursor: Cursor = None,
-) -> Page[schemas.RevisionItem]:
+def list_revisions(here: Here, viewer: Viewer, paging: Paged, vehicle_id: str) -> Response:
     """Revisions of a vehicle with their lineage, the newest first; refused ones, too."""
-    with here.store.read() as db:
-        known_vehicle(db, vehicle_id)
-        rows = pages.revisions(db, vehicle_id, decode_cursor(cursor, int), limit + 1)
-    rows, following = cut(rows, limit, lambda row: row.number)
-    link_next(request, response, following)
-    return Page(items=[views.revision_item(row, here.catalogue) for row in rows], next=following)
+    require_vehicle(here, viewer, vehicle_id)
+    listing = Listing(
+        int,
+        partial(pages.revisions, vehicle_id=vehicle_id),
+        lambda row: row.number,
+        lambda _db, rows: [views.revision_item(row, here.catalogue) for row in rows],
+    )
+    return answer(here.store, paging, listing)
 
 
 @router.get(
-    "/vehicles/{vehicle_id}/revisions/{number}",
-    dependencies=_BARE,
-    responses=responses(404),
-    tags=["revisions"],
+    "/vehicles/{vehicle_id}/revisions/{number}", responses=responses(404), tags=["revisions"]
 )
-def get_revision(here: Here, vehicle_id: str, number: int) -> schemas.RevisionDetail:
+def get_revision(
+    here: Here, viewer: Viewer, vehicle_id: str, number: int
+) -> schemas.RevisionDetail:
     """One revision: parameters with their standard deviations, cause, verdict, signature."""
     with here.store.read() as db:
-        known_vehicle(db, vehicle_id)
-        in_range = 0 < number < 2**63
-        row = revisions.by_number(db, vehicle_id, number) if in_range else None
-    if row is None:
-        raise not_found(f"revision {number} of vehicle {vehicle_id!r}")
+        known_vehicle(db, viewer, vehicle_id)
+        row = known_revision(db, vehicle_id, number)
     return views.revision_detail(row, here.catalogue)
 
 
 @router.get(
     "/vehicles/{vehicle_id}/provisionals",
-    dependencies=_PAGED,
+    response_model=Page[schemas.ProvisionalItem],
     responses=responses(404),
     tags=["revisions"],
 )
-def list_provisionals(
-    here: Here,
-    vehicle_id: str,
-    request: Request,
-    response: Response,
-    limit: Limit = DEFAULT_LIMIT,
-    cursor: Cursor = None,
-) -> Page[schemas.ProvisionalItem]:
+def list_provisionals(here: Here, viewer: Viewer, paging: Paged, vehicle_id: str) -> Response:
     """What a vehicle made for itself while it was cut off, beside the chain; the newest first."""
-    with here.store.read() as db:
-        known_vehicle(db, vehicle_id)
-        after = decode_cursor(cursor, tuple[float, int])
-        rows = pages.provisionals(db, vehicle_id, after, limit + 1)
-        items = [views.provisional_item(r, revisions.made_of(db, r), here.catalogue) for r in rows]
-    rows, following = cut(rows, limit, lambda row: (row.odometer, row.id))
-    link_next(request, response, following)
-    return Page(items=items[:limit], next=following)
+    require_vehicle(here, viewer, vehicle_id)
+
+    def items(db: Session, rows: Sequence[ProvisionalRow]) -> list[schemas.ProvisionalItem]:
+        return [views.provisional_item(r, revisions.made_of(db, r), here.catalogue) for r in rows]
+
+    listing = Listing(
+        tuple[float, int],
+        partial(pages.provisionals, vehicle_id=vehicle_id),
+        lambda row: (row.odometer, row.id or 0),
+        items,
+    )
+    return answer(here.store, paging, listing)
 
 
 @router.post(
     "/vehicles/{vehicle_id}/predict",
-    dependencies=_BARE,
     responses=responses(404),
     tags=["prediction"],
 )
-def predict(here: Here, vehicle_id: str, wanted: schemas.PredictionRequest) -> schemas.Prediction:
+def predict(
+    here: Here, viewer: Viewer, vehicle_id: str, wanted: schemas.PredictionRequest
+) -> schemas.Prediction:
     """The voltage that the vehicle's BMS would measure, with its 95 % band."""
     with here.store.read() as db:
-        vehicle = known_vehicle(db, vehicle_id)
+        vehicle = known_vehicle(db, viewer, vehicle_id)
         known = required_standing(db, vehicle, here, wanted.odometer)
     features = _feature_rows(wanted.rows, known.manifest)
     model = here.catalogue.model(known.bundle)
@@ -182,24 +165,25 @@ def predict(here: Here, vehicle_id: str, wanted: schemas.PredictionRequest) -> s
     )
 
 
-@router.get("/quarantine", dependencies=_PAGED, responses=responses(), tags=["operation"])
-def list_quarantine(
-    here: Here,
-    request: Request,
-    response: Response,
-    limit: Limit = DEFAULT_LIMIT,
-    cursor: Cursor = None,
-) -> Page[schemas.QuarantineItem]:
+@router.get(
+    "/quarantine",
+    response_model=Page[schemas.QuarantineItem],
+    responses=responses(),
+    tags=["operation"],
+)
+def list_quarantine(here: Here, viewer: Viewer, paging: Paged) -> Response:
     """Messages that were refused, with the reason; the latest first."""
-    with here.store.read() as db:
-        rows = pages.quarantined(db, decode_cursor(cursor, int), limit + 1)
-    rows, following = cut(rows, limit, lambda row: row.id)
-    link_next(request, response, following)
-    return Page(items=[views.quarantine_item(row) for row in rows], next=following)
+    listing = Listing(
+        int,
+        partial(pages.quarantined, cohorts=viewer.cohorts),
+        lambda row: row.id or 0,
+        lambda _db, rows: [views.quarantine_item(row) for row in rows],
+    )
+    return answer(here.store, paging, listing)
 
 
-@router.get("/problems/{status}", dependencies=_BARE, responses=responses(404), tags=["operation"])
-def explain_problem(status: int) -> dict[str, str]:
+@router.get("/problems/{status}", responses=responses(404), tags=["operation"])
+def explain_problem(_viewer: Viewer, status: int) -> dict[str, str]:
     """What the `type` of a problem means."""
     if status not in MEANINGS:
         raise not_found(f"problem {status}")

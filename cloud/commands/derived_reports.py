@@ -104,7 +104,7 @@ def _asked(
         with store.read() as db:
             vehicle = db.get(Vehicle, vehicle_id)
             known = views.standing(db, vehicle, catalogue, now, odometer) if vehicle else None
-            trips = list(pages.trips(db, vehicle_id, None, MOST_TRIPS))
+            trips = list(pages.trips(db, None, MOST_TRIPS, vehicle_id=vehicle_id))
     finally:
         store.close()
     if vehicle is None or known is None:

@@ -42,7 +42,7 @@ def history(database: Path, vehicle_id: str, *, as_json: bool) -> bool:
     store = Reader(database)
     with store.read() as db:
         is_known = db.get(Vehicle, vehicle_id) is not None
-        rows = pages.revisions(db, vehicle_id, None, _ALL)
+        rows = pages.revisions(db, None, _ALL, vehicle_id=vehicle_id)
         own = [(row, revisions.made_of(db, row)) for row in _provisionals(db, vehicle_id)]
     store.close()
     nothing = Catalogue([])
@@ -60,14 +60,14 @@ def history(database: Path, vehicle_id: str, *, as_json: bool) -> bool:
 
 
 def _provisionals(db: Session, vehicle_id: str) -> Sequence[ProvisionalRow]:
-    return pages.provisionals(db, vehicle_id, None, _ALL)
+    return pages.provisionals(db, None, _ALL, vehicle_id=vehicle_id)
 
 
 def quarantine(database: Path, *, as_json: bool) -> None:
     """Print the refused messages. Raises StoreError."""
     store = Reader(database)
     with store.read() as db:
-        rows = pages.quarantined(db, None, _ALL)
+        rows = pages.quarantined(db, None, _ALL, cohorts=None)
     store.close()
     items = [views.quarantine_item(row).model_dump(mode="json") for row in rows]
     show(items, ["received_at", "times", "topic", "error", "reason"], as_json=as_json)

@@ -19,10 +19,11 @@ from cloud.intake.interpretation import Delivery, Upward, refused_offer
 from cloud.store import key_statements, releases, revisions, verdicts
 from cloud.store.tables import Breach, ProvisionalRow, Quarantine, RevisionRow, Trip, Vehicle
 from common import messages
-from common.errors import UnknownSchemaError
+from common.errors import TopicError, UnknownSchemaError
 from common.freshness import Freshness
 from common.messages import Acknowledgement, Declined, Provisional, Status, TripSummary
 from common.release import BundleAck, Fetch
+from common.topics import parse_topic
 
 QUARANTINE_ROWS: Final = 10_000
 QUARANTINE_PAYLOAD_BYTES: Final = 4096
@@ -268,7 +269,15 @@ def quarantine(
         reason=str(error)[:1024],
         received_at=now,
         digest=digest,
+        vehicle_id=_sender(delivery.topic),
     )
     db.add(row)
     db.flush()
     db.exec(delete(Quarantine).where(col(Quarantine.id) <= (row.id or 0) - QUARANTINE_ROWS))
+
+
+def _sender(topic: str) -> str | None:
+    try:
+        return parse_topic(topic)[0]
+    except TopicError:
+        return None

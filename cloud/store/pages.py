@@ -13,17 +13,21 @@ from sqlmodel import Session, col, select
 
 from cloud.store.tables import ProvisionalRow, Quarantine, RevisionRow, Trip, Vehicle
 
+Cohorts = frozenset[str] | None
 
-def vehicles(db: Session, after: str | None, limit: int) -> Sequence[Vehicle]:
-    """Vehicles by id."""
+
+def vehicles(db: Session, after: str | None, limit: int, *, cohorts: Cohorts) -> Sequence[Vehicle]:
+    """Vehicles of these cohorts (None: of all) by id."""
     query = select(Vehicle).order_by(col(Vehicle.vehicle_id)).limit(limit)
+    if cohorts is not None:
+        query = query.where(col(Vehicle.cohort).in_(cohorts))
     if after is not None:
         query = query.where(Vehicle.vehicle_id > after)
     return db.exec(query).all()
 
 
 def trips(
-    db: Session, vehicle_id: str, after: tuple[float, int] | None, limit: int
+    db: Session, after: tuple[float, int] | None, limit: int, *, vehicle_id: str
 ) -> Sequence[Trip]:
     """Trips of a vehicle, the highest odometer first."""
     order = (col(Trip.odometer_end), col(Trip.id))
@@ -34,7 +38,9 @@ def trips(
     return db.exec(query).all()
 
 
-def revisions(db: Session, vehicle_id: str, after: int | None, limit: int) -> Sequence[RevisionRow]:
+def revisions(
+    db: Session, after: int | None, limit: int, *, vehicle_id: str
+) -> Sequence[RevisionRow]:
     """Revisions of a vehicle, the newest first."""
     query = select(RevisionRow).where(RevisionRow.vehicle_id == vehicle_id)
     query = query.order_by(col(RevisionRow.number).desc()).limit(limit)
@@ -44,7 +50,7 @@ def revisions(db: Session, vehicle_id: str, after: int | None, limit: int) -> Se
 
 
 def provisionals(
-    db: Session, vehicle_id: str, after: tuple[float, int] | None, limit: int
+    db: Session, after: tuple[float, int] | None, limit: int, *, vehicle_id: str
 ) -> Sequence[ProvisionalRow]:
     """What a vehicle made for itself, the highest odometer first."""
     order = (col(ProvisionalRow.odometer), col(ProvisionalRow.id))
@@ -55,9 +61,14 @@ def provisionals(
     return db.exec(query).all()
 
 
-def quarantined(db: Session, after: int | None, limit: int) -> Sequence[Quarantine]:
-    """Refused messages, the latest first."""
+def quarantined(
+    db: Session, after: int | None, limit: int, *, cohorts: Cohorts
+) -> Sequence[Quarantine]:
+    """Refused messages of vehicles of these cohorts (None: all of them), the latest first."""
     query = select(Quarantine).order_by(col(Quarantine.id).desc()).limit(limit)
+    if cohorts is not None:
+        theirs = select(Vehicle.vehicle_id).where(col(Vehicle.cohort).in_(cohorts))
+        query = query.where(col(Quarantine.vehicle_id).in_(theirs))
     if after is not None:
         query = query.where(col(Quarantine.id) < after)
     return db.exec(query).all()

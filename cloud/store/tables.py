@@ -305,7 +305,12 @@ class SigningKey(SQLModel, table=True):
 
 
 class Quarantine(SQLModel, table=True):
-    """A message that was refused, with its first bytes and the reason."""
+    """A message that was refused, with its first bytes and the reason.
+
+    `vehicle_id` is the vehicle's on whose topic it came; None where that is no topic of ours.
+    """
+
+    __table_args__ = (Index("quarantine_of_vehicle", "vehicle_id", "id"),)
 
     id: int | None = Field(default=None, primary_key=True)
     topic: str
@@ -316,6 +321,7 @@ class Quarantine(SQLModel, table=True):
     received_at: float  # for the last time
     digest: str = Field(unique=True)  # SHA-256 over topic and payload: the same again is one row
     times: int = 1
+    vehicle_id: str | None = None  # last, where an older file gets it
 
 
 # A revision is never changed and never removed; only its verdict and publication are noted. The
