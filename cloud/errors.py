@@ -52,6 +52,16 @@ class StoreUnavailableError(TransientError):
         super().__init__(f"The database does not answer ({cause}): free its disk or its lock.")
 
 
+class OvertakenError(TransientError):
+    """Another worker has done meanwhile what this one was at."""
+
+    def __init__(self, breaches: int) -> None:
+        super().__init__(
+            f"Of {breaches} breaches not all are pending any more: another worker took them over, "
+            "and what this one found is dropped."
+        )
+
+
 class FleetPriorError(TwinError):
     """A stored fleet prior cannot be used."""
 
@@ -133,6 +143,24 @@ class UnknownReleaseError(ContractError):
             f"Vehicle {vehicle_id} speaks of release {number}, which this service never announced "
             "to it: announce the bundle again."
         )
+
+
+class CalibrationFailedError(ContractError):
+    """A breach over which the calibration itself failed."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"No revision came of it: {problem}. Send it again with `twin-cloud quarantine retry` "
+            "when the cause is mended."
+        )
+
+
+class RetryError(TwinError):
+    """A message in the quarantine cannot be taken in again."""
+
+    def __init__(self, number: int, problem: str) -> None:
+        self.number, self.problem = number, problem
+        super().__init__(f"Message {number} of the quarantine stays there: {problem}.")
 
 
 class UnstorableMessageError(ContractError):

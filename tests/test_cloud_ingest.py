@@ -16,7 +16,7 @@ from cloud.intake.interpretation import Delivery
 from cloud.mqtt.protocol import Inbox
 from cloud.store import facts
 from cloud.store.tables import Breach, Quarantine, Trip, Vehicle
-from common.messages import Acknowledgement, Declined, encode
+from common.messages import MAX_PAYLOAD_BYTES, Acknowledgement, Declined, encode
 from tests.cloud_doubles import FailingCommits, Insides, delivery, write_bundle
 
 
@@ -204,7 +204,7 @@ def test_a_bad_breach_is_quarantined_with_its_reason_and_the_others_of_its_batch
     [row] = inside.table(Quarantine)
     assert expected in f"{row.error}: {row.reason}"
     assert (row.topic, row.payload_bytes) == ("twin/v1/car/breach", len(payload))
-    assert row.payload == payload[:4096]
+    assert row.payload == payload[:MAX_PAYLOAD_BYTES]
     assert inside.table(Breach) == []
     assert len(inside.table(Trip)) == 2
     assert len(inside.publisher.acknowledged) == 3

@@ -26,6 +26,7 @@ from common.revision import Cause
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 64
+SETTLED_S: Final = 3.0
 
 
 class BatteryStarts:
@@ -43,11 +44,18 @@ class BatteryStarts:
         self._priors, self._clock = priors, clock
         self._passed_over: set[str] = set()  # vehicles that nothing can be said of, or that failed
 
-    def round(self) -> list[RevisionRow]:
-        """Settle what is ordered, then start newcomers. Raises StoreUnavailableError."""
+    def round(self, lane: int | None = None) -> list[RevisionRow]:
+        """Settle what is ordered, then start newcomers; of one lane, if it is given.
+
+        Where several processes take trips in, a newcomer waits for a moment: its first trip may
+        still be on its way. Raises StoreUnavailableError.
+        """
+        seen_before = self._clock() - (0.0 if lane is None else SETTLED_S)
         with self._store.read() as db:
-            orders = battery_orders.pending(db, AT_ONCE)
-            newcomers = battery_orders.newcomers(db, AT_ONCE + len(self._passed_over))
+            orders = battery_orders.pending(db, AT_ONCE, lane)
+            newcomers = battery_orders.newcomers(
+                db, AT_ONCE + len(self._passed_over), seen_before, lane
+            )
         made = [self._guarded(o.vehicle_id, partial(self._replace, o)) for o in orders]
         made += [
             self._guarded(vehicle.vehicle_id, partial(self._begin, vehicle.vehicle_id))

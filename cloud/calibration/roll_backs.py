@@ -31,10 +31,10 @@ class RollBacks:
     def __init__(self, store: Store, author: Author, clock: Callable[[], float]) -> None:
         self._store, self._author, self._clock = store, author, clock
 
-    def round(self) -> list[RevisionRow]:
-        """Settle what is ordered. Raises StoreUnavailableError."""
+    def round(self, lane: int | None = None) -> list[RevisionRow]:
+        """Settle what is ordered; of one lane, if it is given. Raises StoreUnavailableError."""
         with self._store.read() as db:
-            orders = roll_back_orders.pending(db, AT_ONCE)
+            orders = roll_back_orders.pending(db, AT_ONCE, lane)
         made = [self._settle(order) for order in orders]
         return [row for row in made if row is not None]
 

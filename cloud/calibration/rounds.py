@@ -6,8 +6,9 @@ Must never tell anybody: what is committed comes back as outcomes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from sqlmodel import Session
@@ -15,9 +16,18 @@ from sqlmodel import Session
 from cloud.bundles import Catalogue
 from cloud.calibration.battery_starts import BatteryStarts
 from cloud.calibration.fleet_priors import FleetPriors
+from cloud.calibration.poison import (
+    MAX_TRIES,
+    Poison,
+    apart,
+    count_try,
+    poison,
+    quarantine,
+    suspect,
+)
 from cloud.calibration.revising import Author, case_of, make_row
 from cloud.calibration.roll_backs import RollBacks
-from cloud.errors import StoreUnavailableError
+from cloud.errors import OvertakenError, StoreUnavailableError
 from cloud.store import evidence, revisions
 from cloud.store.database import Store
 from cloud.store.revisions import History
@@ -62,29 +72,52 @@ class Calibrations:
         self._starts = BatteryStarts(store, catalogue, author, self._priors, clock)
         self._roll_backs = RollBacks(store, author, clock)
 
-    def starts(self) -> list[RevisionRow]:
-        """New vehicles, replaced batteries, ordered roll-backs. Raises StoreUnavailableError."""
-        return [*self._starts.round(), *self._roll_backs.round()]
-
-    def round(self) -> list[Outcome]:
-        """Settle the next breach of up to VEHICLES_AT_ONCE vehicles; empty: none is pending.
+    def starts(self, lane: int | None = None) -> list[RevisionRow]:
+        """New vehicles, replaced batteries, ordered roll-backs; of one lane, if it is given.
 
         Raises StoreUnavailableError.
         """
+        return [*self._starts.round(lane), *self._roll_backs.round(lane)]
+
+    def round(self, lane: int | None = None) -> list[Outcome]:
+        """Settle the next breach of up to VEHICLES_AT_ONCE vehicles; empty: none is pending.
+
+        Of the vehicles of one lane, if it is given. Raises StoreUnavailableError, OvertakenError.
+        """
+        outcomes = []
+        for items in self._next(lane):
+            bundle = items[0].breach.bundle
+            decisions = apart(partial(self._decide, bundle), items)
+            outcomes += self._commit(items, decisions)
+        self._priors.grow(outcome.row for outcome in outcomes if outcome.row is not None)
+        return outcomes
+
+    def suspect(self, lane: int) -> None:
+        """A worker ended over this lane. Raises StoreUnavailableError."""
+        with self._store.write() as db:
+            suspect(db, lane, self._catalogue.hashes, VEHICLES_AT_ONCE)
+
+    def _next(self, lane: int | None) -> Iterator[list[Item]]:
+        """By bundle; what is suspected of having ended a worker by itself, and last."""
         with self._store.read() as db:
-            breaches = revisions.next_breaches(db, self._catalogue.hashes, VEHICLES_AT_ONCE)
+            breaches = revisions.next_breaches(db, self._catalogue.hashes, VEHICLES_AT_ONCE, lane)
             histories = revisions.histories(db, breaches)
             bundles = dict.fromkeys(breach.bundle for breach in breaches)
             priors = {bundle: self._priors.newest(db, bundle) for bundle in bundles}
         items = [Item(b, h, priors[b.bundle]) for b, h in zip(breaches, histories, strict=True)]
-        outcomes: list[Outcome] = []
         for bundle in bundles:
             same = [item for item in items if item.breach.bundle == bundle]
-            outcomes += self._commit(same, self._decide(bundle, same))
-        self._priors.grow(outcome.row for outcome in outcomes if outcome.row is not None)
-        return outcomes
+            trusted = [item for item in same if not item.breach.tries]
+            if trusted:
+                yield trusted
+        for item in items:
+            if item.breach.tries:
+                item.breach.tries = count_try(self._store, item.breach)
+                yield [item]
 
     def _decide(self, bundle: str, items: Sequence[Item]) -> list[Decision]:
+        if items[0].breach.tries > MAX_TRIES:
+            return [poison(f"{items[0].breach.tries - 1} workers ended over it")]
         manifest, model = self._catalogue.manifest(bundle), self._catalogue.model(bundle)
         prepared = [case_of(item.breach, item.history, manifest, item.prior) for item in items]
         cases = [case for case in prepared if isinstance(case, Case)]
@@ -95,17 +128,26 @@ class Calibrations:
         """All in one transaction; when one of them spoils it, each in its own."""
         try:
             return self._commit_once(items, decisions)
-        except StoreUnavailableError:
+        except (StoreUnavailableError, OvertakenError):
             raise
         except Exception as error:
             if len(items) > 1:
                 pairs = zip(items, decisions, strict=True)
                 return [self._commit([item], [decision])[0] for item, decision in pairs]
+            self._require_unchanged(items[0])
             log.exception(
                 "breach_not_calibrated vehicle_id=%s message_id=%s",
                 items[0].breach.vehicle_id, items[0].breach.message_id,
             )  # fmt: skip
             return self._commit_once(items, [Decline(f"it could not be stored: {error}"[:256])])
+
+    def _require_unchanged(self, item: Item) -> None:
+        """Raises OvertakenError: another worker has gone on with this vehicle's chain meanwhile."""
+        vehicle_id, known = item.breach.vehicle_id, item.history.newest
+        with self._store.read() as db:
+            newest = revisions.newest_of(db, [vehicle_id]).get(vehicle_id)
+        if (newest.number if newest else 0) != (known.number if known else 0):
+            raise OvertakenError(1)
 
     def _commit_once(self, items: Sequence[Item], decisions: Sequence[Decision]) -> list[Outcome]:
         now = self._clock()
@@ -116,6 +158,9 @@ class Calibrations:
         with self._store.write() as db:
             made = [row for row in rows if row is not None]
             revisions.settle(db, made, [item.breach for item in items], now)
+            for item, decision in zip(items, decisions, strict=True):
+                if isinstance(decision, Poison):
+                    quarantine(db, item.breach, decision, now)
             self._judge_estimates(db, items, decisions, rows, now)
         return [Outcome(item.breach, row) for item, row in zip(items, rows, strict=True)]
 

@@ -11,6 +11,7 @@ from sqlmodel import Session, col, select
 
 from cloud.errors import BatteryOrderError
 from cloud.store import revisions
+from cloud.store.revisions import of_lane
 from cloud.store.tables import BatteryOrder, Breach, FleetPriorRow, Vehicle
 from common.messages import MAX_ODOMETER
 
@@ -45,14 +46,21 @@ def place(db: Session, wanted: BatteryOrder) -> BatteryOrder:
     return wanted
 
 
-def pending(db: Session, limit: int) -> Sequence[BatteryOrder]:
-    """Orders that have brought no revision yet, the oldest first."""
+def pending(db: Session, limit: int, lane: int | None = None) -> Sequence[BatteryOrder]:
+    """Orders that have brought no revision yet, the oldest first; of one lane, if it is given."""
     query = select(BatteryOrder).where(col(BatteryOrder.revision).is_(None))
+    if lane is not None:
+        query = query.where(col(BatteryOrder.vehicle_id).in_(of_lane(lane)))
     return db.exec(query.order_by(col(BatteryOrder.id)).limit(limit)).all()
 
 
-def newcomers(db: Session, limit: int) -> Sequence[Vehicle]:
-    """Vehicles without any revision or pending breach, whose bundle has a fleet prior."""
+def newcomers(
+    db: Session, limit: int, seen_before: float, lane: int | None = None
+) -> Sequence[Vehicle]:
+    """Vehicles without any revision or pending breach, whose bundle has a fleet prior.
+
+    Only those first seen until then; of one lane, if it is given.
+    """
     waits = select(Breach.id).where(
         Breach.vehicle_id == Vehicle.vehicle_id, Breach.state == "pending"
     )
@@ -62,9 +70,12 @@ def newcomers(db: Session, limit: int) -> Sequence[Vehicle]:
             ~col(Vehicle.started),
             col(Vehicle.bundle).in_(select(FleetPriorRow.bundle)),
             Vehicle.trips > 0,
+            Vehicle.first_seen_at <= seen_before,
             ~waits.exists(),
         )
         .order_by(col(Vehicle.vehicle_id))
         .limit(limit)
     )
+    if lane is not None:
+        query = query.where(Vehicle.lane == lane)
     return db.exec(query).all()

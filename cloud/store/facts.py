@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
-from sqlalchemy import BindParameter, bindparam, delete
+from sqlalchemy import BindParameter, bindparam, delete, func, update
 from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
@@ -26,7 +26,10 @@ from common.release import BundleAck, Fetch
 from common.topics import parse_topic
 
 QUARANTINE_ROWS: Final = 10_000
-QUARANTINE_PAYLOAD_BYTES: Final = 4096
+QUARANTINE_PAYLOAD_BYTES: Final = messages.MAX_PAYLOAD_BYTES
+QUARANTINE_WHOLE_ROWS: Final = 500
+"""The latest are kept whole, so that they can be taken in again; of older ones the beginning."""
+QUARANTINE_BEGINNING_BYTES: Final = 4096
 
 
 # Built once: putting a statement together costs more than running it.
@@ -35,6 +38,8 @@ _KNOWN_BREACHES = select(Breach).where(col(Breach.message_id).in_(_IDS))
 _KNOWN_TRIPS = select(Trip.vehicle_id, Trip.message_id).where(col(Trip.message_id).in_(_IDS))
 
 
+_NUMBERS_LEFT_OUT: Final = 20
+"""A transaction that is rolled back leaves its numbers out: so far back is looked again."""
 _NOT_KEPT: Final = {"schema", "vehicle_id", "awaiting", "question", "sent_at"}
 
 
@@ -273,7 +278,13 @@ def quarantine(
     )
     db.add(row)
     db.flush()
-    db.exec(delete(Quarantine).where(col(Quarantine.id) <= (row.id or 0) - QUARANTINE_ROWS))
+    newest = row.id or 0
+    db.exec(delete(Quarantine).where(col(Quarantine.id) <= newest - QUARANTINE_ROWS))
+    beginning = func.substr(Quarantine.payload, 1, QUARANTINE_BEGINNING_BYTES)
+    older = col(Quarantine.id).between(
+        newest - QUARANTINE_WHOLE_ROWS - _NUMBERS_LEFT_OUT, newest - QUARANTINE_WHOLE_ROWS
+    )
+    db.exec(update(Quarantine).where(older).values(payload=beginning))
 
 
 def _sender(topic: str) -> str | None:

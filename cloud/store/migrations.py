@@ -10,6 +10,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from cloud.store import lanes
 from cloud.store.metadata import METADATA
 from cloud.store.tables import (
     PRIOR_TRIGGERS,
@@ -52,6 +53,12 @@ _STEPS: Final = {
         "CREATE INDEX vehicle_of_cohort ON vehicle (cohort, vehicle_id)",
         "ALTER TABLE quarantine ADD COLUMN vehicle_id VARCHAR",
         "CREATE INDEX quarantine_of_vehicle ON quarantine (vehicle_id, id)",
+        "ALTER TABLE vehicle ADD COLUMN lane INTEGER DEFAULT 0 NOT NULL",
+        "ALTER TABLE breach ADD COLUMN lane INTEGER DEFAULT 0 NOT NULL",
+        "ALTER TABLE breach ADD COLUMN tries INTEGER DEFAULT 0 NOT NULL",
+        """CREATE INDEX breach_pending_of_lane ON breach (lane, id)
+        WHERE state = 'pending'""",
+        "CREATE INDEX revision_unpublished ON revision (id) WHERE published_at IS NULL",
     ),
 }
 _TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS, 2: PROVISIONAL_TRIGGERS, 3: ()}
@@ -66,4 +73,5 @@ def upgrade(connection: Connection, found: int) -> None:
     for version in range(found, SCHEMA_VERSION):
         for trigger in _TRIGGERS_OF_NEW_TABLES[version]:
             connection.exec_driver_sql(trigger)
+    lanes.fill(connection)
     connection.execute(text("UPDATE schema_version SET version = :now"), {"now": SCHEMA_VERSION})

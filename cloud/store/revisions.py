@@ -5,13 +5,15 @@ A revision *stands* unless its vehicle refused it. Must never touch a revision's
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, exists, func, update
+from sqlalchemy import ColumnElement, Select, bindparam, exists, func, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, and_, col, or_, select
 
+from cloud.errors import OvertakenError
 from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, SigningKey, Vehicle
 from common.messages import Provisional, decode
 
@@ -41,6 +43,21 @@ _NEXT_BREACHES = (
     .where(col(Breach.state) == "pending", _among(Breach.bundle, "bundles"), ~_WAITS_BEHIND)
     .order_by(col(Breach.id))
     .limit(bindparam("limit"))
+)
+_NEXT_OF_LANE = _NEXT_BREACHES.where(col(Breach.lane) == bindparam("lane"))
+_STILL_PENDING = (
+    select(Breach.id)
+    .where(_among(Breach.id, "rows"), col(Breach.state) == "pending")
+    .order_by(col(Breach.id))
+    .with_for_update()
+)
+_UNPUBLISHED = select(RevisionRow).where(
+    col(RevisionRow.published_at).is_(None),
+    col(RevisionRow.created_at) <= bindparam("before"),
+    ~exists().where(
+        col(_LATER.vehicle_id) == RevisionRow.vehicle_id,
+        col(_LATER.number) > RevisionRow.number,
+    ),
 )
 _NUMBERS = (
     select(RevisionRow.vehicle_id, func.max(RevisionRow.number).label("number"))
@@ -111,9 +128,42 @@ def made_of(db: Session, provisional: ProvisionalRow) -> int | None:
     return made.number if made else None
 
 
-def next_breaches(db: Session, bundles: Sequence[str], limit: int) -> list[Breach]:
-    """The pending breach of lowest odometer of each vehicle, for `limit` vehicles, oldest first."""
-    return list(db.exec(_NEXT_BREACHES, params={"bundles": bundles, "limit": limit}))
+def next_breaches(
+    db: Session, bundles: Sequence[str], limit: int, lane: int | None = None
+) -> list[Breach]:
+    """The pending breach of lowest odometer of each vehicle, for `limit` vehicles, oldest first.
+
+    Of the vehicles of one lane, if it is given.
+    """
+    wanted: dict[str, object] = {"bundles": bundles, "limit": limit}
+    if lane is None:
+        return list(db.exec(_NEXT_BREACHES, params=wanted))
+    return list(db.exec(_NEXT_OF_LANE, params=wanted | {"lane": lane}))
+
+
+def pending_lanes(db: Session, bundles: Sequence[str], before: float) -> list[int]:
+    """The lanes with breaches that arrived before then and wait."""
+    query = select(Breach.lane).where(
+        Breach.state == "pending",
+        col(Breach.bundle).in_(bundles),
+        Breach.received_at <= before,
+    )
+    return sorted({lane for lane in db.exec(query.distinct()) if lane is not None})
+
+
+def of_lane(lane: int) -> Select[Any]:
+    """The ids of a lane's vehicles, for a subquery."""
+    return select(Vehicle.vehicle_id).where(Vehicle.lane == lane)
+
+
+def hold(db: Session, breaches: Sequence[Breach]) -> None:
+    """Lock these breaches until the transaction ends. Raises OvertakenError.
+
+    Whoever comes back after its work was taken over finds that it is done, and changes nothing.
+    """
+    ids = {breach.id or 0 for breach in breaches}
+    if len(db.exec(_STILL_PENDING, params={"rows": sorted(ids)}).all()) != len(ids):
+        raise OvertakenError(len(ids))
 
 
 def histories(db: Session, breaches: Sequence[Breach]) -> list[History]:
@@ -198,6 +248,20 @@ def newest_for(db: Session, vehicle_id: str) -> RevisionRow | None:
     return newest_standing(db, vehicle_id, vehicle.bundle if vehicle else None)
 
 
+def unpublished(db: Session, before: float) -> list[RevisionRow]:
+    """Newest revisions made before then of which the broker has not said that it has them."""
+    return list(db.exec(_UNPUBLISHED, params={"before": before}))
+
+
+def newer_than(db: Session, numbers: Mapping[str, int]) -> list[RevisionRow]:
+    """Of these vehicles the newest revision that stands, where it is newer than that number."""
+    ids = [
+        vehicle for vehicle, row in newest_of(db, numbers).items() if row.number > numbers[vehicle]
+    ]
+    rows = [newest_for(db, vehicle_id) for vehicle_id in ids]
+    return [row for row in rows if row is not None and row.number > numbers[row.vehicle_id]]
+
+
 def unanswered(db: Session) -> list[RevisionRow]:
     """Of each vehicle the newest revision that stands, where no verdict has come."""
     return list(db.exec(_UNANSWERED))
@@ -210,7 +274,11 @@ def unheard(db: Session) -> list[Breach]:
 
 
 def settle(db: Session, made: Sequence[RevisionRow], decided: Sequence[Breach], now: float) -> None:
-    """Add revisions, and write the state and reason of the breaches they settle."""
+    """Add revisions, and write the state and reason of the breaches they settle.
+
+    Raises OvertakenError: another has settled one of them.
+    """
+    hold(db, decided)
     db.add_all(made)
     db.flush()
     changes = [

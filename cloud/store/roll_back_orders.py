@@ -11,6 +11,7 @@ from sqlmodel import Session, col, select
 
 from cloud.errors import RollBackError
 from cloud.store import revisions
+from cloud.store.revisions import of_lane
 from cloud.store.tables import RevisionRow, RollBackOrder
 
 
@@ -34,9 +35,11 @@ def place(db: Session, wanted: RollBackOrder) -> RollBackOrder:
     return wanted
 
 
-def pending(db: Session, limit: int) -> Sequence[RollBackOrder]:
-    """Orders that have not been carried out, the oldest first."""
+def pending(db: Session, limit: int, lane: int | None = None) -> Sequence[RollBackOrder]:
+    """Orders that have not been carried out, the oldest first; of one lane, if it is given."""
     query = select(RollBackOrder).where(col(RollBackOrder.done_at).is_(None))
+    if lane is not None:
+        query = query.where(col(RollBackOrder.vehicle_id).in_(of_lane(lane)))
     return db.exec(query.order_by(col(RollBackOrder.id)).limit(limit)).all()
 
 

@@ -11,6 +11,8 @@ from typing import Final
 from sqlalchemy import Index, LargeBinary, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
+from cloud.store.lanes import lane_of_row
+
 SCHEMA_VERSION: Final = 4
 
 
@@ -60,6 +62,11 @@ class Vehicle(SQLModel, table=True):
     time_known: bool | None = None  # whether its clock had been set when it said so
     provisional: int | None = None  # the step of its own that it says it runs; 0: none
     cohort: str = Field(default="default", sa_column_kwargs={"server_default": "default"})
+    lane: int | None = Field(
+        default=None,
+        nullable=False,
+        sa_column_kwargs={"default": lane_of_row, "server_default": text("0")},
+    )
 
 
 class Trip(SQLModel, table=True):
@@ -106,6 +113,13 @@ class Breach(SQLModel, table=True):
             "id",
             sqlite_where=text("state = 'pending'"),
         ),
+        Index(
+            "breach_pending_of_lane",
+            "lane",
+            "id",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
         Index("breach_unheard", "id", sqlite_where=text("state = 'declined' AND heard_at IS NULL")),
     )
 
@@ -125,6 +139,13 @@ class Breach(SQLModel, table=True):
     decided_at: float | None = None
     heard_at: float | None = None  # when the broker took the news that it was declined
     provisional: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    lane: int | None = Field(
+        default=None,
+        nullable=False,
+        sa_column_kwargs={"default": lane_of_row, "server_default": text("0")},
+    )
+    # How often a worker ended over it; from 1 on it is calibrated alone.
+    tries: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
 
 
 class RevisionRow(SQLModel, table=True):
@@ -139,6 +160,12 @@ class RevisionRow(SQLModel, table=True):
             "vehicle_id",
             "number",
             sqlite_where=text("verdict IS NULL"),
+        ),
+        Index(
+            "revision_unpublished",
+            "id",
+            sqlite_where=text("published_at IS NULL"),
+            postgresql_where=text("published_at IS NULL"),
         ),
         Index(
             "revision_replacement",
