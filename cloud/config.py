@@ -24,15 +24,34 @@ class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_file: File | None = None
 
 
+class Aws(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of `transport = "aws"`.
+
+    With a `sigv4_region` it is a WebSocket signed by the credentials that AWS's tools find, without
+    one the certificate of [mqtt.tls]. `limits` keeps to what AWS IoT Core takes of one connection;
+    another broker does not need it.
+    """
+
+    sigv4_region: Text | None = None
+    limits: bool = True
+
+
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The broker. `client_id` names the persistent session: one service each."""
+    """The broker. `client_id` names the persistent session: one service each.
+
+    Services with the same `shared_group` divide the vehicles' messages among them.
+    `transport` is the client: paho for any broker, AWS's own for AWS IoT Core.
+    """
 
     host: Host = "127.0.0.1"
     port: Port = 1883
     protocol: Literal["5", "3.1.1"] = "5"
     client_id: Text = "twin-cloud"
+    shared_group: Annotated[str, msgspec.Meta(pattern="^[^/+#]+$")] | None = None
     keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=1200)] = 60
     tls: Tls | None = None
+    transport: Literal["paho", "aws"] = "paho"
+    aws: Aws = Aws()
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

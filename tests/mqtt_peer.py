@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
@@ -62,6 +62,11 @@ class Peer:
         eventually(lambda: sent.mid in self._answers, what=f"PUBACK for {name}")
         code = self._answers[sent.mid]
         return code if code >= FIRST_FAILURE else 0  # 16: taken, but nobody has subscribed
+
+    def publish_all(self, name: str, payloads: Iterable[bytes]) -> None:
+        """Publish one after another with QoS 1, and wait for the broker's answers at the end."""
+        sent = [self._client.publish(name, payload, qos=1).mid for payload in payloads]
+        eventually(lambda: self._answers.keys() >= set(sent), what=f"every PUBACK for {name}")
 
     def subscribe(self, *filters: str) -> None:
         """Subscribe with QoS 1 and wait until the broker has answered."""

@@ -44,12 +44,16 @@ class Visit:
 
 @dataclass
 class Stub:
-    """`properties` go into the CONNACK of an MQTT 5 client; `answers` says whether there is one."""
+    """`properties` go into the CONNACK of an MQTT 5 client; `answers` says whether there is one.
+
+    `granted` is the reason code of each subscription.
+    """
 
     port: int
     properties: bytes = b""
     answers: bool = True
     acknowledges: bool = True
+    granted: int = 1
     visits: list[Visit] = field(default_factory=list)
     server_names: list[str | None] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -147,12 +151,24 @@ def _answer(visit: Visit, packet: Packet, stub: Stub) -> None:
         properties = bytes([len(stub.properties)]) + stub.properties if five else b""
         visit.send(bytes([0x20, 2 + len(properties), 0, 0]) + properties)
     elif packet.kind == SUBSCRIBE:
-        granted = packet.body[:2] + (b"\0" if five else b"") + b"\1\1"
+        reasons = bytes([stub.granted]) * len(filters_of(packet, five=five))
+        granted = packet.body[:2] + (b"\0" if five else b"") + reasons
         visit.send(bytes([0x90, len(granted)]) + granted)
     elif packet.kind == PUBLISH and stub.acknowledges:
         acknowledge(visit, packet)
     elif packet.kind == PINGREQ and stub.answers:
         visit.send(b"\xd0\x00")
+
+
+def filters_of(packet: Packet, *, five: bool) -> list[str]:
+    """Of a SUBSCRIBE; its properties, if any, are shorter than 128 bytes."""
+    at = 3 + packet.body[2] if five else 2
+    filters: list[str] = []
+    while at < len(packet.body):
+        end = at + 2 + int.from_bytes(packet.body[at : at + 2], "big")
+        filters.append(packet.body[at + 2 : end].decode())
+        at = end + 1
+    return filters
 
 
 def protocol_of(visit: Visit) -> int:

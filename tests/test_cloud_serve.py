@@ -17,7 +17,7 @@ import pytest
 from sqlmodel import select
 
 from cloud.config import Config, load_config
-from cloud.mqtt.link import UNACKNOWLEDGED
+from cloud.mqtt.link import UNACKNOWLEDGED, MqttLink
 from cloud.roles.service import Service
 from cloud.store import verification
 from cloud.store.database import Store
@@ -223,9 +223,11 @@ def test_a_backlog_that_comes_before_the_subscriptions_are_granted_again_blocks_
         peer.publish("twin/v1/car/trip", encode(car.trip(trip)))
     late: list[Callable[[], None]] = []
     service = Service(place.config(mosquitto.port), lambda: NOW, lambda: None)
-    granted = service.link._client.on_subscribe
+    link = service.link
+    assert isinstance(link, MqttLink)
+    granted = link._client.on_subscribe
     assert granted is not None
-    service.link._client.on_subscribe = lambda *told: late.append(lambda: granted(*told))
+    link._client.on_subscribe = lambda *told: late.append(lambda: granted(*told))
     service.start()
     try:
         eventually(lambda: late, what="the SUBACK")

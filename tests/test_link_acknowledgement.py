@@ -101,7 +101,9 @@ def test_what_a_service_could_not_commit_the_broker_gives_to_its_successor(
 
 def grant_late(service: Service) -> None:
     """The SUBACK is slower than a commit, as over a long wire: it comes after the first receipt."""
-    publish, granted, asked = service.link.publish, service.link._client.on_subscribe, Event()
+    link = service.link
+    assert isinstance(link, MqttLink)
+    publish, granted, asked = link.publish, link._client.on_subscribe, Event()
 
     def publishing(*arguments: Any, **options: Any) -> bool:
         is_handed_over = publish(*arguments, **options)
@@ -113,8 +115,8 @@ def grant_late(service: Service) -> None:
         if granted is not None:
             granted(*arguments)
 
-    service.link.publish = publishing  # type: ignore[method-assign]
-    service.link._client.on_subscribe = granting
+    link.publish = publishing  # type: ignore[method-assign]
+    link._client.on_subscribe = granting
 
 
 def test_what_comes_again_before_the_subscriptions_are_granted_gets_its_receipt(

@@ -24,10 +24,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 from cloud.config import Mqtt
 from cloud.errors import LinkError
 from cloud.intake.interpretation import Delivery
+from cloud.mqtt.filters import filters
 from cloud.mqtt.hand_over import as_far_as_it_may_go, hand_over
 from cloud.mqtt.outages import Outages
 from cloud.mqtt.protocol import Inbox
-from common.topics import UPWARD, subscription
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class MqttLink:
         with self._lock:
             self._connection += 1
             self._linked = True
-        client.subscribe([(subscription(kind), 1) for kind in UPWARD])
+        client.subscribe([(name, 1) for name in filters(self._config.shared_group)])
 
     def _on_subscribe(
         self, _c: Client, _d: object, _mid: int, reasons: list[ReasonCode], _p: object

@@ -31,7 +31,7 @@ from cloud.calibration.rounds import Calibrations
 from cloud.config import Config, load_config
 from cloud.errors import PortOccupiedError, StoreUnavailableError
 from cloud.intake.ingest import Committed, Ingest
-from cloud.mqtt.link import MqttLink
+from cloud.mqtt.choice import open_link
 from cloud.mqtt.protocol import Inbox
 from cloud.observability.logs import configure_logging
 from cloud.push.releases import Releases, add_stored
@@ -64,7 +64,7 @@ class Service:
         add_stored(self.store, self.catalogue)
         self._inbox: Inbox = queue.Queue(INBOX)
         self._told_connected = connected
-        self.link = MqttLink(config.mqtt, self._inbox, self._connected, random.Random())  # noqa: S311  # jitter
+        self.link = open_link(config.mqtt, self._inbox, self._connected, random.Random())  # noqa: S311  # jitter
         calibrations = Calibrations(self.store, self.catalogue, author, clock)
         releases = Releases(self.store, self.catalogue, author, self.link, clock)
         self.worker = Worker(self.store, calibrations, self.link, clock, author, releases)
