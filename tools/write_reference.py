@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgspec
 
 import cloud.api.app
+import cloud.client.errors
 import cloud.config
 import cloud.errors
 import cloud.training.errors
@@ -75,6 +76,7 @@ ERROR_MODULES: Final = (
     common.errors,
     edge_agent.errors,
     cloud.errors,
+    cloud.client.errors,
     cloud.training.errors,
     firmware_sim.errors,
     demo.broker,

@@ -1,0 +1,14 @@
+"""`TwinClient`: every operation of the API, and nothing else.
+
+Must never hold logic: a subject's operations stand in its own module.
+"""
+
+from __future__ import annotations
+
+from cloud.client.deriving import Deriving
+from cloud.client.ordering import Ordering
+from cloud.client.reading import Reading
+
+
+class TwinClient(Reading, Deriving, Ordering):
+    """A client of one service. Use it as a context manager, or `close` it."""
