@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -23,8 +23,6 @@ from cloud.client.errors import (
     WrongQuestionError,
 )
 from tests.cloud_doubles import Insides, serving, write_bundle
-
-Answer = Callable[[httpx.Request], httpx.Response]
 
 
 @pytest.fixture(scope="module")
