@@ -1,0 +1,49 @@
+"""The published scale table: N vehicles × M trips, every trip through the broker and back."""
+
+from __future__ import annotations
+
+from bench.figures import Figure
+from bench.fleet.cars import Plan, cars
+from bench.fleet.driving import Driven, Drivers
+from bench.fleet.staging import Backend, Installation, bundle, installation
+from bench.fleet.usage import Usage, usage
+
+
+def measure(*, quick: bool) -> list[Figure]:
+    """Both sizes on both databases."""
+    sizes = [(20, 20), (100, 2)] if quick else [(100, 100), (1000, 10)]
+    return [
+        figure
+        for backend in BACKENDS
+        for vehicles, trips in sizes
+        for figure in _scale(backend, vehicles, trips)
+    ]
+
+
+BACKENDS: tuple[Backend, ...] = ("sqlite",)
+
+
+def drive(at: Installation, plan: Plan) -> tuple[Driven, Usage]:
+    """Drive a plan to its end; what the cars saw, and what everything else used meanwhile."""
+    with Drivers(cars, plan, at.broker.port) as drivers:
+        drivers.wait_connected()
+        before = usage(at.pids())
+        drivers.go()
+        found = drivers.result()
+        return found, usage(at.pids()).since(before)
+
+
+def _scale(backend: Backend, vehicles: int, trips: int) -> list[Figure]:
+    with installation(backend) as at:
+        found, used = drive(at, Plan(bundle(), at.public_key, vehicles, trips))
+    name = f"{vehicles:,} vehicles × {trips} trips, {backend}"
+    return [Figure(name, found.seconds, "s", 60, 20, note=_note(found, used))]
+
+
+def _note(found: Driven, used: Usage) -> str:
+    spent = ", ".join(f"{role} {cpu:.1f}" for role, cpu in used.cpu_s.items())
+    return (
+        f"{len(found.trips):,} trips, {len(found.breaches):,} breaches, {found.applied:,} applied, "
+        f"{found.refused} refused, {found.declined} declined; "
+        f"CPU s: cars {found.cpu_s:.1f}, {spent}"
+    )
