@@ -85,6 +85,16 @@ class Logs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Literal["text", "json"] = "text"
 
 
+class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where spans of breaches go: the full address of an OTLP/HTTP collector; without one, nowhere.
+
+    `ratio` of the breaches is traced, the same ones by every process.
+    """
+
+    endpoint: Text | None = None
+    ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that `twin-cloud serve` needs to know. Paths are relative to the file."""
 
@@ -94,6 +104,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     mqtt: Mqtt = Mqtt()
     api: Api = Api()
     logs: Logs = Logs()
+    tracing: Tracing = Tracing()
     base: str = "."
 
     def path(self, name: str) -> Path:

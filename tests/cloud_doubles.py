@@ -29,6 +29,7 @@ from cloud.calibration.revising import Author
 from cloud.calibration.rounds import Calibrations
 from cloud.intake.ingest import Committed, Ingest
 from cloud.intake.interpretation import Delivery
+from cloud.observability.telemetry import Telemetry
 from cloud.roles.service import listen
 from cloud.roles.worker import Worker
 from cloud.store import revisions
@@ -291,6 +292,7 @@ class Insides:
         self.store = Store(folder / "twin.db")
         self.key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
         self.publisher = RememberingPublisher()
+        self.telemetry = Telemetry()
         self.now = NOW
         self.stop = threading.Event()
         with self.store.write() as db:
@@ -303,9 +305,10 @@ class Insides:
         clock = lambda: self.now  # noqa: E731
         author = Author(self.key, "0.1.0")
         calibrations = Calibrations(self.store, self.catalogue, author, clock)
-        self.worker = Worker(self.store, calibrations, self.publisher, clock, author)
+        watch = self.telemetry
+        self.worker = Worker(self.store, calibrations, self.publisher, clock, author, None, watch)
         self.ingest = Ingest(
-            self.store, self.catalogue, self.publisher, clock, self._committed, self.key
+            self.store, self.catalogue, self.publisher, clock, self._committed, self.key, watch
         )
 
     def _committed(self, news: Committed) -> None:

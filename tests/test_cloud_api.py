@@ -195,7 +195,7 @@ def test_what_is_not_there_is_a_404_problem(client: httpx.Client, path: str) -> 
         f"{V1}/vehicles/a/revisions/1",
         f"{V1}/vehicles/a/health",
         f"{V1}/quarantine",
-        "/healthz",
+        "/health/live",
         "/readyz",
     ],
 )
@@ -259,7 +259,7 @@ def test_the_quarantine_shows_the_latest_first_with_the_reason(client: httpx.Cli
 def test_openapi_describes_every_route_its_problems_and_its_fields(client: httpx.Client) -> None:
     schema = client.get(f"{V1}/openapi.json").json()
     wanted = {
-        *(f"{V1}/vehicles", f"{V1}/quarantine", "/healthz", "/readyz"),
+        *(f"{V1}/vehicles", f"{V1}/quarantine", "/health/live", "/health/ready"),
         *(
             f"{V1}/vehicles/{{vehicle_id}}{tail}"
             for tail in ("", "/trips", "/revisions", "/health")

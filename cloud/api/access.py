@@ -6,7 +6,7 @@ Must never answer for a vehicle that is not there, or not the caller's to see.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
@@ -16,6 +16,7 @@ from cloud.api import views
 from cloud.api.authority import Actor
 from cloud.api.problems import not_found
 from cloud.bundles import Catalogue
+from cloud.observability.metrics import Metrics
 from cloud.store import revisions
 from cloud.store.database import Store
 from cloud.store.tables import RevisionRow, Vehicle
@@ -35,6 +36,7 @@ class Context:
     clock: Callable[[], float]
     checks: Mapping[str, Callable[[], str | None]]
     wake: Callable[[], None] = lambda: None
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 def _context(request: Request) -> Context:

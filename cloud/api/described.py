@@ -16,7 +16,7 @@ def described_only(request: Request) -> None:
         return
     app: FastAPI = request.app
     path: str = request.scope["route"].path
-    operation = app.openapi()["paths"][path][request.method.lower()]
+    operation = app.openapi()["paths"].get(path, {}).get(request.method.lower(), {})
     described = operation.get("parameters", [])
     known = [one["name"] for one in described if one["in"] == "query"]
     for name in request.query_params:

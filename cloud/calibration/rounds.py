@@ -53,11 +53,21 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Stages:
+    """When the round of a breach was decided, signed and committed."""
+
+    decided: float
+    signed: float
+    committed: float
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What was committed for a breach: a revision, or (None) the reason in `breach.reason`."""
 
     breach: Breach
     row: RevisionRow | None
+    at: Stages
 
 
 class Calibrations:
@@ -155,6 +165,7 @@ class Calibrations:
         for item, decision in zip(items, decisions, strict=True):
             item.breach.state = "declined" if isinstance(decision, Decline) else "calibrated"
             item.breach.reason = decision.reason if isinstance(decision, Decline) else None
+        signed = self._clock()
         with self._store.write() as db:
             made = [row for row in rows if row is not None]
             revisions.settle(db, made, [item.breach for item in items], now)
@@ -162,7 +173,8 @@ class Calibrations:
                 if isinstance(decision, Poison):
                     quarantine(db, item.breach, decision, now)
             self._judge_estimates(db, items, decisions, rows, now)
-        return [Outcome(item.breach, row) for item, row in zip(items, rows, strict=True)]
+        at = Stages(now, signed, self._clock())
+        return [Outcome(item.breach, row, at) for item, row in zip(items, rows, strict=True)]
 
     def _row(self, item: Item, decision: Decision, now: float) -> RevisionRow | None:
         if isinstance(decision, Decline):

@@ -18,11 +18,11 @@ class Reading(Transport):
 
     def alive(self) -> schemas.Alive:
         """Whether the process lives."""
-        return self.get(schemas.Alive, "/healthz")
+        return self.get(schemas.Alive, "/health/live")
 
     def ready(self) -> schemas.Ready:
         """Whether everything that the service needs answers."""
-        return self.get(schemas.Ready, "/readyz")
+        return self.get(schemas.Ready, "/health/ready")
 
     def list_vehicles(self, **params: object) -> Iterator[schemas.VehicleSummary]:
         """All vehicles."""

@@ -21,6 +21,7 @@ from cloud.intake.chunks import ChunkServer
 from cloud.intake.interpretation import Delivery, Upward, interpret, refused_offer
 from cloud.intake.receipts import Acknowledger
 from cloud.mqtt.protocol import Inbox, Publisher
+from cloud.observability.telemetry import Telemetry
 from cloud.store import facts
 from cloud.store.database import Store
 from cloud.store.facts import Effects, Recorder
@@ -61,10 +62,12 @@ class Ingest:
         clock: Callable[[], float],
         committed: Callable[[Committed], None],
         key: Ed25519PrivateKey,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._store, self._catalogue, self._publisher = store, catalogue, publisher
         self._key = key
         self._clock, self._committed = clock, committed
+        self._telemetry = telemetry or Telemetry()
         self._acknowledger = Acknowledger(publisher.acknowledge)
         self._chunks = ChunkServer(store, publisher)
 
@@ -79,6 +82,7 @@ class Ingest:
 
     def process(self, batch: Sequence[Delivery], stop: threading.Event) -> None:
         """Commit a batch and tell everybody; holds it while the database fails, until `stop`."""
+        taken_at = self._clock()
         effects = self._commit_patiently(batch, stop)
         if effects is None:
             return  # nothing is acknowledged: the broker has it all
@@ -86,6 +90,7 @@ class Ingest:
         behind = frozenset(effects.behind_on_keys)
         self._committed(Committed(effects.new_breaches, republish, effects.newcomers, behind))
         self._answer(batch, effects)
+        self._telemetry.stored(effects, len(batch), taken_at, self._clock())
         for fetch in effects.fetches:
             self._chunks.answer(fetch)
 
@@ -93,8 +98,10 @@ class Ingest:
         delay_s = FIRST_RETRY_S
         while not stop.is_set():
             try:
-                effects = self._commit(batch)
+                with self._telemetry.metrics.commit_seconds.time():
+                    effects = self._commit(batch)
             except StoreUnavailableError as error:
+                self._telemetry.metrics.commit_failures.inc()
                 log.error("batch_not_stored messages=%d error=%r", len(batch), str(error))  # noqa: TRY400
             else:
                 # What an attempt before this one stored in part is no news to it.
@@ -131,6 +138,7 @@ class Ingest:
                 except ContractError as error:
                     _log_refusal(delivery, error)
                     facts.quarantine(db, delivery, error, now, recorder.effects)
+            recorder.date_verdicts()
         return recorder.effects
 
     def _commit_alone(self, delivery: Delivery, effects: Effects) -> None:
@@ -162,10 +170,13 @@ class Ingest:
     def _answer(self, batch: Sequence[Delivery], effects: Effects) -> None:
         receipts = list(_receipts(effects, self._key))
         settle = self._acknowledger.add(batch, len(receipts))
+        unsent = 0
         for receipt in receipts:
             name = topic(receipt.vehicle_id, "receipt")
             if not self._publisher.publish(name, encode(receipt), partial(settle, True)):  # noqa: FBT003
                 settle(False)  # noqa: FBT003
+                unsent += 1
+        self._telemetry.receipts(len(receipts) - unsent, unsent)
 
 
 def _receipts(effects: Effects, key: Ed25519PrivateKey) -> Iterator[Receipt]:

@@ -33,7 +33,9 @@ from cloud.errors import PortOccupiedError, StoreUnavailableError
 from cloud.intake.ingest import Committed, Ingest
 from cloud.mqtt.choice import open_link
 from cloud.mqtt.protocol import Inbox
+from cloud.observability.backlog_metrics import BacklogMetrics
 from cloud.observability.logs import configure_logging
+from cloud.observability.telemetry import open_telemetry
 from cloud.push.releases import Releases, add_stored
 from cloud.roles.worker import Worker
 from cloud.security.key_orders import keys_now, require_may_sign
@@ -63,13 +65,26 @@ class Service:
         _require_may_sign(self.store, author)
         add_stored(self.store, self.catalogue)
         self._inbox: Inbox = queue.Queue(INBOX)
+        self.telemetry = open_telemetry(config.tracing, "serve")
+        self.metrics = self.telemetry.metrics
+        self.metrics.registry.register(BacklogMetrics(self.store, clock))
+        self.metrics.watch_inbox(self._inbox.qsize)
         self._told_connected = connected
         self.link = open_link(config.mqtt, self._inbox, self._connected, random.Random())  # noqa: S311  # jitter
         calibrations = Calibrations(self.store, self.catalogue, author, clock)
+        self.metrics.watch_link(lambda: self.link.is_connected)
         releases = Releases(self.store, self.catalogue, author, self.link, clock)
-        self.worker = Worker(self.store, calibrations, self.link, clock, author, releases)
+        self.worker = Worker(
+            self.store, calibrations, self.link, clock, author, releases, self.telemetry
+        )
         self.ingest = Ingest(
-            self.store, self.catalogue, self.link, clock, self._committed, author.key
+            self.store,
+            self.catalogue,
+            self.link,
+            clock,
+            self._committed,
+            author.key,
+            self.telemetry,
         )
         self._stopping = threading.Event()
         self._threads = {
@@ -93,14 +108,16 @@ class Service:
             thread.join()
         self.link.stop()
         self.store.close()
+        self.telemetry.close()
 
     def checks(self) -> dict[str, Callable[[], str | None]]:
-        """What `/readyz` asks."""
+        """What `/health/ready` asks."""
         alive = {name: self._is_alive(thread) for name, thread in self._threads.items()}
         alive["worker"] = lambda: self._is_alive(self._threads["worker"])() or self.worker.trouble
         return {"database": self._database, "broker": self._broker, **alive}
 
     def _connected(self) -> None:
+        self.metrics.connections.inc()
         self.worker.reconnected()
         self._told_connected()
 
@@ -177,7 +194,9 @@ def _require_may_sign(store: Store, author: Author) -> None:
 
 def _server(service: Service, started: Callable[[], None]) -> uvicorn.Server:
     checks, wake = service.checks(), service.worker.wake
-    context = Context(service.store, service.catalogue, time.time, checks, wake)
+    context = Context(
+        service.store, service.catalogue, time.time, checks, wake, metrics=service.metrics
+    )
     config = uvicorn.Config(
         create_app(context),
         log_config=None,

@@ -15,6 +15,7 @@ from cloud.calibration.revising import Author
 from cloud.calibration.rounds import Calibrations, Outcome
 from cloud.errors import StoreUnavailableError
 from cloud.mqtt.protocol import Publisher
+from cloud.observability.telemetry import Telemetry
 from cloud.push.announcer import Announcer
 from cloud.push.key_announcer import KeyAnnouncer
 from cloud.push.releases import Releases
@@ -40,6 +41,7 @@ class Worker:
         clock: Callable[[], float],
         author: Author,
         releases: Releases | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._store, self._calibrations, self._clock = store, calibrations, clock
         self._awake = threading.Event()
@@ -51,6 +53,7 @@ class Worker:
         self._announcer = Announcer(publisher, self.wake, author)
         self.keys = KeyAnnouncer(store, publisher, key_id(author.key.public_key()))
         self._releases = releases
+        self._telemetry = telemetry or Telemetry()
         self.wake()
 
     def wake(self) -> None:
@@ -99,16 +102,18 @@ class Worker:
             self.wake()
         started = self._calibrations.starts()
         for row in started:
-            self._announcer.revision(row)
+            self._announcer.revision(row, self._telemetry.pushed_again)
             log.info(
                 "revision_without_breach vehicle_id=%s revision=%d cause=%s",
                 row.vehicle_id, row.number, row.kind,
             )  # fmt: skip
+        began = self._clock()
         outcomes = self._calibrations.round()
         if started:
             self.wake()
         if outcomes:
             self._announce(outcomes)
+            self._telemetry.settled(outcomes, began)
             self.wake()
 
     def _note_confirmed(self) -> None:
@@ -143,23 +148,36 @@ class Worker:
                 log.info(
                     "revision_published_again vehicle_id=%s revision=%d", row.vehicle_id, row.number
                 )
-                self._announcer.revision(row)
+                self._announcer.revision(row, self._telemetry.pushed_again)
 
     def _publish_unanswered(self) -> None:
         with self._store.read() as db:
             rows, declined = revisions.unanswered(db), revisions.unheard(db)
         for row in rows:
-            self._announcer.revision(row)
+            self._announcer.revision(row, self._telemetry.pushed_again)
         self._announcer.declined(declined)
 
     def _announce(self, outcomes: Sequence[Outcome]) -> None:
         """First everything goes out, then the log is written."""
+        asked_at = self._clock()
         for outcome in outcomes:
             if outcome.row is not None:
-                self._announcer.revision(outcome.row)
-        self._announcer.declined(o.breach for o in outcomes if o.row is None)
+                self._announcer.revision(outcome.row, self._told_of([outcome], asked_at))
+        refused = {o.breach.id: o for o in outcomes if o.row is None}
+        self._announcer.declined(
+            (o.breach for o in refused.values()),
+            lambda breaches: self._told_of([refused[breach.id] for breach in breaches], asked_at)(),
+        )
         for outcome in outcomes:
             _log_outcome(outcome)
+
+    def _told_of(self, outcomes: Sequence[Outcome], asked_at: float) -> Callable[[], None]:
+        def told() -> None:
+            now = self._clock()
+            for outcome in outcomes:
+                self._telemetry.pushed(outcome, asked_at, now)
+
+        return told
 
 
 def _log_outcome(outcome: Outcome) -> None:

@@ -6,6 +6,7 @@ Must never act on the outside: what is to be sent comes back as `Effects`.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,7 +16,7 @@ from sqlalchemy import BindParameter, bindparam, delete, func, update
 from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
-from cloud.intake.interpretation import Delivery, Upward, refused_offer
+from cloud.intake.interpretation import KINDS, Delivery, Upward, refused_offer
 from cloud.store import key_statements, releases, revisions, verdicts
 from cloud.store.tables import Breach, ProvisionalRow, Quarantine, RevisionRow, Trip, Vehicle
 from common import messages
@@ -40,12 +41,28 @@ _KNOWN_TRIPS = select(Trip.vehicle_id, Trip.message_id).where(col(Trip.message_i
 
 _NUMBERS_LEFT_OUT: Final = 20
 """A transaction that is rolled back leaves its numbers out: so far back is looked again."""
+_RECEIVED = select(Breach.vehicle_id, Breach.message_id, Breach.received_at).where(
+    col(Breach.message_id).in_(_IDS)
+)
+_KIND_OF: Final = {message: kind for kind, message in KINDS.items()}
 _NOT_KEPT: Final = {"schema", "vehicle_id", "awaiting", "question", "sent_at"}
 
 
 @dataclass
+class Verdict:
+    """A vehicle's new word on a revision; when the breach had come that brought it."""
+
+    row: RevisionRow
+    ack: Acknowledgement
+    breach_received_at: float | None = None
+
+
+@dataclass
 class Effects:
-    """What follows from a batch once it is committed, by vehicle."""
+    """What follows from a batch once it is committed, by vehicle; and what it was, for watchers.
+
+    `counts` by kind and outcome, `reasons` of refusals; `news` is what was not known before.
+    """
 
     received: dict[str, list[str]] = field(default_factory=dict)
     declined: dict[str, list[Declined]] = field(default_factory=dict)
@@ -56,6 +73,10 @@ class Effects:
     newcomers: int = 0
     quarantined: int = 0
     fetches: list[Fetch] = field(default_factory=list)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    news: list[Upward] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
 
     def receipt_for(self, vehicle_id: str, message_id: str) -> None:
         """The message is in the database."""
@@ -84,6 +105,10 @@ class Effects:
         self.newcomers += other.newcomers
         self.quarantined += other.quarantined
         self.fetches += other.fetches
+        self.counts += other.counts
+        self.reasons += other.reasons
+        self.news += other.news
+        self.verdicts += other.verdicts
 
 
 class Recorder:
@@ -110,21 +135,41 @@ class Recorder:
         vehicle = self._vehicle(message.vehicle_id)
         if not retained:
             vehicle.last_seen_at = self._now
-        match message:
-            case TripSummary():
-                self._record_trip(vehicle, message)
-            case messages.Breach():
-                self._record_breach(vehicle, message)
-            case Status():
-                self._record_status(vehicle, message)
-            case Provisional():
-                self._record_provisional(message)
-            case Acknowledgement() if row is not None:
-                self._record_verdict(vehicle, row, message)
-            case Fetch():
-                self.effects.fetches.append(message)
+        is_news = self._write(vehicle, message, row)
         if not isinstance(message, Status | Fetch):
             self.effects.receipt_for(message.vehicle_id, message.message_id)
+        self.effects.counts[_KIND_OF[type(message)], "stored" if is_news else "repeated"] += 1
+        if is_news:
+            self.effects.news.append(message)
+
+    def _write(self, vehicle: Vehicle, message: Upward, row: RevisionRow | None) -> bool:
+        """Whether it says anything new; of status, requests and releases always."""
+        match message:
+            case TripSummary():
+                return self._record_trip(vehicle, message)
+            case messages.Breach():
+                return self._record_breach(vehicle, message)
+            case Provisional():
+                return self._record_provisional(message)
+            case Acknowledgement() if row is not None:
+                return self._record_verdict(vehicle, row, message)
+            case Status():
+                self._record_status(vehicle, message)
+            case Fetch():
+                self.effects.fetches.append(message)
+        return True
+
+    def date_verdicts(self) -> None:
+        """Look up, at once for all, when the breaches came that the verdicts go back to."""
+        verdicts = [verdict for verdict in self.effects.verdicts if verdict.row.kind == "breach"]
+        if not verdicts:
+            return
+        ids = [verdict.row.cause_message_id for verdict in verdicts]
+        rows = self._db.connection().execute(_RECEIVED, {"ids": ids})
+        received = {(vehicle_id, message_id): at for vehicle_id, message_id, at in rows}
+        for verdict in verdicts:
+            key = (verdict.row.vehicle_id, verdict.row.cause_message_id)
+            verdict.breach_received_at = received.get(key)
 
     def _vehicle(self, vehicle_id: str) -> Vehicle:
         if vehicle_id not in self._vehicles:
@@ -133,9 +178,9 @@ class Recorder:
             self._vehicles[vehicle_id] = vehicle
         return self._vehicles[vehicle_id]
 
-    def _record_trip(self, vehicle: Vehicle, trip: TripSummary) -> None:
+    def _record_trip(self, vehicle: Vehicle, trip: TripSummary) -> bool:
         if (trip.vehicle_id, trip.message_id) in self._trips:
-            return
+            return False
         self._trips.add((trip.vehicle_id, trip.message_id))
         fields = {name: getattr(trip, name) for name in trip.__struct_fields__ if name != "schema"}
         fields["feature_means"] = msgspec.json.encode(trip.feature_means)
@@ -147,12 +192,13 @@ class Recorder:
         if vehicle.odometer is None or trip.odometer_end >= vehicle.odometer:
             vehicle.odometer = trip.odometer_end
             vehicle.last_trip_error_v = trip.error_v
+        return True
 
-    def _record_breach(self, vehicle: Vehicle, breach: messages.Breach) -> None:
+    def _record_breach(self, vehicle: Vehicle, breach: messages.Breach) -> bool:
         key = (breach.vehicle_id, breach.message_id)
         if key in self._breaches:
             self._tell_again(self._breaches[key], breach)
-            return
+            return False
         fields = {
             name: getattr(breach, name)
             for name in breach.__struct_fields__
@@ -163,20 +209,22 @@ class Recorder:
         self._db.add(self._breaches[key])
         vehicle.breaches += 1
         self.effects.new_breaches += 1
+        return True
 
-    def _record_provisional(self, made: Provisional) -> None:
+    def _record_provisional(self, made: Provisional) -> bool:
         """Beside the chain, never in it."""
         known = select(ProvisionalRow.id).where(
             ProvisionalRow.vehicle_id == made.vehicle_id,
             ProvisionalRow.message_id == made.message_id,
         )
         if self._db.exec(known).first() is not None:
-            return
+            return False
         columns = ("vehicle_id", "message_id", "bundle", "base", "step", "odometer")
         fields = {name: getattr(made, name) for name in columns}
         content = messages.encode(made)
         self._db.add(ProvisionalRow(**fields, content=content, received_at=self._now))
         self._db.flush()  # the same may come again in this batch
+        return True
 
     def _record_status(self, vehicle: Vehicle, status: Status) -> None:
         if not status.online and not status.sent_at:
@@ -242,9 +290,12 @@ class Recorder:
             raise UnknownRevisionError(ack.vehicle_id, ack.revision, ack.revision_hash)
         return row
 
-    def _record_verdict(self, vehicle: Vehicle, row: RevisionRow, ack: Acknowledgement) -> None:
-        if verdicts.record(vehicle, row, ack, self._now):
-            self._db.flush()  # later messages of the batch ask for the newest revision that stands
+    def _record_verdict(self, vehicle: Vehicle, row: RevisionRow, ack: Acknowledgement) -> bool:
+        if not verdicts.record(vehicle, row, ack, self._now):
+            return False
+        self._db.flush()  # later messages of the batch ask for the newest revision that stands
+        self.effects.verdicts.append(Verdict(row, ack))
+        return True
 
 
 def quarantine(
@@ -256,6 +307,8 @@ def quarantine(
     a future schema does not: the software that reads it may come.
     """
     effects.quarantined += 1
+    effects.counts[_kind_of(delivery), "quarantined"] += 1
+    effects.reasons[type(error).__name__] += 1
     offered = refused_offer(delivery)
     if offered is not None and not isinstance(error, UnknownSchemaError):
         effects.receipt_for(offered.vehicle_id, offered.message_id)
@@ -292,3 +345,8 @@ def _sender(topic: str) -> str | None:
         return parse_topic(topic)[0]
     except TopicError:
         return None
+
+
+def _kind_of(delivery: Delivery) -> str:
+    kind = delivery.topic.rpartition("/")[2]
+    return kind if kind in KINDS else "other"
