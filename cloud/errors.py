@@ -102,6 +102,26 @@ class BatteryOrderError(TwinError):
         )
 
 
+class KeyReusedError(TwinError):
+    """An Idempotency-Key came again with another request."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(
+            f"The Idempotency-Key {key!r} belongs to another request: give each write its own."
+        )
+
+
+class KeyInUseError(TransientError):
+    """The first request with an Idempotency-Key has not been answered yet."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(
+            f"The request with the Idempotency-Key {key!r} is being carried out: ask again shortly."
+        )
+
+
 class ForeignVehicleError(ContractError):
     """The payload names another vehicle than its topic."""
 

@@ -237,11 +237,11 @@ def test_an_operator_orders_it_over_the_api_and_sees_the_lineage(inside: Insides
 @pytest.mark.parametrize(
     ("vehicle_id", "body", "status"),
     [
-        ("nobody", {"by": "me"}, 404),
-        ("a", {"by": "me", "odometer": 1.0}, 409),
+        ("nobody", {"by": "me", "why": "swap"}, 404),
+        ("a", {"by": "me", "why": "swap", "odometer": 1.0}, 409),
         ("a", {"odometer": 20_000.0}, 422),
-        ("a", {"by": "me", "odometer": -1.0}, 422),
-        ("a", {"by": "me", "when": "now"}, 422),
+        ("a", {"by": "me", "why": "swap", "odometer": -1.0}, 422),
+        ("a", {"by": "me", "why": "swap", "when": "now"}, 422),
     ],
 )
 def test_an_order_that_is_wrong_is_a_problem(
@@ -259,5 +259,5 @@ def test_without_an_odometer_it_is_the_vehicles_last(inside: Insides) -> None:
     young_fleet(inside)
     inside.take(inside.car("a").trip(30))
     with api(inside) as client:
-        answer = client.post("/a/battery-replaced", json={"by": "me"})
+        answer = client.post("/a/battery-replaced", json={"by": "me", "why": "swap"})
     assert answer.json()["odometer"] == inside.car("a").trip(30).odometer_end

@@ -94,7 +94,7 @@ def stand_in(parameter: inspect.Parameter) -> Any:
     """An argument that goes into an address or a body."""
     if parameter.annotation in {"str", "int"}:
         return 7
-    return RollBack(by="x", to=1)
+    return RollBack(by="x", to=1, why="y")
 
 
 def consume(answer: Any) -> None:
@@ -126,7 +126,7 @@ def test_a_problem_is_an_exception_that_keeps_it(twin: TwinClient) -> None:
         list(twin.list_vehicles(colour="red"))
     assert wrong.value.problem["violations"][0]["where"] == "query.colour"
     with pytest.raises(ContradictionError):
-        twin.roll_back("b", RollBack(by="desk", to=9))
+        twin.roll_back("b", RollBack(by="desk", to=9, why="?"))
 
 
 @pytest.mark.parametrize(
@@ -165,11 +165,19 @@ def test_a_service_that_stays_busy_is_left_alone() -> None:
     assert len(asked) == 5
 
 
-def test_an_order_is_not_repeated_where_it_may_have_been_taken() -> None:
+def test_what_changes_nothing_by_name_is_not_repeated_without_a_key() -> None:
     twin, asked, _ = scripted(httpx.Response(503), httpx.Response(503))
     with pytest.raises(ProblemAnswerError):
-        twin.roll_back("a", RollBack(by="desk", to=1))
+        twin.send("POST", "/api/v1/anything")
     assert len(asked) == 1
+
+
+def test_an_order_is_repeated_under_its_key() -> None:
+    twin, asked, _ = scripted(httpx.Response(503), httpx.Response(404))
+    with pytest.raises(NotThereError):
+        twin.roll_back("a", RollBack(to=1, why="?"))
+    first, second = (request.headers["Idempotency-Key"] for request in asked)
+    assert first == second
 
 
 def test_no_service_is_an_error_of_its_own() -> None:

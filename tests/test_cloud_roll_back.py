@@ -190,8 +190,10 @@ def test_an_operator_orders_it_over_the_api(inside: Insides) -> None:
         inside.work()
         shown = client.get("/api/v1/vehicles/car/revisions/3").json()
         assert (shown["cause"]["returns_to"], shown["cause"]["why"]) == (1, "bad sensor")
-        assert client.post(path, json={"by": "desk", "to": 9}).status_code == 409
-        assert client.post("/api/v1/vehicles/x/roll-back", json={"by": "d", "to": 1}).is_error
+        assert client.post(path, json={"by": "desk", "to": 9, "why": "?"}).status_code == 409
+        assert client.post(
+            "/api/v1/vehicles/x/roll-back", json={"by": "d", "to": 1, "why": "?"}
+        ).is_error
 
 
 # ---- another key ---------------------------------------------------------------------------------

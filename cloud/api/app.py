@@ -8,7 +8,7 @@ from __future__ import annotations
 from fastapi import Depends, FastAPI
 
 import cloud
-from cloud.api import derived_routes, health_routes, orders, problems, routes
+from cloud.api import derived_routes, health_routes, operating, problems, routes
 from cloud.api.access import Context
 from cloud.api.described import described_only
 from cloud.api.measured import Measured
@@ -38,7 +38,8 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     app.include_router(routes.router)
     app.include_router(derived_routes.router)
-    app.include_router(orders.router)
+    for router in operating.ROUTERS:
+        app.include_router(router)
     app.include_router(health_routes.router)
     problems.install(app)
     app.add_middleware(Measured)

@@ -1,76 +1,131 @@
-"""What an operator may order: to take a battery as replaced, to roll a vehicle back.
+"""What an operator may order, and how far each order has come.
 
-The only routes that write. Must never make a revision: that is for the worker alone.
+Must never make a revision: that is for the worker alone.
 """
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from sqlmodel import Session
 
 from cloud.api import schemas, views
 from cloud.api.access import Here, known_vehicle
-from cloud.api.authority import Operator
-from cloud.api.problems import ProblemError, responses
+from cloud.api.authority import Actor, Operator, Viewer
+from cloud.api.operator_schemas import OrderItem
+from cloud.api.paging import Listing, Page, Paged, answer
+from cloud.api.problems import ProblemError, not_found, responses
+from cloud.api.writing import WRITE_STATUSES, Answer, Once, OnceOnly, named
 from cloud.errors import BatteryOrderError, RollBackError
-from cloud.store import battery_orders, roll_back_orders
-from cloud.store.tables import BatteryOrder, RollBackOrder
+from cloud.store import battery_orders, orders, roll_back_orders
+from cloud.store.orders import AnyOrder, Found, Kind
+from cloud.store.tables import BatteryOrder, RollBackOrder, Vehicle
 
 router = APIRouter(prefix="/api/v1")
+VehicleId = Annotated[str | None, Query(max_length=64, description="Of this vehicle alone.")]
 
 
 @router.post(
     "/vehicles/{vehicle_id}/battery-replaced",
     status_code=202,
-    responses=responses(404, 409),
-    tags=["vehicles"],
+    response_model=OrderItem,
+    responses=responses(*WRITE_STATUSES),
+    tags=["orders"],
 )
 def battery_replaced(
-    here: Here, operator: Operator, vehicle_id: str, told: schemas.BatteryReplaced
-) -> schemas.BatteryOrderItem:
+    here: Here, actor: Operator, once: OnceOnly, vehicle_id: str, told: schemas.BatteryReplaced
+) -> Response:
     """Begin anew with a new battery; the same vehicle and odometer again is the same order."""
-    with here.store.write() as db:
-        vehicle = known_vehicle(db, operator, vehicle_id)
-        try:
-            order = battery_orders.place(
-                db,
-                BatteryOrder(
-                    vehicle_id=vehicle_id,
-                    odometer=(vehicle.odometer or 0.0) if told.odometer is None else told.odometer,
-                    ordered_by=told.by,
-                    why=told.why,
-                    ordered_at=here.clock(),
-                ),
-            )
-        except BatteryOrderError as error:
-            raise ProblemError(409, str(error)) from error
-    here.wake()
-    return views.battery_order_item(order)
+
+    def place(db: Session, vehicle: Vehicle) -> AnyOrder:
+        wanted = BatteryOrder(
+            vehicle_id=vehicle_id,
+            odometer=(vehicle.odometer or 0.0) if told.odometer is None else told.odometer,
+            ordered_by=named(actor, told.by),
+            why=told.why,
+            ordered_at=here.clock(),
+        )
+        return battery_orders.place(db, wanted)
+
+    return _ordered(once, actor, vehicle_id, "battery_replaced", place)
 
 
 @router.post(
     "/vehicles/{vehicle_id}/roll-back",
     status_code=202,
-    responses=responses(404, 409),
-    tags=["vehicles"],
+    response_model=OrderItem,
+    responses=responses(*WRITE_STATUSES),
+    tags=["orders"],
 )
 def roll_back(
-    here: Here, operator: Operator, vehicle_id: str, told: schemas.RollBack
-) -> schemas.RollBackItem:
+    here: Here, actor: Operator, once: OnceOnly, vehicle_id: str, told: schemas.RollBack
+) -> Response:
     """Send the content of an earlier revision again, as a new one with a higher number."""
-    with here.store.write() as db:
-        known_vehicle(db, operator, vehicle_id)
+
+    def place(db: Session, _vehicle: Vehicle) -> AnyOrder:
+        wanted = RollBackOrder(
+            vehicle_id=vehicle_id,
+            to_revision=told.to,
+            ordered_by=named(actor, told.by),
+            why=told.why,
+            ordered_at=here.clock(),
+        )
+        return roll_back_orders.place(db, wanted)
+
+    return _ordered(once, actor, vehicle_id, "roll_back", place)
+
+
+@router.get("/orders", response_model=Page[OrderItem], responses=responses(), tags=["orders"])
+def list_orders(here: Here, actor: Viewer, paging: Paged, vehicle_id: VehicleId = None) -> Response:
+    """What was ordered, of every kind, the latest first."""
+    rows = partial(orders.newest, vehicle_id=vehicle_id, cohorts=actor.cohorts)
+    listing = Listing(
+        tuple[float, str, int], rows, orders.key_of, lambda _db, found: list(map(_item, found))
+    )
+    return answer(here.store, paging, listing)
+
+
+@router.get("/orders/{order_id}", responses=responses(404), tags=["orders"])
+def get_order(here: Here, actor: Viewer, order_id: str) -> OrderItem:
+    """How far an order has come: `waiting`, `done` with its revision, `refused` with the reason."""
+    with here.store.read() as db:
+        found = orders.by_id(db, order_id)
+    if found is None or not actor.may_see(found.cohort):
+        raise not_found(f"order {order_id!r}")
+    return _item(found)
+
+
+def _ordered(
+    once: Once,
+    actor: Actor,
+    vehicle_id: str,
+    kind: Kind,
+    place: Callable[[Session, Vehicle], AnyOrder],
+) -> Response:
+    """202 and where to look for what becomes of it; 409 where it leads nowhere."""
+
+    def write(db: Session) -> Answer:
+        vehicle = known_vehicle(db, actor, vehicle_id)
         try:
-            order = roll_back_orders.place(
-                db,
-                RollBackOrder(
-                    vehicle_id=vehicle_id,
-                    to_revision=told.to,
-                    ordered_by=told.by,
-                    why=told.why,
-                    ordered_at=here.clock(),
-                ),
-            )
-        except RollBackError as error:
+            order = place(db, vehicle)
+        except (BatteryOrderError, RollBackError) as error:
             raise ProblemError(409, str(error)) from error
-    here.wake()
-    return views.roll_back_item(order)
+        found = Found(kind, order, vehicle.cohort)
+        return Answer(_item(found), 202, {"Location": f"/api/v1/orders/{found.id}"})
+
+    return once.write(actor, write)
+
+
+def _item(found: Found) -> OrderItem:
+    order = found.order
+    own = {"vehicle_id", "odometer", "to_revision", "ordered_by", "why", "revision", "problem"}
+    return OrderItem(
+        id=found.id,
+        kind=found.kind,
+        state=found.state,
+        ordered_at=views.some_utc(order.ordered_at),
+        **{"problem": None, **order.model_dump(include=own)},
+    )

@@ -24,7 +24,9 @@ MEANINGS: Final = {
     404: "Nothing is known under this address.",
     405: "The address does not take this method.",
     409: "What is asked for contradicts what is known; the detail says what.",
+    412: "It has changed since it was read: read it again.",
     422: "A parameter or a field of the request is unknown, missing or out of range.",
+    428: "A change needs If-Match with the ETag of what was read.",
     500: "The service failed; its log says why.",
     503: "Something that the service needs does not answer.",
 }

@@ -247,7 +247,11 @@ class BatteryReplaced(BaseModel):
         },
     }
 
-    by: str = Field(min_length=1, max_length=128)
+    by: str | None = Field(
+        default=None,
+        max_length=64,
+        description="Who says so; counts only where the service authenticates nobody.",
+    )
     odometer: float | None = Field(
         default=None,
         ge=0,
@@ -255,18 +259,7 @@ class BatteryReplaced(BaseModel):
         allow_inf_nan=False,
         description="Where it was replaced; default: the vehicle's last.",
     )
-    why: str = Field(default="", max_length=256)
-
-
-class BatteryOrderItem(BaseModel):
-    """An order that the worker settles with a revision of kind `replacement`."""
-
-    vehicle_id: str
-    odometer: float
-    ordered_by: str
-    ordered_at: datetime
-    why: str
-    revision: int | None = Field(description="The revision that it brought; null: not yet.")
+    why: str = Field(min_length=1, max_length=256)
 
 
 class RollBack(BaseModel):
@@ -277,21 +270,13 @@ class RollBack(BaseModel):
         "json_schema_extra": {"examples": [{"by": "fleet desk", "to": 3, "why": "a bad sensor"}]},
     }
 
-    by: str = Field(min_length=1, max_length=64)
+    by: str | None = Field(
+        default=None,
+        max_length=64,
+        description="Who says so; counts only where the service authenticates nobody.",
+    )
     to: int = Field(ge=1, le=10**9)
-    why: str = Field(default="", max_length=256)
-
-
-class RollBackItem(BaseModel):
-    """An order that the worker settles with a revision of kind `roll_back`, or with a reason."""
-
-    vehicle_id: str
-    to_revision: int
-    ordered_by: str
-    ordered_at: datetime
-    why: str
-    revision: int | None = Field(description="The revision that it brought; null: not (yet).")
-    problem: str | None = Field(description="Why it brought none.")
+    why: str = Field(min_length=1, max_length=256)
 
 
 class QuarantineItem(BaseModel):

@@ -17,11 +17,9 @@ from cloud.api import schemas
 from cloud.bundles import Catalogue
 from cloud.store import evidence, revisions
 from cloud.store.tables import (
-    BatteryOrder,
     ProvisionalRow,
     Quarantine,
     RevisionRow,
-    RollBackOrder,
     Trip,
     Vehicle,
 )
@@ -201,22 +199,6 @@ def _parameters(
         )
         for i, known in enumerate(declared)
     ]
-
-
-def battery_order_item(order: BatteryOrder) -> schemas.BatteryOrderItem:
-    """An order."""
-    return schemas.BatteryOrderItem(
-        **order.model_dump(include={"vehicle_id", "odometer", "ordered_by", "why", "revision"}),
-        ordered_at=some_utc(order.ordered_at),
-    )
-
-
-def roll_back_item(order: RollBackOrder) -> schemas.RollBackItem:
-    """An order."""
-    own = {"vehicle_id", "to_revision", "ordered_by", "why", "revision", "problem"}
-    return schemas.RollBackItem(
-        **order.model_dump(include=own), ordered_at=some_utc(order.ordered_at)
-    )
 
 
 def quarantine_item(row: Quarantine) -> schemas.QuarantineItem:

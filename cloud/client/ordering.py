@@ -1,26 +1,95 @@
-"""What an operator orders of a vehicle: a battery taken as replaced, a roll-back.
+"""What an operator writes: settings, cohorts, orders; and what came of it.
 
-Must never be repeated by itself: see `Transport.send`.
+Each write carries an idempotency key of its own, so that `Transport.send` may repeat it.
 """
 
 from __future__ import annotations
 
-from cloud.api import schemas
+import uuid
+from collections.abc import Iterator
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from cloud.api import operator_schemas, schemas
 from cloud.client.transport import Transport
 
+M = TypeVar("M", bound=BaseModel)
 V1 = "/api/v1"
 
 
 class Ordering(Transport):
-    """Operations that write."""
+    """Operations that write, and the audit of them."""
 
     def battery_replaced(
-        self, vehicle_id: str, told: schemas.BatteryReplaced
-    ) -> schemas.BatteryOrderItem:
+        self, vehicle_id: str, told: schemas.BatteryReplaced, *, dry_run: bool = False
+    ) -> operator_schemas.OrderItem:
         """Begin anew with a new battery."""
         path = f"{V1}/vehicles/{vehicle_id}/battery-replaced"
-        return self.post(schemas.BatteryOrderItem, path, told)
+        return self._write("POST", operator_schemas.OrderItem, path, told, dry_run=dry_run)
 
-    def roll_back(self, vehicle_id: str, told: schemas.RollBack) -> schemas.RollBackItem:
+    def roll_back(
+        self, vehicle_id: str, told: schemas.RollBack, *, dry_run: bool = False
+    ) -> operator_schemas.OrderItem:
         """Send the content of an earlier revision again."""
-        return self.post(schemas.RollBackItem, f"{V1}/vehicles/{vehicle_id}/roll-back", told)
+        path = f"{V1}/vehicles/{vehicle_id}/roll-back"
+        return self._write("POST", operator_schemas.OrderItem, path, told, dry_run=dry_run)
+
+    def list_orders(self, **params: object) -> Iterator[operator_schemas.OrderItem]:
+        """What was ordered, the latest first."""
+        return self.pages(operator_schemas.OrderItem, f"{V1}/orders", **params)
+
+    def get_order(self, order_id: str) -> operator_schemas.OrderItem:
+        """How far an order has come."""
+        return self.get(operator_schemas.OrderItem, f"{V1}/orders/{order_id}")
+
+    def get_settings(self, vehicle_id: str) -> operator_schemas.VehicleSettings:
+        """What operators say of a vehicle."""
+        path = f"{V1}/vehicles/{vehicle_id}/settings"
+        return self.get(operator_schemas.VehicleSettings, path)
+
+    def put_settings(
+        self,
+        vehicle_id: str,
+        told: operator_schemas.VehicleSettingsChange,
+        *,
+        if_match: str | None = None,
+        dry_run: bool = False,
+    ) -> operator_schemas.VehicleSettings:
+        """Put a vehicle into a cohort, and give it a label and a note."""
+        path = f"{V1}/vehicles/{vehicle_id}/settings"
+        kind = operator_schemas.VehicleSettings
+        return self._write("PUT", kind, path, told, dry_run=dry_run, if_match=if_match)
+
+    def list_cohorts(self) -> Iterator[operator_schemas.CohortItem]:
+        """Every cohort with its size."""
+        return self.pages(operator_schemas.CohortItem, f"{V1}/cohorts")
+
+    def assign(
+        self, cohort: str, told: operator_schemas.CohortAssignment, *, dry_run: bool = False
+    ) -> operator_schemas.CohortAssigned:
+        """Put many vehicles into a cohort."""
+        path = f"{V1}/cohorts/{cohort}/vehicles"
+        return self._write("POST", operator_schemas.CohortAssigned, path, told, dry_run=dry_run)
+
+    def list_audit(self, **params: object) -> Iterator[operator_schemas.EventItem]:
+        """What people did, the latest first."""
+        return self.pages(operator_schemas.EventItem, f"{V1}/audit", **params)
+
+    def _write(
+        self,
+        method: str,
+        kind: type[M],
+        path: str,
+        told: BaseModel,
+        *,
+        dry_run: bool = False,
+        if_match: str | None = None,
+    ) -> M:
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        if if_match is not None:
+            headers["If-Match"] = if_match
+        body = told.model_dump(mode="json", exclude_none=True)
+        params = {"dry_run": "true"} if dry_run else {}
+        answer = self.send(method, path, params=params, body=body, headers=headers)
+        return kind.model_validate_json(answer.content)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sqlmodel import Session, col, select
 
 from cloud.errors import BatteryOrderError
-from cloud.store import revisions
+from cloud.store import events, revisions
 from cloud.store.revisions import of_lane
 from cloud.store.tables import BatteryOrder, Breach, FleetPriorRow, Vehicle
 from common.messages import MAX_ODOMETER
@@ -43,6 +43,10 @@ def place(db: Session, wanted: BatteryOrder) -> BatteryOrder:
         raise BatteryOrderError(wanted.vehicle_id, problem)
     db.add(wanted)
     db.flush()
+    events.of_vehicle(
+        db, "order.placed", wanted.ordered_at, vehicle, actor=wanted.ordered_by,
+        order=f"battery_replaced-{wanted.id}", why=wanted.why, odometer=wanted.odometer,
+    )  # fmt: skip
     return wanted
 
 

@@ -50,6 +50,8 @@ _STEPS: Final = {
     ),
     3: (
         "ALTER TABLE vehicle ADD COLUMN cohort VARCHAR DEFAULT 'default' NOT NULL",
+        "ALTER TABLE vehicle ADD COLUMN label VARCHAR",
+        "ALTER TABLE vehicle ADD COLUMN note VARCHAR",
         "CREATE INDEX vehicle_of_cohort ON vehicle (cohort, vehicle_id)",
         "ALTER TABLE quarantine ADD COLUMN vehicle_id VARCHAR",
         "CREATE INDEX quarantine_of_vehicle ON quarantine (vehicle_id, id)",

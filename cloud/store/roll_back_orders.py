@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sqlmodel import Session, col, select
 
 from cloud.errors import RollBackError
-from cloud.store import revisions
+from cloud.store import events, revisions
 from cloud.store.revisions import of_lane
 from cloud.store.tables import RevisionRow, RollBackOrder
 
@@ -20,7 +20,7 @@ def place(db: Session, wanted: RollBackOrder) -> RollBackOrder:
 
     Raises RollBackError: why the vehicle cannot go back to that revision.
     """
-    target(db, wanted)
+    row = target(db, wanted)
     known = db.exec(
         select(RollBackOrder).where(
             RollBackOrder.vehicle_id == wanted.vehicle_id,
@@ -32,6 +32,11 @@ def place(db: Session, wanted: RollBackOrder) -> RollBackOrder:
         return known
     db.add(wanted)
     db.flush()
+    vehicle = revisions.vehicles(db, [row.vehicle_id])[row.vehicle_id]
+    events.of_vehicle(
+        db, "order.placed", wanted.ordered_at, vehicle, actor=wanted.ordered_by,
+        order=f"roll_back-{wanted.id}", why=wanted.why, to_revision=wanted.to_revision,
+    )  # fmt: skip
     return wanted
 
 

@@ -67,6 +67,8 @@ class Vehicle(SQLModel, table=True):
         nullable=False,
         sa_column_kwargs={"default": lane_of_row, "server_default": text("0")},
     )
+    label: str | None = None  # what operators call it
+    note: str | None = None
 
 
 class Trip(SQLModel, table=True):

@@ -1,0 +1,14 @@
+"""Every router of what operators do, so that the app includes them in one place.
+
+Must never hold a route.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import APIRouter
+
+from cloud.api import audit, cohorts, orders
+
+ROUTERS: Final[tuple[APIRouter, ...]] = (orders.router, cohorts.router, audit.router)
