@@ -13,7 +13,7 @@ from typing import Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace import SpanContext, TraceFlags
@@ -27,16 +27,20 @@ ROOT: Final = "vehicle.publish"
 QUEUE: Final = 8192
 EVERY_MS: Final = 1000
 TIMEOUT_S: Final = 5.0
+CLOSE_S: Final = 2.0
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 
 Attribute = str | int | float | bool
 
 
 class Traces:
-    """Makes spans and hands them to `processor`. Any thread."""
+    """Makes spans and sends them by `exporter`, from a thread of their own. Any thread."""
 
-    def __init__(self, processor: SpanProcessor, ratio: float, role: str, spans: Counted) -> None:
-        self._processor, self._spans = processor, spans
+    def __init__(self, exporter: SpanExporter, ratio: float, role: str, spans: Counted) -> None:
+        self._exporter, self._spans = exporter, spans
+        self._processor = BatchSpanProcessor(
+            exporter, max_queue_size=QUEUE, schedule_delay_millis=EVERY_MS
+        )
         self._bound = TraceIdRatioBased.get_bound_for_rate(ratio)
         self._resource = Resource.create(
             {
@@ -77,14 +81,15 @@ class Traces:
         """Send what waits, for a few seconds at most: a dead collector must not hold the end up."""
         ending = threading.Thread(target=self._processor.shutdown, daemon=True)
         ending.start()
-        ending.join(TIMEOUT_S)
+        ending.join(CLOSE_S)
+        if ending.is_alive():
+            self._exporter.shutdown()  # it stops trying
 
 
 def open_traces(config: Tracing, role: str, spans: Counted) -> Traces:
     """Traces to the configured endpoint."""
     exporter = _Counting(OTLPSpanExporter(config.endpoint, timeout=TIMEOUT_S), spans)
-    processor = BatchSpanProcessor(exporter, max_queue_size=QUEUE, schedule_delay_millis=EVERY_MS)
-    return Traces(processor, config.ratio, role, spans)
+    return Traces(exporter, config.ratio, role, spans)
 
 
 class _Counting(SpanExporter):
