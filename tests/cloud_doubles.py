@@ -328,9 +328,8 @@ class Insides:
 
     def work(self) -> None:
         """Let the worker finish everything that is due."""
-        while self.worker._awake.is_set():
-            self.worker._awake.clear()
-            self.worker.turn()
+        while self.worker.turn_if_awake():
+            pass
 
     def rows(self, vehicle_id: str = "car") -> list[RevisionRow]:
         """All revisions of a vehicle, the oldest first."""

@@ -11,7 +11,9 @@ from sqlmodel import select
 
 from cloud.calibration import rounds
 from cloud.calibration.poison import MAX_TRIES
+from cloud.calibration.revising import Author
 from cloud.errors import OvertakenError
+from cloud.push.courier import Courier
 from cloud.store import facts, revisions
 from cloud.store.lanes import LANES, lane_of
 from cloud.store.tables import Breach as BreachRow
@@ -19,7 +21,7 @@ from cloud.store.tables import Quarantine, RevisionRow, Vehicle
 from common.calibrator import Case
 from common.calibrator import decide as decide_cases
 from common.messages import Breach, decode
-from tests.cloud_doubles import Insides, write_bundle
+from tests.cloud_doubles import Insides, RememberingPublisher, write_bundle
 
 
 @pytest.fixture
@@ -146,3 +148,26 @@ def test_what_the_broker_has_not_confirmed_is_found(inside: Insides) -> None:
     inside.work()
     with inside.store.read() as db:
         assert revisions.unpublished(db, inside.now) == []
+
+
+def test_of_two_that_publish_for_a_vehicle_the_newest_revision_stays_with_the_broker(
+    inside: Insides,
+) -> None:
+    """Another process published revision 1 again, and the broker took it after revision 2."""
+    other = RememberingPublisher(confirms=False)
+    courier = Courier(
+        inside.store, other, lambda: inside.now, Author(inside.key, "0.1.0"), lambda: None
+    )
+    inside.take(inside.car().breach(5))
+    inside.work()
+    courier.republish(["car"])
+    courier.turn()
+    inside.take(inside.car().breach(6, revision=1))
+    inside.work()
+    assert (inside.publisher.numbers, other.numbers) == ([1, 2], [1])
+    other.waiting.pop()()
+    courier.turn()
+    assert other.numbers == [1, 2]
+    other.waiting.pop()()
+    courier.turn()
+    assert other.numbers == [1, 2]

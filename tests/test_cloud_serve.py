@@ -458,14 +458,14 @@ def test_a_worker_that_fails_is_not_ready_until_a_turn_succeeds(
     wait_connected(service)
     broken = threading.Event()
     broken.set()
-    real = service.worker.turn
+    real = service.worker._turning._turn
 
     def turn() -> None:
         if broken.is_set():
             raise OverflowError(34, "Numerical result out of range")
         real()
 
-    monkeypatch.setattr(service.worker, "turn", turn)
+    monkeypatch.setattr(service.worker._turning, "_turn", turn)
     service.worker.wake()
     eventually(lambda: service.checks()["worker"]() is not None, what="the trouble")
     assert "Numerical result out of range" in str(service.checks()["worker"]())

@@ -264,7 +264,7 @@ def test_nothing_is_published_before_its_commit(inside: Insides) -> None:
     inside.publisher.sent.clear()
     error = OperationalError("COMMIT", None, sqlite3.OperationalError("database or disk is full"))
     commits = FailingCommits(inside.store, error)
-    inside.worker._awake.clear()
+    inside.worker._turning.awake.clear()
     with pytest.raises(StoreUnavailableError):
         inside.worker.turn()
     assert inside.publisher.sent == []

@@ -1,15 +1,16 @@
-"""Tell vehicles what the worker has committed, and learn when the broker has taken it.
+"""Tell vehicles what is committed, and learn when the broker has taken it.
 
-Must never be called for a revision that is not committed, nor from two threads.
+Must never be called for a revision that is not committed. Any thread may announce.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from cloud.calibration.revising import Author, signed_now
 from cloud.mqtt.protocol import Publisher
@@ -18,18 +19,24 @@ from common.messages import Declined, Receipt, encode
 from common.topics import topic
 
 DECLINED_AT_ONCE: Final = 256
+_Entry = TypeVar("_Entry")
 
 
-def _nothing(*_: object) -> None:
+def nothing(*_: object) -> None:
     """Nobody wants to know."""
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """Rows whose news the broker has taken, by id."""
+    """Rows whose news the broker has taken, by id.
+
+    `newest` of each vehicle is the number of the last revision that this process handed over, where
+    the broker has it: another process may have published an older one after it, or a newer before.
+    """
 
     revisions: Sequence[int]
     declined: Sequence[int]
+    newest: Mapping[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.revisions or self.declined)
@@ -41,20 +48,26 @@ class Announcer:
     def __init__(self, publisher: Publisher, wake: Callable[[], None], author: Author) -> None:
         self._publisher, self._author = publisher, author
         self._wake = wake
-        self._revisions: deque[int] = deque()
+        self._revisions: deque[tuple[int, str, int]] = deque()
         self._declined: deque[int] = deque()
+        self._lock = threading.Lock()
+        self._handed_over: dict[str, int] = {}
 
-    def revision(self, row: RevisionRow, told: Callable[[], None] = _nothing) -> None:
-        """Publish a revision, retained. Without a connection nothing happens: it comes later.
+    def revision(self, row: RevisionRow, told: Callable[[], None] = nothing) -> bool:
+        """Publish a revision, retained; `told` is called, from any thread, once the broker has it.
 
-        `told` is called, from any thread, when the broker has it.
+        False: without a connection nothing happens, and it comes later.
         """
+        with self._lock:
+            before = self._handed_over.get(row.vehicle_id, 0)
+            self._handed_over[row.vehicle_id] = max(row.number, before)
         name = topic(row.vehicle_id, "parameters")
-        taken = partial(self._note, self._revisions, [row.id or 0], told)
-        self._publisher.publish(name, encode(signed_now(row, self._author)), taken, retain=True)
+        payload = encode(signed_now(row, self._author))
+        taken = partial(self._note_revision, (row.id or 0, row.vehicle_id, row.number), told)
+        return self._publisher.publish(name, payload, taken, retain=True)
 
     def declined(
-        self, breaches: Iterable[Breach], told: Callable[[Sequence[Breach]], None] = _nothing
+        self, breaches: Iterable[Breach], told: Callable[[Sequence[Breach]], None] = nothing
     ) -> None:
         """Publish that these breaches bring no revision, one receipt a vehicle; `told` as above."""
         by_vehicle: dict[str, list[Breach]] = {}
@@ -66,7 +79,13 @@ class Announcer:
 
     def confirmed(self) -> Confirmed:
         """What the broker has taken since the last call."""
-        return Confirmed(_drain(self._revisions), _drain(self._declined))
+        taken = _drain(self._revisions)
+        newest = {}
+        with self._lock:
+            for _, vehicle_id, number in taken:
+                if self._handed_over.get(vehicle_id) == number:
+                    newest[vehicle_id] = self._handed_over.pop(vehicle_id)
+        return Confirmed([row for row, _, _ in taken], _drain(self._declined), newest)
 
     def _declined_of(
         self,
@@ -79,14 +98,19 @@ class Announcer:
             declined=[Declined(breach.message_id, breach.reason or "") for breach in breaches],
         )
         ids = [breach.id or 0 for breach in breaches]
-        taken = partial(self._note, self._declined, ids, partial(told, breaches))
+        taken = partial(self._note_declined, ids, partial(told, breaches))
         self._publisher.publish(topic(vehicle_id, "receipt"), encode(receipt), taken)
 
-    def _note(self, into: deque[int], ids: Iterable[int], told: Callable[[], None]) -> None:
-        into.extend(ids)
+    def _note_revision(self, taken: tuple[int, str, int], told: Callable[[], None]) -> None:
+        self._revisions.append(taken)
+        self._wake()
+        told()
+
+    def _note_declined(self, ids: Iterable[int], told: Callable[[], None]) -> None:
+        self._declined.extend(ids)
         self._wake()
         told()
 
 
-def _drain(ids: deque[int]) -> list[int]:
-    return [ids.popleft() for _ in range(len(ids))]
+def _drain(queue: deque[_Entry]) -> list[_Entry]:
+    return [queue.popleft() for _ in range(len(queue))]
