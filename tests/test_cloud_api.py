@@ -231,7 +231,7 @@ def test_a_wrong_method_and_a_failure_are_problems_too(
     def fails(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("cloud.store.pages.vehicles", fails)
+    monkeypatch.setattr("cloud.store.vehicle_pages.page", fails)
     found = problem(client.get(f"{V1}/vehicles"), 500)
     assert "secret" not in str(found)
     assert "secret" in caplog.text

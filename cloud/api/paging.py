@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 from fastapi import Depends, Query, Request, Response
@@ -50,7 +50,7 @@ class Listing(Generic[Row, K]):
     `rows` gives at most as many as it is asked for, in an order that ends in something unique.
     """
 
-    key_type: type[K]
+    key_type: Any  # of K
     rows: Callable[[Session, K | None, int], Sequence[Row]]
     key: Callable[[Row], K]
     items: Callable[[Session, Sequence[Row]], Sequence[BaseModel]]
@@ -74,7 +74,7 @@ Paged = Annotated[Paging, Depends(_paging)]
 
 def answer(store: Store, paging: Paging, listing: Listing[Row, K]) -> Response:
     """The page that is asked for. Raises ProblemError (422)."""
-    after = decode_cursor(paging.cursor, listing.key_type)
+    after: K | None = decode_cursor(paging.cursor, listing.key_type)
     with store.read() as db:
         rows = listing.rows(db, after, paging.limit + 1)
         shown = rows[: paging.limit]
@@ -86,7 +86,7 @@ def answer(store: Store, paging: Paging, listing: Listing[Row, K]) -> Response:
     return Response(msgspec.json.encode(content), headers=headers, media_type="application/json")
 
 
-def decode_cursor(cursor: str | None, kind: type[K]) -> K | None:
+def decode_cursor(cursor: str | None, kind: Any) -> Any:
     """The key in a cursor. Raises ProblemError (422)."""
     if cursor is None:
         return None

@@ -15,7 +15,6 @@ from sqlmodel import Session
 
 from cloud.api import schemas, views
 from cloud.api.access import (
-    Context,
     Here,
     known_revision,
     known_vehicle,
@@ -25,8 +24,10 @@ from cloud.api.access import (
 from cloud.api.authority import Viewer
 from cloud.api.paging import Listing, Page, Paged, answer
 from cloud.api.problems import MEANINGS, invalid, not_found, responses
-from cloud.store import pages, revisions
-from cloud.store.tables import ProvisionalRow, Vehicle
+from cloud.api.vehicle_query import Filtered, Sorted
+from cloud.store import pages, revisions, vehicle_pages
+from cloud.store.tables import ProvisionalRow
+from cloud.store.vehicle_pages import Listed
 from common.calibration import Settings, voltage_band, with_trip_spread
 from common.manifest import Manifest
 from common.trip_band import Z95
@@ -40,22 +41,27 @@ router = APIRouter(prefix="/api/v1")
     responses=responses(),
     tags=["vehicles"],
 )
-def list_vehicles(here: Here, viewer: Viewer, paging: Paged) -> Response:
-    """All vehicles, by id."""
+def list_vehicles(
+    here: Here, viewer: Viewer, paging: Paged, asked: Filtered, sort: Sorted = "vehicle_id"
+) -> Response:
+    """Vehicles that all the filters let through, by `sort`."""
+    now = here.clock()
+    conditions = vehicle_pages.conditions(
+        asked.wanted(), viewer.cohorts, here.catalogue.hashes, now
+    )
 
-    def items(db: Session, rows: Sequence[Vehicle]) -> list[schemas.VehicleSummary]:
-        numbers = pages.newest_numbers(db, [row.vehicle_id for row in rows])
-        return [
-            schemas.VehicleSummary(
-                **views.vehicle_fields(
-                    row, _standing(db, row, here), numbers.get(row.vehicle_id, 0)
-                )
-            )
-            for row in rows
-        ]
+    def rows(db: Session, after: vehicle_pages.Key | None, limit: int) -> list[Listed]:
+        if after is not None and after[0] != sort:
+            raise invalid("query.cursor", "not a cursor of this order")
+        return vehicle_pages.page(db, after, limit, sort=sort, conditions=conditions)
 
     listing = Listing(
-        str, partial(pages.vehicles, cohorts=viewer.cohorts), lambda row: row.vehicle_id, items
+        vehicle_pages.Key,
+        rows,
+        partial(vehicle_pages.key, sort=sort),
+        lambda _db, found: [
+            schemas.VehicleSummary(**views.listed_fields(one, here.catalogue, now)) for one in found
+        ],
     )
     return answer(here.store, paging, listing)
 
@@ -65,8 +71,10 @@ def get_vehicle(here: Here, viewer: Viewer, vehicle_id: str) -> schemas.VehicleD
     """One vehicle, and the features that a prediction for it needs."""
     with here.store.read() as db:
         vehicle = known_vehicle(db, viewer, vehicle_id)
-        newest = pages.newest_numbers(db, [vehicle_id]).get(vehicle_id, 0)
-        return views.vehicle_detail(vehicle, _standing(db, vehicle, here), newest)
+        newest = revisions.newest_of(db, [vehicle_id]).get(vehicle_id)
+        known = views.standing(db, vehicle, here.catalogue, here.clock())
+    listed = Listed(vehicle, newest.number if newest else 0)
+    return views.vehicle_detail(listed, known, here.catalogue, here.clock())
 
 
 @router.get(
@@ -188,10 +196,6 @@ def explain_problem(_viewer: Viewer, status: int) -> dict[str, str]:
     if status not in MEANINGS:
         raise not_found(f"problem {status}")
     return {"status": str(status), "meaning": MEANINGS[status]}
-
-
-def _standing(db: Session, vehicle: Vehicle, here: Context) -> views.Standing | None:
-    return views.standing(db, vehicle, here.catalogue, here.clock())
 
 
 def _feature_rows(

@@ -28,9 +28,11 @@ class VehicleSummary(BaseModel):
         examples=["known"],
     )
     state_reason: str | None = Field(description="Why it is not `known`.", examples=[None])
+    cohort: str = Field(examples=["default"])
     online: bool | None = Field(examples=[True])
     first_seen_at: datetime
     last_seen_at: datetime | None
+    last_seen_age_s: int | None = Field(description="Seconds since then.", examples=[42])
     bundle: str | None = Field(description="SHA-256 of the bundle it runs.", examples=[_HASH])
     bundle_name: str | None = Field(examples=["fleet"])
     revision: int | None = Field(description="The revision it runs; 0: nominal.", examples=[12])
@@ -43,6 +45,20 @@ class VehicleSummary(BaseModel):
         description="Mean absolute error of the trip at the highest odometer.", examples=[0.031]
     )
     last_trip_received_at: datetime | None
+    last_trip_age_s: int | None = Field(
+        description="Seconds since then: how old error and odometer are.", examples=[4200]
+    )
+    soh: float | None = Field(
+        description="State of health at revision `figures_revision`, 1 is as new; null: not known.",
+        examples=[0.83],
+    )
+    soh_std: float | None = Field(description="Its standard deviation.", examples=[0.012])
+    drift: float | None = Field(
+        description="Loss of state of health over the next 1,000 odometer units.", examples=[0.004]
+    )
+    figures_revision: int | None = Field(
+        description="The revision that the three were read off when it was made.", examples=[12]
+    )
 
 
 class Feature(BaseModel):

@@ -23,6 +23,7 @@ from cloud.store.tables import (
     Trip,
     Vehicle,
 )
+from cloud.store.vehicle_pages import Listed
 from common.calibration import Estimate, estimate_of
 from common.estimate_state import Judgement, judge
 from common.manifest import Manifest
@@ -73,31 +74,37 @@ def estimate_fields(vehicle: Vehicle, known: Standing) -> dict[str, Any]:
     }
 
 
-def vehicle_fields(
-    vehicle: Vehicle, known: Standing | None, newest_revision: int
-) -> dict[str, Any]:
-    """The fields of a VehicleSummary."""
+def listed_fields(listed: Listed, catalogue: Catalogue, now: float) -> dict[str, Any]:
+    """The fields of a VehicleSummary: what the vehicle's own row says, its state judged by that."""
+    vehicle = listed.vehicle
+    manifest = catalogue.find(vehicle.bundle)
+    found = judge(vehicle.estimate_state, evidence.noted(vehicle, now))  # type: ignore[arg-type]
     return {
         **vehicle.model_dump(),
-        "state": known.judgement.state if known else None,
-        "state_reason": known.judgement.reason if known else "its bundle is unknown here",
+        "state": found.state if manifest else None,
+        "state_reason": found.reason if manifest else "its bundle is unknown here",
         "first_seen_at": utc(vehicle.first_seen_at),
         "last_seen_at": utc(vehicle.last_seen_at),
+        "last_seen_age_s": _age_s(vehicle.last_seen_at, now),
         "last_trip_received_at": utc(vehicle.last_trip_received_at),
-        "bundle_name": known.manifest.name if known else None,
-        "newest_revision": newest_revision,
-        "odometer_unit": known.manifest.odometer_unit if known else None,
+        "last_trip_age_s": _age_s(vehicle.last_trip_received_at, now),
+        "bundle_name": manifest.name if manifest else None,
+        "newest_revision": listed.newest_revision,
+        "odometer_unit": manifest.odometer_unit if manifest else None,
     }
 
 
 def vehicle_detail(
-    vehicle: Vehicle, known: Standing | None, newest_revision: int
+    listed: Listed, known: Standing | None, catalogue: Catalogue, now: float
 ) -> schemas.VehicleDetail:
-    """A vehicle with what a prediction needs."""
+    """A vehicle with what a prediction needs; its state is judged where it stands now."""
     manifest = known.manifest if known else None
+    fields = listed_fields(listed, catalogue, now)
+    if known is not None:
+        fields |= {"state": known.judgement.state, "state_reason": known.judgement.reason}
     features = manifest.features if manifest else []
     return schemas.VehicleDetail(
-        **vehicle_fields(vehicle, known, newest_revision),
+        **fields,
         error_threshold_v=manifest.error_threshold_v if manifest else None,
         cutoff_voltage_v=manifest.cutoff_voltage_v if manifest else None,
         features=[
@@ -208,6 +215,10 @@ def quarantine_item(row: Quarantine) -> schemas.QuarantineItem:
         received_at=some_utc(row.received_at),
         payload_head=row.payload.decode(errors="replace"),
     )
+
+
+def _age_s(unix_s: float | None, now: float) -> int | None:
+    return None if unix_s is None else max(round(now - unix_s), 0)
 
 
 def utc(unix_s: float | None) -> datetime | None:

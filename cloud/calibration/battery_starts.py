@@ -13,6 +13,7 @@ from typing import Final
 from sqlmodel import Session
 
 from cloud.bundles import Catalogue
+from cloud.calibration import figures
 from cloud.calibration.fleet_priors import FleetPriors
 from cloud.calibration.revising import Author, Place, revision_at, signed_row, started
 from cloud.errors import StoreUnavailableError
@@ -129,4 +130,5 @@ class BatteryStarts:
         row = signed_row(revision, self._author)
         db.add(row)
         vehicle.started = True
+        figures.note([(vehicle, row)], self._catalogue.model(bundle), manifest)
         return row

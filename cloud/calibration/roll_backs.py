@@ -12,6 +12,8 @@ from typing import Final
 import msgspec
 from sqlmodel import Session
 
+from cloud.bundles import Catalogue
+from cloud.calibration import figures
 from cloud.calibration.revising import Author, Place, numbered, signed_row
 from cloud.errors import RollBackError
 from cloud.store import revisions, roll_back_orders
@@ -28,8 +30,11 @@ AT_ONCE: Final = 64
 class RollBacks:
     """Orders of a store; one thread only."""
 
-    def __init__(self, store: Store, author: Author, clock: Callable[[], float]) -> None:
-        self._store, self._author, self._clock = store, author, clock
+    def __init__(
+        self, store: Store, catalogue: Catalogue, author: Author, clock: Callable[[], float]
+    ) -> None:
+        self._store, self._catalogue = store, catalogue
+        self._author, self._clock = author, clock
 
     def round(self, lane: int | None = None) -> list[RevisionRow]:
         """Settle what is ordered; of one lane, if it is given. Raises StoreUnavailableError."""
@@ -59,7 +64,11 @@ class RollBacks:
         newest = revisions.newest_of(db, [order.vehicle_id]).get(order.vehicle_id)
         place = Place(order.vehicle_id, target.bundle, newest, vehicle.revision or 0)
         vehicle.failures = 0
-        return signed_row(self._again(decode_revision(target.content), place, order), self._author)
+        row = signed_row(self._again(decode_revision(target.content), place, order), self._author)
+        if self._catalogue.find(row.bundle) is not None:
+            model = self._catalogue.model(row.bundle)
+            figures.note([(vehicle, row)], model, self._catalogue.manifest(row.bundle))
+        return row
 
     def _again(self, wanted: Revision, place: Place, order: RollBackOrder) -> Revision:
         cause = Cause(

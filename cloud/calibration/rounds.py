@@ -6,7 +6,7 @@ Must never tell anybody: what is committed comes back as outcomes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -14,6 +14,7 @@ from typing import Final
 from sqlmodel import Session
 
 from cloud.bundles import Catalogue
+from cloud.calibration import figures
 from cloud.calibration.battery_starts import BatteryStarts
 from cloud.calibration.fleet_priors import FleetPriors
 from cloud.calibration.poison import (
@@ -80,7 +81,7 @@ class Calibrations:
         self._clock = clock
         self._priors = FleetPriors(store, catalogue, clock)
         self._starts = BatteryStarts(store, catalogue, author, self._priors, clock)
-        self._roll_backs = RollBacks(store, author, clock)
+        self._roll_backs = RollBacks(store, catalogue, author, clock)
 
     def starts(self, lane: int | None = None) -> list[RevisionRow]:
         """New vehicles, replaced batteries, ordered roll-backs; of one lane, if it is given.
@@ -195,6 +196,17 @@ class Calibrations:
             if vehicle is not None:
                 _count(vehicle, item, decision)
                 self._judge_guarded(vehicle, item.breach, row or item.history.base, now)
+        self._note_guarded(items[0].breach.bundle, vehicles, rows)
+
+    def _note_guarded(
+        self, bundle: str, vehicles: Mapping[str, Vehicle], rows: Sequence[RevisionRow | None]
+    ) -> None:
+        """Nor must a figure that cannot be read."""
+        made = [(vehicles[row.vehicle_id], row) for row in rows if row is not None]
+        try:
+            figures.note(made, self._catalogue.model(bundle), self._catalogue.manifest(bundle))
+        except Exception:
+            log.exception("figures_not_noted bundle=%s", bundle)
 
     def _judge_guarded(
         self, vehicle: Vehicle, breach: Breach, standing: RevisionRow | None, now: float

@@ -17,7 +17,7 @@ from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
 from cloud.intake.interpretation import KINDS, Delivery, Upward, refused_offer
-from cloud.store import key_statements, releases, revisions, verdicts
+from cloud.store import evidence, key_statements, releases, revisions, verdicts
 from cloud.store.tables import Breach, ProvisionalRow, Quarantine, RevisionRow, Trip, Vehicle
 from common import messages
 from common.errors import TopicError, UnknownSchemaError
@@ -230,9 +230,7 @@ class Recorder:
         if not status.online and not status.sent_at:
             vehicle.online = False  # the last will was written before anything had happened
             return
-        for name in status.__struct_fields__:
-            if name not in _NOT_KEPT:
-                setattr(vehicle, name, getattr(status, name))
+        _keep(vehicle, status)
         if not status.online:
             return
         if status.key_statement < self._newest_keys:
@@ -338,6 +336,14 @@ def quarantine(
         newest - QUARANTINE_WHOLE_ROWS - _NUMBERS_LEFT_OUT, newest - QUARANTINE_WHOLE_ROWS
     )
     db.exec(update(Quarantine).where(older).values(payload=beginning))
+
+
+def _keep(vehicle: Vehicle, status: Status) -> None:
+    if vehicle.bundle not in {None, status.bundle}:
+        evidence.forget(vehicle)
+    for name in status.__struct_fields__:
+        if name not in _NOT_KEPT:
+            setattr(vehicle, name, getattr(status, name))
 
 
 def _sender(topic: str) -> str | None:

@@ -8,22 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, tuple_
+from sqlalchemy import tuple_
 from sqlmodel import Session, col, select
 
 from cloud.store.tables import ProvisionalRow, Quarantine, RevisionRow, Trip, Vehicle
 
 Cohorts = frozenset[str] | None
-
-
-def vehicles(db: Session, after: str | None, limit: int, *, cohorts: Cohorts) -> Sequence[Vehicle]:
-    """Vehicles of these cohorts (None: of all) by id."""
-    query = select(Vehicle).order_by(col(Vehicle.vehicle_id)).limit(limit)
-    if cohorts is not None:
-        query = query.where(col(Vehicle.cohort).in_(cohorts))
-    if after is not None:
-        query = query.where(Vehicle.vehicle_id > after)
-    return db.exec(query).all()
 
 
 def trips(
@@ -72,13 +62,3 @@ def quarantined(
     if after is not None:
         query = query.where(col(Quarantine.id) < after)
     return db.exec(query).all()
-
-
-def newest_numbers(db: Session, vehicle_ids: Sequence[str]) -> dict[str, int]:
-    """The number of the newest revision of each of these vehicles that has one."""
-    query = (
-        select(RevisionRow.vehicle_id, func.max(RevisionRow.number))
-        .where(col(RevisionRow.vehicle_id).in_(vehicle_ids))
-        .group_by(col(RevisionRow.vehicle_id))
-    )
-    return dict(db.exec(query).all())

@@ -30,6 +30,12 @@ class Vehicle(SQLModel, table=True):
     __table_args__ = (
         Index("vehicle_not_started", "bundle", "vehicle_id", sqlite_where=text("NOT started")),
         Index("vehicle_of_cohort", "cohort", "vehicle_id"),
+        Index("vehicle_by_last_seen", "last_seen_at", "vehicle_id"),
+        Index("vehicle_by_breaches", "breaches", "vehicle_id"),
+        Index("vehicle_by_odometer", "odometer", "vehicle_id"),
+        Index("vehicle_by_error", "last_trip_error_v", "vehicle_id"),
+        Index("vehicle_by_soh", "soh", "vehicle_id"),
+        Index("vehicle_by_drift", "drift", "vehicle_id"),
     )
 
     vehicle_id: str = Field(primary_key=True)
@@ -62,6 +68,13 @@ class Vehicle(SQLModel, table=True):
     time_known: bool | None = None  # whether its clock had been set when it said so
     provisional: int | None = None  # the step of its own that it says it runs; 0: none
     cohort: str = Field(default="default", sa_column_kwargs={"server_default": "default"})
+    # Read off its newest revision (`figures_revision`) when that was made: to sort and filter by.
+    soh: float | None = None
+    soh_std: float | None = None
+    drift: float | None = None  # loss of state of health over the next 1,000 odometer units
+    figures_revision: int | None = None
+    relative_std: float | None = None  # of its parameters, to the prior's
+    error_left: float | None = None  # on the trip that it was made of, in thresholds
     lane: int | None = Field(
         default=None,
         nullable=False,
