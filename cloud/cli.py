@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cloud.commands import bundle_cli, derived_cli, fleet_cli, key_cli
+from cloud.commands import api_key_cli, bundle_cli, derived_cli, fleet_cli, key_cli
 from cloud.commands.command import (
     DONE,
     FAILED,
@@ -45,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(key_cli.keys, name="keys")
+app.add_typer(api_key_cli.api_keys, name="api-keys")
 app.add_typer(fleet_cli.fleet_prior, name="fleet-prior")
 app.add_typer(bundle_cli.bundle, name="bundle")
 
@@ -144,7 +145,17 @@ Example:
 
 def _add_training(arguments: list[str]) -> None:
     """Training needs heavy libraries: load it only where it is asked for, or listed."""
-    own = {"serve", "keys", "verify", "history", "quarantine", "bundle", *DERIVED, *FLEET}
+    own = {
+        "serve",
+        "keys",
+        "api-keys",
+        "verify",
+        "history",
+        "quarantine",
+        "bundle",
+        *DERIVED,
+        *FLEET,
+    }
     if arguments and arguments[0] in own:
         return
     try:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from cloud.errors import ConfigError
+from cloud.security.settings import Api, Oidc, problem_of
 from common.settings_file import File, Host, Port, below, decode_settings
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
@@ -72,13 +73,6 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     private: File
 
 
-class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the operator API listens. Port 0 lets the system choose one."""
-
-    host: Host = "127.0.0.1"
-    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8080
-
-
 class Logs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a log line on stderr looks like: logfmt, or one JSON object."""
 
@@ -105,6 +99,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     api: Api = Api()
     logs: Logs = Logs()
     tracing: Tracing = Tracing()
+    oidc: Oidc | None = None
     base: str = "."
 
     def path(self, name: str) -> Path:
@@ -120,5 +115,8 @@ def load_config(path: Path) -> Config:
         raise ConfigError(path, f"it cannot be read ({error.strerror})") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(path, str(error)) from error
+    problem = problem_of(config.api, config.oidc)
+    if problem is not None:
+        raise ConfigError(path, problem)
     mqtt = msgspec.structs.replace(config.mqtt, tls=below(config.mqtt.tls, path.parent))
     return msgspec.structs.replace(config, mqtt=mqtt, base=str(path.parent))

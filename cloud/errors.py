@@ -92,6 +92,30 @@ class KeyOrderError(TwinError):
         super().__init__(f"The keys stay as they are: {problem}. See `twin-cloud keys list`.")
 
 
+class NotAuthenticatedError(TwinError):
+    """Who asks has not shown who it is; the problem is for the log alone."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"Nobody is let in by what was shown: {problem}.")
+
+
+class IssuerUnavailableError(TransientError):
+    """The OIDC issuer does not give its keys at the moment."""
+
+    def __init__(self, issuer: str, cause: object) -> None:
+        self.issuer = issuer
+        super().__init__(f"The issuer {issuer} does not give its keys ({cause}): check [oidc].")
+
+
+class ApiKeyError(TwinError):
+    """An API key cannot be made or changed so."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"The API keys stay as they are: {problem}.")
+
+
 class BatteryOrderError(TwinError):
     """A battery cannot be taken as replaced."""
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cloud.commands.api_key_reports import Wanted, create
 from cloud.training.errors import OptionError
 from common.bundle import Bundle
 from common.errors import TwinError
@@ -113,10 +114,25 @@ def run_and_report(
             run = _run_with_progress(vehicles, bundle, on_stage, out, narrator)
         if keep_running:
             results = _report(vehicles, bundle, run, out, story, narrator)
+            key_file = _api_key(run.database, out)
             narrator.say(f"still running: {on_stage.api}/api/v1/docs (Ctrl-C ends it)")
+            shown = (
+                f'curl -H "Authorization: Bearer $(cat {key_file})" {on_stage.api}/api/v1/vehicles'
+            )
+            narrator.say(f"to ask it: {shown}")
             _wait_for_interrupt()
             return results
     return _report(vehicles, bundle, run, out, story, narrator)
+
+
+def _api_key(database: Path, out: Path) -> Path:
+    """A key of the API for whoever runs the demonstration, readable by nobody else."""
+    wanted = Wanted("demo", "admin", cohorts=None, expires_at=None)
+    _, key = create(database, wanted, time.time())
+    path = out / "api-key"
+    path.touch(mode=0o600)
+    path.write_text(key + "\n", encoding="ascii")
+    return path
 
 
 def exit_code(main: Callable[[], int]) -> int:

@@ -23,7 +23,7 @@ from cloud.store.verification import Verified
 from common import calibration
 from common.fleet_prior import growth_at, start
 from common.revision import Revision, decode_revision
-from tests.cloud_doubles import NOW, Insides, write_bundle
+from tests.cloud_doubles import NOW, Insides, opened, write_bundle
 from tests.test_cloud_fleet_prior import add_prior, drive, priors, young_fleet
 
 
@@ -59,7 +59,7 @@ def order(inside: Insides, vehicle_id: str, odometer: float) -> BatteryOrder:
 def api(inside: Insides, wake: Callable[[], None] = lambda: None) -> Iterator[httpx.Client]:
     """A real server on a port of its own."""
     context = Context(inside.store, inside.catalogue, lambda: inside.now, {}, wake)
-    config = uvicorn.Config(create_app(context), log_config=None, lifespan="off")
+    config = uvicorn.Config(create_app(opened(context)), log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     listener = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=[[listener]])

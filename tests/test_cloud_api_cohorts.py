@@ -19,7 +19,14 @@ from cloud.intake.interpretation import Delivery
 from cloud.store.tables import Vehicle
 from tests.cloud_doubles import Insides, serving, write_bundle
 
-OPEN = {"/health/live", "/health/ready", "/healthz", "/readyz", "/metrics"}
+OPEN = {
+    "/api/v1/problems/{status}",
+    "/health/live",
+    "/health/ready",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+}
 
 
 @pytest.fixture(scope="module")

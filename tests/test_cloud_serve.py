@@ -54,7 +54,7 @@ class Place:
         path.write_text(
             f'[mqtt]\nport = {port}\n{mqtt}\n[store]\npath = "twin.db"\n'
             '[bundles]\npaths = ["bundle"]\n[keys]\nprivate = "keys/private.pem"\n'
-            f"[api]\nport = {api_port}\n"
+            f'[api]\nauth = "none"\nport = {api_port}\n'
         )
         return path
 

@@ -33,7 +33,7 @@ class Cloud:
         (self.folder / "twin-cloud.toml").write_text(
             f'[mqtt]\nport = {self.port}\n[store]\npath = "cloud.db"\n'
             f'[bundles]\npaths = ["bundle"]\n[keys]\nprivate = "{private_key}"\n'
-            f"[api]\nport = {self.api}\n"
+            f'[api]\nauth = "none"\nport = {self.api}\n'
         )
         log = self.folder / "cloud.log"
         with log.open("ab") as file:

@@ -53,7 +53,7 @@ def test_what_a_vehicle_made_for_itself_gives_way_to_the_cloud_and_stays_in_the_
     broker = PrivateBroker(source="any").start()
     (tmp_path / "cloud.toml").write_text(
         f'[mqtt]\nport = {broker.port}\n[store]\npath = "cloud.db"\n[bundles]\npaths = ["bundle"]\n'
-        f'[keys]\nprivate = "private.pem"\n[api]\nport = {free_port()}\n'
+        f'[keys]\nprivate = "private.pem"\n[api]\nauth = "none"\nport = {free_port()}\n'
     )
     with (
         cloud_service(tmp_path / "cloud.toml", tmp_path / "cloud.log") as (api, _pid),

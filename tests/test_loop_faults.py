@@ -119,7 +119,7 @@ class FleetRun:
         (self.folder / "twin-cloud.toml").write_text(
             f'[mqtt]\nport = {self.broker.port}\nprotocol = "{self.broker.mqtt_version}"\n'
             f'[store]\npath = "cloud.db"\n[bundles]\npaths = ["{BUNDLE}"]\n'
-            f'[keys]\nprivate = "cloud.key.pem"\n[api]\nport = {free_port()}\n'
+            f'[keys]\nprivate = "cloud.key.pem"\n[api]\nauth = "none"\nport = {free_port()}\n'
         )
 
     def _write_agent_config(self, vehicle_id: str) -> None:

@@ -14,6 +14,7 @@ from sqlmodel import Session
 
 from cloud.api import views
 from cloud.api.authority import Actor
+from cloud.api.gate import CLOSED, Entrance
 from cloud.api.problems import not_found
 from cloud.bundles import Catalogue
 from cloud.observability.metrics import Metrics
@@ -37,6 +38,7 @@ class Context:
     checks: Mapping[str, Callable[[], str | None]]
     wake: Callable[[], None] = lambda: None
     metrics: Metrics = field(default_factory=Metrics)
+    entrance: Entrance = CLOSED
 
 
 def _context(request: Request) -> Context:

@@ -5,12 +5,16 @@ Must never open a database or a connection: it is given what it reads from.
 
 from __future__ import annotations
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 import cloud
-from cloud.api import derived_routes, health_routes, operating, problems, routes
+from cloud.api import derived_routes, health_routes, key_routes, operating, problems, routes
 from cloud.api.access import Context
+from cloud.api.authority import VIEWER
 from cloud.api.described import described_only
+from cloud.api.gate import Gate
+from cloud.api.hardening import Hardening
 from cloud.api.measured import Measured
 
 DESCRIPTION = """What the fleet's twins know: vehicles, trips, revisions with their lineage,
@@ -20,7 +24,12 @@ battery.
 
 Lists are pages: `limit` and `cursor`; `next` (and the `Link` header) lead on. Units stand in the
 field names; odometers are in `odometer_unit`. Times are RFC 3339 in UTC. `null` means unknown.
-Errors are `application/problem+json` (RFC 9457). Unknown query parameters are refused."""
+Errors are `application/problem+json` (RFC 9457). Unknown query parameters are refused.
+
+All but liveness, readiness and this description needs `Authorization: Bearer` with an API key or a
+token of the OIDC issuer. A caller sees the vehicles of its cohorts; others are not there for it."""
+
+_open = APIRouter(tags=["operation"])
 
 
 def create_app(context: Context) -> FastAPI:
@@ -32,15 +41,43 @@ def create_app(context: Context) -> FastAPI:
         openapi_url="/api/v1/openapi.json",
         docs_url="/api/v1/docs",
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
         dependencies=[Depends(described_only)],
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.context = context
-    app.include_router(routes.router)
-    app.include_router(derived_routes.router)
-    for router in operating.ROUTERS:
-        app.include_router(router)
+    for router in (routes.router, derived_routes.router, *operating.ROUTERS, key_routes.router):
+        app.include_router(router, dependencies=[VIEWER])  # and each route says what more it needs
     app.include_router(health_routes.router)
+    app.include_router(_open)
     problems.install(app)
+    _guard(app)
     app.add_middleware(Measured)
     return app
+
+
+def _guard(app: FastAPI) -> None:
+    """The last one added is the first to see a request."""
+
+    def context() -> Context:
+        found: Context = app.state.context
+        return found
+
+    app.add_middleware(Gate, entrance=lambda: context().entrance)
+    if app.state.context is not None and context().entrance.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=context().entrance.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match"],
+            expose_headers=["ETag", "Link", "RateLimit", "RateLimit-Policy", "Retry-After"],
+        )
+    app.add_middleware(Hardening, limits=lambda: context().entrance.limits)
+
+
+@_open.get(f"{problems.PATH}/{{status}}", responses=problems.responses(404))
+def explain_problem(status: int) -> dict[str, str]:
+    """What the `type` of a problem means."""
+    if status not in problems.MEANINGS:
+        raise problems.not_found(f"problem {status}")
+    return {"status": str(status), "meaning": problems.MEANINGS[status]}

@@ -1,4 +1,6 @@
-"""What a supervisor asks: does it live, is it ready, what does it count. Open to everybody.
+"""What a supervisor asks: does it live, is it ready, what does it count.
+
+Open to everybody, but for the metrics, which have a switch: `[api] metrics`.
 
 Must never name a vehicle, and never check anything in order to say that the process lives.
 """

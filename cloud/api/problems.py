@@ -21,15 +21,23 @@ log = logging.getLogger(__name__)
 
 PATH: Final = "/api/v1/problems"
 MEANINGS: Final = {
+    401: "Say who asks: `Authorization: Bearer` with an API key or a token of the issuer.",
+    403: "Who asks is known, and may not do this.",
     404: "Nothing is known under this address.",
     405: "The address does not take this method.",
     409: "What is asked for contradicts what is known; the detail says what.",
     412: "It has changed since it was read: read it again.",
+    413: "The body of the request is larger than the service takes.",
     422: "A parameter or a field of the request is unknown, missing or out of range.",
     428: "A change needs If-Match with the ETag of what was read.",
+    429: "Too many requests; `Retry-After` says in how many seconds to come again.",
     500: "The service failed; its log says why.",
     503: "Something that the service needs does not answer.",
 }
+
+
+_CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="twin-cloud"'}
+_EVERYWHERE: Final = (401, 403, 413, 422, 429, 500, 503)
 
 
 class Violation(BaseModel):
@@ -78,7 +86,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": MEANINGS[status],
             "content": {"application/problem+json": schema},
         }
-        for status in (*statuses, 422, 500)
+        for status in sorted({*statuses, *_EVERYWHERE})
     }
 
 
@@ -87,13 +95,13 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     def _problem(request: Request, error: ProblemError) -> JSONResponse:
-        return _response(request, error.status, error.detail, error.violations)
+        return response(request, error.status, error.detail, error.violations)
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:
-        response = _response(request, error.status_code, str(error.detail))
-        response.headers.update(error.headers or {})
-        return response
+        answer = response(request, error.status_code, str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer
 
     @app.exception_handler(RequestValidationError)
     def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -102,22 +110,23 @@ def install(app: FastAPI) -> None:
             for item in error.errors()
         ]
         detail = "; ".join(f"{item.where}: {item.problem}" for item in violations)
-        return _response(request, 422, detail, violations)
+        return response(request, 422, detail, violations)
 
     @app.exception_handler(StoreUnavailableError)
     def _store(request: Request, error: StoreUnavailableError) -> JSONResponse:
         log.error("api_failed path=%s error=%r", request.url.path, str(error))
-        return _response(request, 503, "The database does not answer.")
+        return response(request, 503, "The database does not answer.")
 
     @app.exception_handler(Exception)
     def _unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("api_failed path=%s error=%r", request.url.path, str(error), exc_info=error)
-        return _response(request, 500, MEANINGS[500])
+        return response(request, 500, MEANINGS[500])
 
 
-def _response(
+def response(
     request: Request, status: int, detail: str, violations: list[Violation] | None = None
 ) -> JSONResponse:
+    """An error as a problem; who has not shown who it is, is told how (RFC 6750)."""
     problem = Problem(
         type=f"{PATH}/{status}",
         title=HTTPStatus(status).phrase,
@@ -127,5 +136,8 @@ def _response(
         violations=violations or [],
     )
     return JSONResponse(
-        problem.model_dump(), status_code=status, media_type="application/problem+json"
+        problem.model_dump(),
+        status_code=status,
+        headers=_CHALLENGE if status == HTTPStatus.UNAUTHORIZED else None,
+        media_type="application/problem+json",
     )

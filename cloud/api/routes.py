@@ -23,7 +23,7 @@ from cloud.api.access import (
 )
 from cloud.api.authority import Viewer
 from cloud.api.paging import Listing, Page, Paged, answer
-from cloud.api.problems import MEANINGS, invalid, not_found, responses
+from cloud.api.problems import invalid, responses
 from cloud.api.vehicle_query import Filtered, Sorted
 from cloud.store import pages, revisions, vehicle_pages
 from cloud.store.tables import ProvisionalRow
@@ -188,14 +188,6 @@ def list_quarantine(here: Here, viewer: Viewer, paging: Paged) -> Response:
         lambda _db, rows: [views.quarantine_item(row) for row in rows],
     )
     return answer(here.store, paging, listing)
-
-
-@router.get("/problems/{status}", responses=responses(404), tags=["operation"])
-def explain_problem(_viewer: Viewer, status: int) -> dict[str, str]:
-    """What the `type` of a problem means."""
-    if status not in MEANINGS:
-        raise not_found(f"problem {status}")
-    return {"status": str(status), "meaning": MEANINGS[status]}
 
 
 def _feature_rows(

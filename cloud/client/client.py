@@ -6,9 +6,10 @@ Must never hold logic: a subject's operations stand in its own module.
 from __future__ import annotations
 
 from cloud.client.deriving import Deriving
+from cloud.client.keys import Keys
 from cloud.client.ordering import Ordering
 from cloud.client.reading import Reading
 
 
-class TwinClient(Reading, Deriving, Ordering):
+class TwinClient(Reading, Deriving, Ordering, Keys):
     """A client of one service. Use it as a context manager, or `close` it."""

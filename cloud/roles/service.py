@@ -25,6 +25,7 @@ from sqlalchemy import text
 import cloud
 from cloud.api.access import Context
 from cloud.api.app import create_app
+from cloud.api.entering import entrance_of
 from cloud.bundles import load_catalogue
 from cloud.calibration.revising import Author
 from cloud.calibration.rounds import Calibrations
@@ -58,6 +59,7 @@ class Service:
         self, config: Config, clock: Callable[[], float], connected: Callable[[], None]
     ) -> None:
         """Load and open everything. Raises TwinError: what cannot be used, and why."""
+        self.config = config
         self.catalogue = load_catalogue([config.path(name) for name in config.bundles.paths])
         author = Author(load_private_key(config.path(config.keys.private)), cloud.__version__)
         self.store = Store(config.path(config.store.path))
@@ -194,11 +196,19 @@ def _require_may_sign(store: Store, author: Author) -> None:
 
 def _server(service: Service, started: Callable[[], None]) -> uvicorn.Server:
     checks, wake = service.checks(), service.worker.wake
+    entrance = entrance_of(service.config, service.store, time.time)
     context = Context(
-        service.store, service.catalogue, time.time, checks, wake, metrics=service.metrics
+        service.store,
+        service.catalogue,
+        time.time,
+        checks,
+        wake,
+        metrics=service.metrics,
+        entrance=entrance,
     )
     config = uvicorn.Config(
         create_app(context),
+        server_header=False,
         log_config=None,
         access_log=False,
         lifespan="off",
