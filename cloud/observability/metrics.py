@@ -68,7 +68,6 @@ class Metrics:
         self.quarantined = Counted(
             self._counter("quarantined", "Messages refused, by the class of reason.", ["reason"])
         )
-        self.inbox = self._gauge("inbox_messages", "Deliveries that wait for ingest.")
 
     def _count_calibration(self) -> None:
         self.calibrations = Counted(
@@ -105,14 +104,8 @@ class Metrics:
         )
 
     def _count_link(self) -> None:
-        self.link_connected = self._gauge(
-            "link_connected", "1 while the broker has granted the subscriptions."
-        )
         self.connections = self._counter(
             "link_connections", "Connections to the broker; above 1 each is a reconnection."
-        )
-        self.database_connections = self._gauge(
-            "database_connections", "Connections of the pool.", ["state"]
         )
 
     def _count_http(self) -> None:
@@ -129,16 +122,20 @@ class Metrics:
 
     def watch_inbox(self, depth: Callable[[], float]) -> None:
         """Ask for the inbox's depth when somebody looks."""
-        self.inbox.set_function(depth)
+        told = "Deliveries that wait for ingest."
+        self._gauge("inbox_messages", told).set_function(depth)
 
     def watch_link(self, is_connected: Callable[[], bool]) -> None:
-        """Ask the link when somebody looks."""
-        self.link_connected.set_function(lambda: float(is_connected()))
+        """Ask the link when somebody looks; a process without one has no such metric."""
+        told = "1 while the broker has granted the subscriptions."
+        self._gauge("link_connected", told).set_function(lambda: float(is_connected()))
 
     def watch_pool(self, states: Mapping[str, Callable[[], float]]) -> None:
         """Ask the pool when somebody looks."""
+        told = "Connections to the database, by what they do."
+        gauge = self._gauge("database_connections", told, ["state"])
         for state, count in states.items():
-            self.database_connections.labels(state).set_function(count)
+            gauge.labels(state).set_function(count)
 
     def _counter(self, name: str, told: str, labels: Iterable[str] = ()) -> Counter:
         return Counter(f"twin_{name}", told, labels, registry=self.registry)
