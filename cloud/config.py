@@ -5,16 +5,21 @@ Must never guess: an unknown key is an error that names it.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from cloud.errors import ConfigError
+from cloud.location import Location, PostgresUrl, located
 from cloud.security.settings import Api, Oidc, problem_of
 from common.settings_file import File, Host, Port, below, decode_settings
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
+PostgresText = Annotated[str, msgspec.Meta(pattern="^postgres(ql)?://")]
+STORE_URL: Final = "TWIN_STORE_URL"
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,9 +61,20 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The SQLite database."""
+    """The database: a SQLite file, or a PostgreSQL URL, which a file may hold that is kept secret.
 
-    path: File
+    The environment's TWIN_STORE_URL goes before what stands here.
+    """
+
+    path: File | None = None
+    url: PostgresText | None = None
+    url_file: File | None = None
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.path, self.url, self.url_file) if value is not None]
+        if len(given) > 1:
+            problem = "[store] takes one of path, url and url_file"
+            raise ValueError(problem)
 
 
 class Bundles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,9 +108,9 @@ class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that `twin-cloud serve` needs to know. Paths are relative to the file."""
 
-    store: Store
     bundles: Bundles
     keys: Keys
+    store: Store = Store()
     mqtt: Mqtt = Mqtt()
     api: Api = Api()
     logs: Logs = Logs()
@@ -105,6 +121,22 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def path(self, name: str) -> Path:
         """A path of this configuration, resolved against the folder of its file."""
         return Path(self.base) / name
+
+    def database(self, environment: Mapping[str, str] = os.environ) -> Location:
+        """Where the database is. Raises ConfigError."""
+        if environment.get(STORE_URL):
+            return _postgres(environment[STORE_URL], STORE_URL)
+        if self.store.path is not None:
+            return self.path(self.store.path)
+        if self.store.url is not None:
+            return _postgres(self.store.url, "[store] url")
+        if self.store.url_file is None:
+            raise ConfigError(self.base, "[store] has neither path, url nor url_file")
+        path = self.path(self.store.url_file)
+        try:
+            return _postgres(path.read_text(encoding="utf-8").strip(), path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(path, "its URL cannot be read") from error
 
 
 def load_config(path: Path) -> Config:
@@ -120,3 +152,10 @@ def load_config(path: Path) -> Config:
         raise ConfigError(path, problem)
     mqtt = msgspec.structs.replace(config.mqtt, tls=below(config.mqtt.tls, path.parent))
     return msgspec.structs.replace(config, mqtt=mqtt, base=str(path.parent))
+
+
+def _postgres(text: str, where: object) -> PostgresUrl:
+    found = located(text)
+    if not isinstance(found, PostgresUrl):
+        raise ConfigError(where, "it is no URL that begins with postgresql://")
+    return found

@@ -30,6 +30,7 @@ from cloud.calibration.revising import Author
 from cloud.calibration.rounds import Calibrations
 from cloud.intake.ingest import Committed, Ingest
 from cloud.intake.interpretation import Delivery
+from cloud.location import PostgresUrl
 from cloud.observability.telemetry import Telemetry
 from cloud.roles.service import listen
 from cloud.roles.worker import Worker
@@ -285,12 +286,15 @@ class RememberingPublisher:
 
 
 class Insides:
-    """Ingest and worker over the database in `folder`, in this thread."""
+    """Ingest and worker over the database in `folder`, or another one, in this thread."""
 
-    def __init__(self, folder: Path, bundle_path: Path) -> None:
+    def __init__(
+        self, folder: Path, bundle_path: Path, database: PostgresUrl | None = None
+    ) -> None:
         self.bundle = load_bundle(bundle_path)
         self.catalogue: Catalogue = load_catalogue([bundle_path])
-        self.store = Store(folder / "twin.db")
+        self.path = folder / "twin.db"
+        self.store = Store(database or self.path)
         self.key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
         self.publisher = RememberingPublisher()
         self.telemetry = Telemetry()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -10,12 +11,16 @@ from typing import Any, Protocol
 import pytest
 from hypothesis import settings
 
+from cloud.location import PostgresUrl
+from cloud.store.database import Store
 from demo.broker import BrokerTls, BrokerUnavailable, PrivateBroker, Source
+from demo.database import DatabaseUnavailable, PrivatePostgres
 from tests.mqtt_peer import Connect, Peer
 from tests.waiting import eventually
 
 __all__ = ["BrokerFactory", "Connect", "eventually"]
 
+TEMPLATE = "twin_template"
 
 # The same examples in every run, and no verdict that depends on how busy the machine is.
 settings.register_profile("twin", derandomize=True, deadline=None)
@@ -78,6 +83,40 @@ def mosquitto_broker_factory() -> Iterator[BrokerFactory]:
             return running.enter_context(private)
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PrivatePostgres]:
+    """A server for all tests of this process, on which `database` makes each its own database.
+
+    Skips without PostgreSQL, unless TWIN_REQUIRE_POSTGRES asks for a failure.
+    """
+    try:
+        server = PrivatePostgres(durable=False)
+    except DatabaseUnavailable as error:
+        if os.environ.get("TWIN_REQUIRE_POSTGRES"):
+            raise
+        pytest.skip(str(error))
+    with server:
+        Store(PostgresUrl(server.create(TEMPLATE))).close()
+        yield server
+
+
+@pytest.fixture
+def postgres_database(postgres: PrivatePostgres) -> Iterator[PostgresUrl]:
+    """A database with the service's tables, and nothing in them."""
+    name = f"twin_{secrets.token_hex(8)}"
+    yield PostgresUrl(postgres.create(name, TEMPLATE))
+    postgres.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> PostgresUrl | None:
+    """The test runs on both: on a file of its own (None), and on a database of PostgreSQL."""
+    if request.param == "sqlite":
+        return None
+    found: PostgresUrl = request.getfixturevalue("postgres_database")
+    return found
 
 
 @pytest.fixture

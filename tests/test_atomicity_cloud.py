@@ -149,7 +149,7 @@ def test_a_round_killed_at_any_write_settles_nothing_and_the_next_life_each_brea
     inside: Insides, bundle_path: Path, at: str
 ) -> None:
     before = committed(inside)
-    command = [sys.executable, "-c", KILLED, str(inside.store.path.parent), str(bundle_path), at]
+    command = [sys.executable, "-c", KILLED, str(inside.path.parent), str(bundle_path), at]
     assert subprocess.run(command, cwd=ROOT, check=False, timeout=60).returncode == -9
     assert committed(inside) == before
     inside.start()

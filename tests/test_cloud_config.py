@@ -74,7 +74,7 @@ def test_a_minimal_configuration_has_defaults_and_paths_beside_itself(tmp_path: 
     path.write_text(MINIMAL)
     config = load_config(path)
     assert (config.mqtt.host, config.mqtt.port, config.mqtt.protocol) == ("127.0.0.1", 1883, "5")
-    assert config.path(config.store.path) == tmp_path / "twin.db"
+    assert config.database({}) == tmp_path / "twin.db"
 
 
 def test_the_example_configuration_is_valid() -> None:

@@ -284,7 +284,7 @@ def test_what_a_trip_alone_brings_widens_the_range_and_not_the_health(inside: In
 
 @pytest.fixture(scope="module")
 def config(inside: Insides) -> Path:
-    path = inside.store.path.parent / "twin-cloud.toml"
+    path = inside.path.parent / "twin-cloud.toml"
     path.write_text(
         '[store]\npath = "twin.db"\n[bundles]\npaths = ["bundle"]\n[keys]\nprivate = "none.pem"\n'
     )

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from cloud.intake.interpretation import Delivery
+from cloud.location import PostgresUrl
 from cloud.mqtt.protocol import Inbox
 from cloud.store import facts
 from cloud.store.tables import Breach, Quarantine, Trip, Vehicle
@@ -26,8 +27,8 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def inside(tmp_path: Path, bundle_path: Path) -> Iterator[Insides]:
-    inside = Insides(tmp_path, bundle_path)
+def inside(tmp_path: Path, bundle_path: Path, database: PostgresUrl | None) -> Iterator[Insides]:
+    inside = Insides(tmp_path, bundle_path, database)
     yield inside
     inside.store.close()
 
@@ -353,16 +354,16 @@ def test_the_same_refused_message_is_one_row_that_counts(inside: Insides) -> Non
 
 
 def test_a_breach_of_a_bundle_that_is_not_known_yet_is_kept_until_it_is(
-    tmp_path: Path, bundle_path: Path, inside: Insides
+    tmp_path: Path, inside: Insides, database: PostgresUrl | None
 ) -> None:
-    later = Insides(tmp_path, write_bundle(tmp_path / "other", "other"))
+    later = Insides(tmp_path, write_bundle(tmp_path / "other", "other"), database)
     breach = later.car().breach(5)
     later.store.close()
     inside.take(breach)
     inside.work()
     assert inside.publisher.of_kind("receipt")[0].receipt.message_ids == [breach.message_id]
     assert (inside.breach_states(), inside.rows()) == ({breach.trip_id: "pending"}, [])
-    later = Insides(tmp_path, tmp_path / "other")
+    later = Insides(tmp_path, tmp_path / "other", database)
     later.work()
     assert (later.breach_states(), len(later.rows())) == ({breach.trip_id: "calibrated"}, 1)
     later.store.close()

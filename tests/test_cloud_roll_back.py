@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cloud.api.access import Context
 from cloud.calibration.revising import Author
 from cloud.errors import RollBackError
+from cloud.location import PostgresUrl
 from cloud.roles.worker import Worker
 from cloud.store import roll_back_orders, verification
 from cloud.store.tables import RevisionRow, RollBackOrder, Vehicle
@@ -28,8 +29,8 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def inside(tmp_path: Path, bundle_path: Path) -> Iterator[Insides]:
-    made = Insides(tmp_path, bundle_path)
+def inside(tmp_path: Path, bundle_path: Path, database: PostgresUrl | None) -> Iterator[Insides]:
+    made = Insides(tmp_path, bundle_path, database)
     yield made
     made.store.close()
 

@@ -38,7 +38,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path) -> Path:
         inside.work()
     assert (len(inside.rows("a")), len(inside.rows("b"))) == (5, 3)
     inside.store.close()
-    return inside.store.path.parent
+    return inside.path.parent
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ EDITS: dict[str, tuple[str, int]] = {
 @pytest.mark.parametrize("name", EDITS)
 def test_verify_names_the_first_broken_link(inside: Insides, name: str) -> None:
     statement, number = EDITS[name]
-    tamper(inside.store.path, statement)
+    tamper(inside.path, statement)
     broken = results(inside)["a"]
     assert isinstance(broken, ChainError)
     assert (broken.vehicle_id, broken.number) == ("a", number)
@@ -149,7 +149,7 @@ def test_verify_names_the_first_broken_link(inside: Insides, name: str) -> None:
 
 def test_verify_finds_two_rows_swapped(inside: Insides) -> None:
     tamper(
-        inside.store.path,
+        inside.path,
         "UPDATE revision SET number=99 WHERE vehicle_id='a' AND number=2",
         "UPDATE revision SET number=2 WHERE vehicle_id='a' AND number=3",
         "UPDATE revision SET number=3 WHERE vehicle_id='a' AND number=99",
@@ -165,7 +165,7 @@ def test_a_forger_without_the_key_is_found_although_every_hash_fits(inside: Insi
     content = row.content.replace(b'"code_version":"0.1.0"', b'"code_version":"6.6.6"')
     forged = sign(content, Ed25519PrivateKey.from_private_bytes(b"f" * 32))
     tamper(
-        inside.store.path,
+        inside.path,
         f"UPDATE revision SET content=CAST('{content.decode()}' AS BLOB),"
         f" hash='{revision_hash(content)}', signature='{forged.signature}' WHERE id={row.id}",
     )

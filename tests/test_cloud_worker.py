@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 
 from cloud.errors import StoreUnavailableError
+from cloud.location import PostgresUrl
 from cloud.store import verification
 from cloud.store.tables import Breach, Vehicle
 from cloud.store.verification import Verified
@@ -36,8 +37,8 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def inside(tmp_path: Path, bundle_path: Path) -> Iterator[Insides]:
-    inside = Insides(tmp_path, bundle_path)
+def inside(tmp_path: Path, bundle_path: Path, database: PostgresUrl | None) -> Iterator[Insides]:
+    inside = Insides(tmp_path, bundle_path, database)
     yield inside
     inside.store.close()
 
@@ -380,9 +381,9 @@ def test_the_state_of_the_estimate_is_kept_with_each_decision(inside: Insides) -
 
 
 def test_breaches_of_a_bundle_taken_out_of_service_wait_without_blocking_others(
-    inside: Insides, tmp_path: Path
+    inside: Insides, tmp_path: Path, database: PostgresUrl | None
 ) -> None:
-    other = Insides(tmp_path, write_bundle(tmp_path / "other", "other"))
+    other = Insides(tmp_path, write_bundle(tmp_path / "other", "other"), database)
     car = inside.car()
     inside.take(car.breach(4))
     other.start()  # same database, but this service knows the other bundle alone

@@ -17,7 +17,7 @@ from cloud.calibration import figures
 from cloud.calibration.fleet_priors import FleetPriors
 from cloud.calibration.revising import Author, Place, revision_at, signed_row, started
 from cloud.errors import StoreUnavailableError
-from cloud.store import battery_orders, fleet_priors, revisions
+from cloud.store import battery_orders, fleet_priors, locks, revisions
 from cloud.store.database import Store
 from cloud.store.tables import BatteryOrder, RevisionRow, Vehicle
 from common.fleet_prior import reaches
@@ -83,7 +83,10 @@ class BatteryStarts:
 
     def _replace(self, order: BatteryOrder, db: Session) -> RevisionRow | None:
         """Age 0 at the order's odometer; where it is told, the vehicle's history goes on."""
-        vehicle = db.get(Vehicle, order.vehicle_id)
+        vehicle = locks.vehicles(db, [order.vehicle_id]).get(order.vehicle_id)
+        kept = db.get(BatteryOrder, order.id)
+        if kept is None or kept.revision is not None:
+            return None  # another worker was faster
         if vehicle is None or self._catalogue.find(vehicle.bundle) is None:
             return None  # it waits for its bundle
         standing = revisions.newest_standing(db, order.vehicle_id)
@@ -91,17 +94,19 @@ class BatteryStarts:
         message = message_id(order.vehicle_id, repr(order.odometer), "battery-replaced")
         cause = Cause(kind="replacement", message_id=message)
         row = self._add(db, vehicle, cause, odometer, battery_from=odometer)
-        db.merge(order).revision = row.number
+        kept.revision = row.number
         vehicle.calibrations = vehicle.failures = 0
         vehicle.estimate_state = "learning"
         return row
 
     def _begin(self, vehicle_id: str, db: Session) -> RevisionRow | None:
         """From where its first trip began, so that no breach of it comes too late."""
-        vehicle = db.get(Vehicle, vehicle_id)
+        vehicle = locks.vehicles(db, [vehicle_id]).get(vehicle_id)
         first = fleet_priors.first_trip(db, vehicle_id)
         if vehicle is None or vehicle.bundle is None or first is None:
             return None
+        if vehicle.started:
+            return None  # another worker was faster
         if vehicle.revision or first.revision:
             return None  # it runs a history that was lost here: its next breach goes on from that
         prior = self._priors.newest(db, vehicle.bundle)

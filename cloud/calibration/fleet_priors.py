@@ -14,7 +14,7 @@ from sqlmodel import Session
 
 from cloud.bundles import Catalogue
 from cloud.errors import FleetPriorError, StoreUnavailableError
-from cloud.store import fleet_priors
+from cloud.store import fleet_priors, locks
 from cloud.store.database import Store
 from cloud.store.tables import FleetPriorRow, RevisionRow
 from common.calibration import Estimate, estimate_of
@@ -100,14 +100,17 @@ class FleetPriors:
             missing = min(missing, revisions - size.revisions)
         if missing > 0:
             return missing
-        self._learn(bundle)
+        self._learn(bundle, row.version if row else 0)
         return max(size.vehicles, 1)
 
-    def _learn(self, bundle: str) -> None:
+    def _learn(self, bundle: str, newest: int) -> None:
         """A fleet that teaches nothing keeps nobody from a revision."""
         manifest = self._catalogue.manifest(bundle)
         try:
             with self._store.write() as db:
+                locks.exclusive(db, f"fleet_prior {bundle}")
+                if fleet_priors.newest_version(db, bundle) != newest:
+                    return  # another worker was faster
                 row = make(db, bundle, manifest, self._clock())
                 db.add(row)
         except StoreUnavailableError:

@@ -16,7 +16,7 @@ from cloud.bundles import Catalogue
 from cloud.calibration import figures
 from cloud.calibration.revising import Author, Place, numbered, signed_row
 from cloud.errors import RollBackError
-from cloud.store import revisions, roll_back_orders
+from cloud.store import locks, revisions, roll_back_orders
 from cloud.store.database import Store
 from cloud.store.tables import RevisionRow, RollBackOrder
 from common.messages import message_id
@@ -46,7 +46,10 @@ class RollBacks:
     def _settle(self, order: RollBackOrder) -> RevisionRow | None:
         """What cannot be followed any more is settled with its reason."""
         with self._store.write() as db:
-            kept = db.merge(order)
+            locks.vehicles(db, [order.vehicle_id])
+            kept = db.get(RollBackOrder, order.id)
+            if kept is None or kept.done_at is not None:
+                return None  # another worker was faster
             kept.done_at = self._clock()
             try:
                 row = self._row(db, order)

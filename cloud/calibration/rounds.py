@@ -9,9 +9,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from typing import Final
-
-from sqlmodel import Session
 
 from cloud.bundles import Catalogue
 from cloud.calibration import figures
@@ -29,7 +28,7 @@ from cloud.calibration.poison import (
 from cloud.calibration.revising import Author, case_of, make_row
 from cloud.calibration.roll_backs import RollBacks
 from cloud.errors import OvertakenError, StoreUnavailableError
-from cloud.store import evidence, revisions
+from cloud.store import evidence, locks, revisions
 from cloud.store.database import Store
 from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow, Vehicle
@@ -69,6 +68,15 @@ class Outcome:
     breach: Breach
     row: RevisionRow | None
     at: Stages
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What was decided on an item, and its revision, if it brings one."""
+
+    item: Item
+    decision: Decision
+    row: RevisionRow | None
 
 
 class Calibrations:
@@ -144,38 +152,39 @@ class Calibrations:
         except Exception as error:
             if len(items) > 1:
                 pairs = zip(items, decisions, strict=True)
-                return [self._commit([item], [decision])[0] for item, decision in pairs]
-            self._require_unchanged(items[0])
+                return [made for item, one in pairs for made in self._commit([item], [one])]
             log.exception(
                 "breach_not_calibrated vehicle_id=%s message_id=%s",
                 items[0].breach.vehicle_id, items[0].breach.message_id,
             )  # fmt: skip
             return self._commit_once(items, [Decline(f"it could not be stored: {error}"[:256])])
 
-    def _require_unchanged(self, item: Item) -> None:
-        """Raises OvertakenError: another worker has gone on with this vehicle's chain meanwhile."""
-        vehicle_id, known = item.breach.vehicle_id, item.history.newest
-        with self._store.read() as db:
-            newest = revisions.newest_of(db, [vehicle_id]).get(vehicle_id)
-        if (newest.number if newest else 0) != (known.number if known else 0):
-            raise OvertakenError(1)
-
     def _commit_once(self, items: Sequence[Item], decisions: Sequence[Decision]) -> list[Outcome]:
+        """What was settled or refused since it was read is left for the next round."""
         now = self._clock()
-        rows = [self._row(item, made, now) for item, made in zip(items, decisions, strict=True)]
-        for item, decision in zip(items, decisions, strict=True):
-            item.breach.state = "declined" if isinstance(decision, Decline) else "calibrated"
-            item.breach.reason = decision.reason if isinstance(decision, Decline) else None
+        made = [self._made(item, one, now) for item, one in zip(items, decisions, strict=True)]
         signed = self._clock()
         with self._store.write() as db:
-            made = [row for row in rows if row is not None]
-            revisions.settle(db, made, [item.breach for item in items], now)
-            for item, decision in zip(items, decisions, strict=True):
-                if isinstance(decision, Poison):
-                    quarantine(db, item.breach, decision, now)
-            self._judge_estimates(db, items, decisions, rows, now)
+            vehicles = locks.vehicles(db, {item.breach.vehicle_id for item in items})
+            due = revisions.is_due(
+                db, [item.breach for item in items], [item.history for item in items]
+            )
+            made = list(compress(made, due))
+            if not made:
+                raise OvertakenError(len(items))
+            rows = [one.row for one in made if one.row is not None]
+            revisions.settle(db, rows, [one.item.breach for one in made], now)
+            for one in made:
+                if isinstance(one.decision, Poison):
+                    quarantine(db, one.item.breach, one.decision, now)
+            self._judge_estimates(vehicles, made, now)
         at = Stages(now, signed, self._clock())
-        return [Outcome(item.breach, row, at) for item, row in zip(items, rows, strict=True)]
+        return [Outcome(one.item.breach, one.row, at) for one in made]
+
+    def _made(self, item: Item, decision: Decision, now: float) -> _Made:
+        item.breach.state = "declined" if isinstance(decision, Decline) else "calibrated"
+        item.breach.reason = decision.reason if isinstance(decision, Decline) else None
+        return _Made(item, decision, self._row(item, decision, now))
 
     def _row(self, item: Item, decision: Decision, now: float) -> RevisionRow | None:
         if isinstance(decision, Decline):
@@ -183,20 +192,15 @@ class Calibrations:
         return make_row(item.breach, item.history, decision, self._author, now, item.prior)
 
     def _judge_estimates(
-        self,
-        db: Session,
-        items: Sequence[Item],
-        decisions: Sequence[Decision],
-        rows: Sequence[RevisionRow | None],
-        now: float,
+        self, vehicles: Mapping[str, Vehicle], made: Sequence[_Made], now: float
     ) -> None:
-        vehicles = revisions.vehicles(db, {item.breach.vehicle_id for item in items})
-        for item, decision, row in zip(items, decisions, rows, strict=True):
-            vehicle = vehicles.get(item.breach.vehicle_id)
+        for one in made:
+            vehicle = vehicles.get(one.item.breach.vehicle_id)
             if vehicle is not None:
-                _count(vehicle, item, decision)
-                self._judge_guarded(vehicle, item.breach, row or item.history.base, now)
-        self._note_guarded(items[0].breach.bundle, vehicles, rows)
+                _count(vehicle, one.item, one.decision)
+                standing = one.row or one.item.history.base
+                self._judge_guarded(vehicle, one.item.breach, standing, now)
+        self._note_guarded(made[0].item.breach.bundle, vehicles, [one.row for one in made])
 
     def _note_guarded(
         self, bundle: str, vehicles: Mapping[str, Vehicle], rows: Sequence[RevisionRow | None]

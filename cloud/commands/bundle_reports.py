@@ -12,7 +12,8 @@ from typing import Any, Final
 from sqlmodel import Session, col, select
 
 from cloud.commands.reports import show
-from cloud.store import releases
+from cloud.location import Location
+from cloud.store import locks, releases
 from cloud.store.database import Reader, Store
 from cloud.store.tables import BundleFiles, Release, Vehicle
 from common.bundle import MANIFEST_FILE, Bundle, load_bundle
@@ -25,7 +26,7 @@ COLUMNS: Final = ("vehicle_id", "runs", "release", "bundle", "missing", "state",
 
 
 def announce(
-    database: Path, folder: Path, vehicle_ids: Collection[str] | None, reason: str, now: float
+    database: Location, folder: Path, vehicle_ids: Collection[str] | None, reason: str, now: float
 ) -> list[Release] | str:
     """Keep files and orders; a vehicle's id: that one is not known, and nothing was kept.
 
@@ -49,7 +50,7 @@ def announce(
         store.close()
 
 
-def status(database: Path, *, as_json: bool) -> None:
+def status(database: Location, *, as_json: bool) -> None:
     """Print one line a vehicle. Raises StoreError."""
     store = Reader(database)
     with store.read() as db:
@@ -72,9 +73,10 @@ def _keep(db: Session, bundle: Bundle, now: float) -> None:
     """Byte for byte: the manifest's SHA-256 is the bundle's id."""
     if db.get(BundleFiles, bundle.sha256) is None:
         manifest = (bundle.path / MANIFEST_FILE).read_bytes()
-        db.add(
-            BundleFiles(sha256=bundle.sha256, manifest=manifest, model=bundle.model, added_at=now)
+        files = BundleFiles(
+            sha256=bundle.sha256, manifest=manifest, model=bundle.model, added_at=now
         )
+        locks.add_missing(db, BundleFiles, [files.model_dump()])
 
 
 def _order(vehicle_id: str, bundle: Bundle, reason: str, now: float) -> Release:

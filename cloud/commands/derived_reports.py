@@ -98,7 +98,7 @@ def _asked(
 ) -> Iterator[_Asked | None]:
     config: Config = load_config(config_path)
     catalogue: Catalogue = load_catalogue([config.path(name) for name in config.bundles.paths])
-    store = Reader(config.path(config.store.path))
+    store = Reader(config.database())
     now = time.time()
     try:
         with store.read() as db:

@@ -13,6 +13,7 @@ from cloud.calibration.fleet_priors import make as make_row
 from cloud.calibration.fleet_priors import read
 from cloud.commands.console import wide_console
 from cloud.commands.reports import show as show_rows
+from cloud.location import Location
 from cloud.store import battery_orders, fleet_priors
 from cloud.store.database import Reader, Store
 from cloud.store.tables import BatteryOrder, FleetPriorRow, Vehicle
@@ -20,7 +21,7 @@ from common.bundle import load_bundle
 from common.fleet_prior import FleetPrior, standard_deviations
 
 
-def make(database: Path, bundle_path: Path, now: float) -> FleetPriorRow:
+def make(database: Location, bundle_path: Path, now: float) -> FleetPriorRow:
     """Add the next version. Raises StoreError, BundleError, TooFewVehiclesError."""
     bundle = load_bundle(bundle_path)
     store = Store(database)
@@ -33,7 +34,7 @@ def make(database: Path, bundle_path: Path, now: float) -> FleetPriorRow:
     return row
 
 
-def show(database: Path, bundle_path: Path, *, as_json: bool) -> bool:
+def show(database: Location, bundle_path: Path, *, as_json: bool) -> bool:
     """Print the newest version; False: there is none. Raises StoreError, FleetPriorError."""
     bundle = load_bundle(bundle_path).sha256
     store = Reader(database)
@@ -51,7 +52,7 @@ def show(database: Path, bundle_path: Path, *, as_json: bool) -> bool:
     return True
 
 
-def list_versions(database: Path, *, as_json: bool) -> None:
+def list_versions(database: Location, *, as_json: bool) -> None:
     """Print every version. Raises StoreError."""
     store = Reader(database)
     with store.read() as db:
@@ -62,7 +63,7 @@ def list_versions(database: Path, *, as_json: bool) -> None:
 
 
 def order_battery(
-    database: Path, vehicle_id: str, odometer: float | None, by: str, why: str, now: float
+    database: Location, vehicle_id: str, odometer: float | None, by: str, why: str, now: float
 ) -> BatteryOrder | None:
     """Keep the order; None: no such vehicle. Raises StoreError, BatteryOrderError."""
     store = Store(database)

@@ -11,32 +11,34 @@ from pathlib import Path
 from sqlmodel import Session, func, select
 
 from cloud.commands.reports import show
+from cloud.location import Location
 from cloud.security import key_orders
 from cloud.security.key_orders import Keys
-from cloud.store import key_statements, roll_back_orders
+from cloud.store import key_statements, locks, roll_back_orders
 from cloud.store.database import Reader, Store
 from cloud.store.tables import RollBackOrder, SigningKey, Vehicle
 from common.signing import load_private_key, load_public_key
 
 
-def rotate(database: Path, signed_by: Path, new: Path, why: str, now: float) -> int:
+def rotate(database: Location, signed_by: Path, new: Path, why: str, now: float) -> int:
     """The statement's number. Raises StoreError, KeyFileError, KeyOrderError."""
     added = load_public_key(new)
     return _state(database, signed_by, why, now, lambda keys: key_orders.rotated(keys, added))
 
 
-def revoke(database: Path, signed_by: Path, name: str, why: str, now: float) -> int:
+def revoke(database: Location, signed_by: Path, name: str, why: str, now: float) -> int:
     """The statement's number. Raises StoreError, KeyFileError, KeyOrderError."""
     return _state(database, signed_by, why, now, lambda keys: key_orders.revoked(keys, name))
 
 
 def _state(
-    database: Path, signed_by: Path, why: str, now: float, change: Callable[[Keys], Keys]
+    database: Location, signed_by: Path, why: str, now: float, change: Callable[[Keys], Keys]
 ) -> int:
     author = load_private_key(signed_by)
     store = Store(database)
     try:
         with store.write() as db:
+            locks.exclusive(db, "state keys")
             keys = change(_now(db))
             signed = key_orders.statement_of(keys, author, why[:256], now)
             key_statements.add(db, keys.number, signed, now)
@@ -50,7 +52,7 @@ def _now(db: Session) -> Keys:
     return key_orders.keys_now(key_statements.statements(db), remembered)
 
 
-def list_keys(database: Path, *, as_json: bool) -> None:
+def list_keys(database: Location, *, as_json: bool) -> None:
     """Print every key. Raises StoreError."""
     store = Reader(database)
     with store.read() as db:
@@ -65,7 +67,7 @@ def list_keys(database: Path, *, as_json: bool) -> None:
 
 
 def order_roll_back(
-    database: Path, vehicle_id: str, to: int, by: str, why: str, now: float
+    database: Location, vehicle_id: str, to: int, by: str, why: str, now: float
 ) -> RollBackOrder:
     """Keep the order. Raises StoreError, RollBackError."""
     store = Store(database)

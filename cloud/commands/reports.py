@@ -16,6 +16,7 @@ from sqlmodel import Session
 from cloud.api import views
 from cloud.bundles import Catalogue
 from cloud.commands.console import wide_console
+from cloud.location import Location
 from cloud.store import pages, revisions, verification
 from cloud.store.database import Reader
 from cloud.store.tables import ProvisionalRow, Vehicle
@@ -25,7 +26,7 @@ from common.signing import key_id, load_public_key
 _ALL = 1_000_000
 
 
-def verify(database: Path, public_keys: Sequence[Path], *, as_json: bool) -> bool:
+def verify(database: Location, public_keys: Sequence[Path], *, as_json: bool) -> bool:
     """Print one line a vehicle; True when every chain holds. Raises StoreError, KeyFileError."""
     given = [load_public_key(path) for path in public_keys]
     store = Reader(database)
@@ -37,7 +38,7 @@ def verify(database: Path, public_keys: Sequence[Path], *, as_json: bool) -> boo
     return all(row["ok"] for row in results)
 
 
-def history(database: Path, vehicle_id: str, *, as_json: bool) -> bool:
+def history(database: Location, vehicle_id: str, *, as_json: bool) -> bool:
     """Print a vehicle's revisions; False when there is no such vehicle. Raises StoreError."""
     store = Reader(database)
     with store.read() as db:
@@ -63,7 +64,7 @@ def _provisionals(db: Session, vehicle_id: str) -> Sequence[ProvisionalRow]:
     return pages.provisionals(db, None, _ALL, vehicle_id=vehicle_id)
 
 
-def quarantine(database: Path, *, as_json: bool) -> None:
+def quarantine(database: Location, *, as_json: bool) -> None:
     """Print the refused messages. Raises StoreError."""
     store = Reader(database)
     with store.read() as db:

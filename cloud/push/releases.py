@@ -61,7 +61,7 @@ class Releases:
             if not releases.ordered(db, 1):
                 return False
         with self._store.write() as db:
-            made = releases.ordered(db, AT_ONCE)
+            made = releases.taken(db, AT_ONCE)
             for row in made:
                 row.number = releases.next_number(db, row.vehicle_id)
                 self._sign_guarded(db, row)
@@ -72,7 +72,7 @@ class Releases:
                 row.vehicle_id, row.number, row.bundle[:12], row.reason,
             )  # fmt: skip
             self._publish(row)
-        return True
+        return bool(made)
 
     def publish_again(self, vehicle_ids: Collection[str] | None) -> None:
         """The newest release of these vehicles; None: of all that have said nothing of theirs."""

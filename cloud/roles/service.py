@@ -62,7 +62,7 @@ class Service:
         self.config = config
         self.catalogue = load_catalogue([config.path(name) for name in config.bundles.paths])
         author = Author(load_private_key(config.path(config.keys.private)), cloud.__version__)
-        self.store = Store(config.path(config.store.path))
+        self.store = Store(config.database())
         _remember(self.store, author)
         _require_may_sign(self.store, author)
         add_stored(self.store, self.catalogue)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from cloud.errors import StoreUnavailableError
+from cloud.errors import OvertakenError, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,9 @@ class Turning:
                 return
             try:
                 self._turn()
+            except OvertakenError:
+                self.wake()  # what has changed meanwhile is decided anew
+                continue
             except StoreUnavailableError as error:
                 log.error("worker_waits error=%r", str(error))  # noqa: TRY400  # it names the cause
                 self.trouble = str(error)

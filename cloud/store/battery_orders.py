@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sqlmodel import Session, col, select
 
 from cloud.errors import BatteryOrderError
-from cloud.store import events, revisions
+from cloud.store import events, locks, revisions
 from cloud.store.revisions import of_lane
 from cloud.store.tables import BatteryOrder, Breach, FleetPriorRow, Vehicle
 from common.messages import MAX_ODOMETER
@@ -24,6 +24,7 @@ def place(db: Session, wanted: BatteryOrder) -> BatteryOrder:
     if not 0 <= wanted.odometer <= MAX_ODOMETER:  # neither is what is no number
         problem = f"an odometer is between 0 and {MAX_ODOMETER:g}, not {wanted.odometer}"
         raise BatteryOrderError(wanted.vehicle_id, problem)
+    vehicle = locks.vehicles(db, [wanted.vehicle_id]).get(wanted.vehicle_id)
     known = db.exec(
         select(BatteryOrder).where(
             BatteryOrder.vehicle_id == wanted.vehicle_id, BatteryOrder.odometer == wanted.odometer
@@ -31,7 +32,6 @@ def place(db: Session, wanted: BatteryOrder) -> BatteryOrder:
     ).first()
     if known is not None:
         return known
-    vehicle = db.get(Vehicle, wanted.vehicle_id)
     if vehicle is None or vehicle.bundle is None:
         raise BatteryOrderError(wanted.vehicle_id, "it has not said yet which bundle it runs")
     standing = revisions.newest_standing(db, wanted.vehicle_id)

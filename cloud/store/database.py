@@ -1,53 +1,60 @@
-"""The database file: open it or say exactly why not; sessions that write, sessions that read.
+"""The database: open it or say exactly why not; sessions that write, sessions that read.
 
-SQLite in WAL mode with synchronous FULL: a commit is on the disk. Must never alter a file that is
-not this service's own.
+A path is a SQLite file, a URL a PostgreSQL server. Must never alter a database that is not this
+service's own.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DatabaseError, OperationalError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session
 
 from cloud.errors import StoreError, StoreUnavailableError
-from cloud.store import migrations
+from cloud.location import Location, PostgresUrl
+from cloud.store import events, migrations, postgres, sqlite, triggers
 from cloud.store.metadata import METADATA
-from cloud.store.tables import SCHEMA_VERSION, TRIGGERS
-
-_MAGIC = b"SQLite format 3\0"
-_BUSY_S = 10.0
+from cloud.store.tables import SCHEMA_VERSION
 
 
 class Store:
-    """Sessions on one database. One writer at a time; readers see the last commit meanwhile."""
+    """Sessions on one database; readers see the last commit, whoever writes meanwhile.
 
-    def __init__(self, path: Path) -> None:
-        """Open `path`: a new file gets its tables, an older one new ones. Raises StoreError."""
-        self.path = path
-        _check_file(path)
-        self._lock = threading.Lock()
-        self._writer = _engine(path, "BEGIN IMMEDIATE")
-        self._reader = _engine(path, "BEGIN")
-        with _opening(path, self.close):
-            _prepare(self._writer, path)
+    Within SQLite one writes at a time. Within PostgreSQL several do: see `cloud.store.locks`.
+    """
+
+    def __init__(self, location: Location) -> None:
+        """Open it: an empty database gets its tables, an older one new ones. Raises StoreError."""
+        self.location = location
+        self._turn: AbstractContextManager[object] = nullcontext()
+        if isinstance(location, PostgresUrl):
+            self._writer = postgres.writing_engine(location)
+            self._reader = postgres.reading_engine(self._writer)
+        else:
+            sqlite.check_file(location)
+            self._turn = threading.Lock()
+            self._writer = sqlite.engine(location, "BEGIN IMMEDIATE")
+            self._reader = sqlite.engine(location, "BEGIN")
+        with _opening(location, self.close):
+            _prepare(self._writer, location)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction, committed on leaving, rolled back on an exception.
 
-        Raises StoreUnavailableError when the database itself fails.
+        Raises StoreUnavailableError when the database itself fails, or when writers stood in each
+        other's way: the same again may succeed.
         """
-        with self._lock, _translated(), _session(self._writer) as session:
+        with self._turn, _translated(), _session(self._writer) as session:
             yield session
+            session.flush()
+            events.write(session)
             session.commit()
 
     @contextmanager
@@ -57,7 +64,7 @@ class Store:
             yield session
 
     def close(self) -> None:
-        """Give the file back."""
+        """Give the database back."""
         self._writer.dispose()
         self._reader.dispose()
 
@@ -65,17 +72,13 @@ class Store:
 class Reader:
     """Sessions that read a database which must exist; nothing is written, not even beside it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, location: Location) -> None:
         """Raises StoreError."""
-        if not path.exists():
-            raise StoreError(path, "there is no such file", "Give the [store] path of the service.")
-        _check_file(path)
-        self._engine = _reading_engine(path)
-        with _opening(path, self.close), self._engine.begin() as connection:
-            tables = connection.scalars(text("SELECT name FROM sqlite_master"))
-            found = _version(connection, set(tables), path)
+        self._engine = _reading_engine(location)
+        with _opening(location, self.close), self._engine.begin() as connection:
+            found = _version(connection, location)
             if found < SCHEMA_VERSION:
-                raise _other_version(path, found, "Start the service on it once.")
+                raise _other_version(location, found, "Start the service on it once.")
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -84,33 +87,34 @@ class Reader:
             yield session
 
     def close(self) -> None:
-        """Give the file back."""
+        """Give the database back."""
         self._engine.dispose()
 
 
+def _reading_engine(location: Location) -> Engine:
+    if isinstance(location, PostgresUrl):
+        return postgres.reading_engine(postgres.writing_engine(location))
+    if not location.exists():
+        problem = "there is no such file"
+        raise StoreError(location, problem, "Give the [store] path of the service.")
+    sqlite.check_file(location)
+    return sqlite.reading_engine(location)
+
+
 @contextmanager
-def _opening(path: Path, close: Callable[[], None]) -> Iterator[None]:
+def _opening(location: Location, close: Callable[[], None]) -> Iterator[None]:
     """Close again what cannot be used. Raises StoreError."""
     try:
         yield
-    except DatabaseError as error:
+    except DBAPIError as error:
         close()
-        raise StoreError(path, str(error.orig), "Free it, or restore a backup.") from error
+        remedy = "Free it, or restore a backup."
+        if isinstance(location, PostgresUrl):
+            remedy = "Start the server, or correct the URL or the rights of its user."
+        raise StoreError(location, str(error.orig).strip(), remedy) from error
     except StoreError:
         close()
         raise
-
-
-def _reading_engine(path: Path) -> Engine:
-    """Without a log beside it the file is all there is, and a reader needs no right to write."""
-    log = path.with_name(path.name + "-wal")
-    mode = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
-    uri = f"{path.resolve().as_uri()}?{mode}"
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, check_same_thread=False)
-
-    return create_engine("sqlite://", creator=connect, poolclass=NullPool)
 
 
 def _session(engine: Engine) -> Session:
@@ -122,89 +126,46 @@ def _session(engine: Engine) -> Session:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except DatabaseError as error:
-        # Its subclasses apart from OperationalError blame the statement, not the file.
-        if isinstance(error, OperationalError) or type(error) is DatabaseError:
+    except PoolTimeoutError as error:
+        raise StoreUnavailableError(error) from error
+    except DBAPIError as error:
+        # The other subclasses of DatabaseError blame the statement, not the database.
+        if isinstance(error, OperationalError | InterfaceError) or type(error) is DatabaseError:
             raise StoreUnavailableError(error.orig or error) from error
         raise
 
 
-def _check_file(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_MAGIC))
-    except FileNotFoundError:
-        _check_folder(path)
-        return
-    except OSError as error:
-        raise StoreError(path, f"it cannot be read ({error.strerror})", "Free it.") from error
-    if head and head != _MAGIC:
-        raise StoreError(path, "it is no SQLite file", "Give another path, or move it away.")
-
-
-def _check_folder(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise StoreError(path, "its folder does not exist", "Make the folder.")
-
-
-def _engine(path: Path, begin: str) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{path}", connect_args={"timeout": _BUSY_S, "check_same_thread": False}
-    )
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # transactions begin as `begin` says, below
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-
-    @event.listens_for(engine, "begin")
-    def begin_transaction(connection: Connection) -> None:
-        left_open: Any = connection.connection.dbapi_connection
-        if left_open.in_transaction:
-            left_open.rollback()  # SQLAlchemy does not, after a COMMIT that failed
-        connection.exec_driver_sql(begin)
-
-    return engine
-
-
-def _prepare(engine: Engine, path: Path) -> None:
+def _prepare(engine: Engine, location: Location) -> None:
     with engine.begin() as connection:
-        tables = set(connection.scalars(text("SELECT name FROM sqlite_master WHERE type='table'")))
-        if tables:
-            found = _version(connection, tables, path)
+        if isinstance(location, PostgresUrl):
+            postgres.wait_for_turn(connection)
+        if inspect(connection).get_table_names():
+            found = _version(connection, location)
             if found < SCHEMA_VERSION:
                 migrations.upgrade(connection, found)
         else:
-            METADATA.create_all(connection)
-            for trigger in TRIGGERS:
-                connection.exec_driver_sql(trigger)
-            connection.execute(
-                text("INSERT INTO schema_version VALUES (:version)"), {"version": SCHEMA_VERSION}
-            )
-    _use_wal(engine, path)
+            _make_tables(connection)
+    if isinstance(location, Path):
+        sqlite.use_wal(engine, location)
 
 
-def _version(connection: Connection, tables: set[str], path: Path) -> int:
+def _make_tables(connection: Connection) -> None:
+    METADATA.create_all(connection)
+    triggers.create(connection)
+    insert = text("INSERT INTO schema_version VALUES (:version)")
+    connection.execute(insert, {"version": SCHEMA_VERSION})
+
+
+def _version(connection: Connection, location: Location) -> int:
     """One that this software reads, or can bring up to date. Raises StoreError."""
-    if "schema_version" not in tables:
-        raise StoreError(path, "it is another program's", "Give another path.")
+    if not inspect(connection).has_table("schema_version"):
+        raise StoreError(location, "it is another program's", "Give another path or URL.")
     found = connection.scalar(text("SELECT version FROM schema_version"))
     if not isinstance(found, int) or not migrations.OLDEST <= found <= SCHEMA_VERSION:
-        raise _other_version(path, found, "Use the software that wrote it, or a new path.")
+        raise _other_version(location, found, "Use the software that wrote it, or a new database.")
     return found
 
 
-def _other_version(path: Path, found: object, remedy: str) -> StoreError:
+def _other_version(location: Location, found: object, remedy: str) -> StoreError:
     problem = f"its tables have version {found}, this software knows {SCHEMA_VERSION}"
-    return StoreError(path, problem, remedy)
-
-
-def _use_wal(engine: Engine, path: Path) -> None:
-    connection = engine.raw_connection()
-    try:
-        mode = connection.cursor().execute("PRAGMA journal_mode = WAL").fetchone()[0]
-    finally:
-        connection.close()
-    if mode != "wal":
-        raise StoreError(path, f"it cannot use WAL ({mode})", "Put it on a local disk.")
+    return StoreError(location, problem, remedy)

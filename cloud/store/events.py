@@ -1,6 +1,8 @@
 """Write down what happened, in the transaction in which it happened.
 
-Must never be called for what has not happened yet.
+Events are written last, by one transaction at a time: so their ids come in the order in which they
+can be read, and who has read up to an id has missed none. Must never be called for what has not
+happened yet.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import msgspec
 from sqlalchemy import insert
 from sqlmodel import Session
 
+from cloud.store import locks
 from cloud.store.event_tables import Event
 from cloud.store.tables import Vehicle
 
@@ -29,6 +32,9 @@ class Happened:
     detail: Mapping[str, object] | None = None
 
 
+_HELD: Final = "events"
+
+
 def add(
     db: Session,
     kind: str,
@@ -40,10 +46,15 @@ def add(
     detail: Mapping[str, object] | None = None,
 ) -> None:
     """Add one event. `detail` must encode as JSON."""
-    encoded = msgspec.json.encode(dict(detail or {}))
-    db.add(
-        Event(at=at, kind=kind, vehicle_id=vehicle_id, cohort=cohort, actor=actor, detail=encoded)
-    )
+    row = {
+        "at": at,
+        "kind": kind,
+        "vehicle_id": vehicle_id,
+        "cohort": cohort,
+        "actor": actor,
+        "detail": msgspec.json.encode(dict(detail or {})),
+    }
+    db.info.setdefault(_HELD, []).append(row)
 
 
 def of_vehicle(
@@ -64,15 +75,15 @@ def of_vehicle(
 
 def add_many(db: Session, at: float, happened: Iterable[Happened]) -> None:
     """Add what the service did, in one statement: where thousands a second come."""
-    rows = [
-        {
-            "at": at,
-            "kind": one.kind,
-            "vehicle_id": one.vehicle_id,
-            "cohort": one.cohort,
-            "detail": msgspec.json.encode(dict(one.detail or {})),
-        }
-        for one in happened
-    ]
-    if rows:
-        db.connection().execute(_INSERT, rows)
+    for one in happened:
+        add(
+            db, one.kind, at, vehicle_id=one.vehicle_id, cohort=one.cohort, detail=one.detail
+        )  # fmt: skip
+
+
+def write(db: Session) -> None:
+    """Write what was added, in one statement; only the commit may come after."""
+    held = db.info.pop(_HELD, [])
+    if held:
+        locks.exclusive(db, "event")
+        db.connection().execute(_INSERT, held)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +17,7 @@ from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
 from cloud.intake.interpretation import KINDS, Delivery, Upward, refused_offer
-from cloud.store import evidence, key_statements, releases, revisions, verdicts
+from cloud.store import evidence, key_statements, locks, releases, revisions, verdicts
 from cloud.store.tables import Breach, ProvisionalRow, Quarantine, RevisionRow, Trip, Vehicle
 from common import messages
 from common.errors import TopicError, UnknownSchemaError
@@ -45,6 +45,8 @@ _RECEIVED = select(Breach.vehicle_id, Breach.message_id, Breach.received_at).whe
     col(Breach.message_id).in_(_IDS)
 )
 _KIND_OF: Final = {message: kind for kind, message in KINDS.items()}
+# Where what it answers is not known, it is refused, and brings no vehicle into being.
+_Answer = Acknowledgement | BundleAck | Fetch
 _NOT_KEPT: Final = {"schema", "vehicle_id", "awaiting", "question", "sent_at"}
 
 
@@ -112,15 +114,18 @@ class Effects:
 
 
 class Recorder:
-    """Adds the messages of one transaction; what is known of them is read once, beforehand."""
+    """Adds the messages of one transaction; what is known of them is read once, beforehand.
+
+    Their vehicles are locked first: another writer that has the same message comes after.
+    """
 
     def __init__(self, db: Session, news: Sequence[Upward], now: float) -> None:
         self.effects = Effects()
         self._db, self._now = db, now
         breaches = [m.message_id for m in news if isinstance(m, messages.Breach)]
         trips = [m.message_id for m in news if isinstance(m, TripSummary)]
-        vehicle_ids = {m.vehicle_id for m in news}
-        self._vehicles = revisions.vehicles(db, vehicle_ids)
+        locks.add_vehicles(db, {m.vehicle_id for m in news if not isinstance(m, _Answer)}, now)
+        self._vehicles = locks.vehicles(db, {m.vehicle_id for m in news})
         is_asked = any(isinstance(m, Status) for m in news)
         self._newest_keys = key_statements.newest(db) if is_asked else 0
         known = db.exec(_KNOWN_BREACHES, params={"ids": breaches}) if breaches else ()
@@ -173,9 +178,8 @@ class Recorder:
 
     def _vehicle(self, vehicle_id: str) -> Vehicle:
         if vehicle_id not in self._vehicles:
-            vehicle = Vehicle(vehicle_id=vehicle_id, first_seen_at=self._now)
-            self._db.add(vehicle)
-            self._vehicles[vehicle_id] = vehicle
+            locks.add_vehicles(self._db, [vehicle_id], self._now)
+            self._vehicles |= locks.vehicles(self._db, [vehicle_id])
         return self._vehicles[vehicle_id]
 
     def _record_trip(self, vehicle: Vehicle, trip: TripSummary) -> bool:
@@ -312,24 +316,32 @@ def quarantine(
         effects.receipt_for(offered.vehicle_id, offered.message_id)
         if offered.kind == "breach":
             effects.decline(offered.vehicle_id, Declined(offered.message_id, str(error)[:256]))
-    digest = hashlib.sha256(delivery.topic.encode() + b"\0" + delivery.payload).hexdigest()
-    known = db.exec(select(Quarantine).where(Quarantine.digest == digest)).first()
-    if known is not None:
-        known.times, known.received_at = known.times + 1, now
-        return
-    row = Quarantine(
-        topic=delivery.topic[:256],
-        payload=delivery.payload[:QUARANTINE_PAYLOAD_BYTES],
-        payload_bytes=len(delivery.payload),
-        error=type(error).__name__,
-        reason=str(error)[:1024],
-        received_at=now,
-        digest=digest,
-        vehicle_id=_sender(delivery.topic),
-    )
-    db.add(row)
-    db.flush()
-    newest = row.id or 0
+    row = {
+        "topic": _storable(delivery.topic[:256]),
+        "payload": delivery.payload[:QUARANTINE_PAYLOAD_BYTES],
+        "payload_bytes": len(delivery.payload),
+        "error": type(error).__name__,
+        "reason": _storable(str(error)[:1024]),
+        "received_at": now,
+        "digest": hashlib.sha256(delivery.topic.encode() + b"\0" + delivery.payload).hexdigest(),
+        "vehicle_id": _sender(delivery.topic),
+    }
+    # Not known means new here: in this order, what comes often takes up no numbers, by which the
+    # oldest are found.
+    if not _came_again(db, row):
+        locks.add_missing(db, Quarantine, [{**row, "times": 0}])
+        _came_again(db, row)
+        _make_room(db)
+
+
+def _came_again(db: Session, row: Mapping[str, object]) -> bool:
+    again = update(Quarantine).where(col(Quarantine.digest) == row["digest"])
+    noted = again.values(times=Quarantine.times + 1, received_at=row["received_at"])
+    return db.connection().execute(noted).rowcount > 0
+
+
+def _make_room(db: Session) -> None:
+    newest = db.exec(select(func.max(Quarantine.id))).one() or 0
     db.exec(delete(Quarantine).where(col(Quarantine.id) <= newest - QUARANTINE_ROWS))
     beginning = func.substr(Quarantine.payload, 1, QUARANTINE_BEGINNING_BYTES)
     older = col(Quarantine.id).between(
@@ -344,6 +356,11 @@ def _keep(vehicle: Vehicle, status: Status) -> None:
     for name in status.__struct_fields__:
         if name not in _NOT_KEPT:
             setattr(vehicle, name, getattr(status, name))
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL's text holds every character but this one."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _sender(topic: str) -> str | None:

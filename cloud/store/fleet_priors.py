@@ -36,7 +36,7 @@ def fleet(db: Session, bundle: str) -> Fleet:
             Vehicle.bundle == bundle, Vehicle.calibrations >= MIN_REVISIONS
         )
     ).one()
-    return Fleet(*found)
+    return Fleet(found[0], int(found[1]))  # PostgreSQL's sums are decimals
 
 
 def newest_version(db: Session, bundle: str) -> int:

@@ -10,14 +10,9 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from cloud.store import lanes
+from cloud.store import lanes, triggers
 from cloud.store.metadata import METADATA
-from cloud.store.tables import (
-    PRIOR_TRIGGERS,
-    PROVISIONAL_TRIGGERS,
-    REVISION_TRIGGERS,
-    SCHEMA_VERSION,
-)
+from cloud.store.tables import SCHEMA_VERSION
 
 OLDEST: Final = 1
 
@@ -31,7 +26,7 @@ _STEPS: Final = {
         """CREATE INDEX revision_replacement ON revision (vehicle_id, number)
         WHERE kind = 'replacement'""",
         "DROP TRIGGER revision_is_not_updated",
-        REVISION_TRIGGERS[0],
+        triggers.statements("sqlite", (triggers.REVISIONS,))[0],
     ),
     2: (
         "ALTER TABLE vehicle ADD COLUMN on_trial BOOLEAN",
@@ -75,7 +70,11 @@ _STEPS: Final = {
         "CREATE INDEX revision_unpublished ON revision (id) WHERE published_at IS NULL",
     ),
 }
-_TRIGGERS_OF_NEW_TABLES: Final = {1: PRIOR_TRIGGERS, 2: PROVISIONAL_TRIGGERS, 3: ()}
+_TRIGGERS_OF_NEW_TABLES: Final = {
+    1: triggers.statements("sqlite", (triggers.PRIORS,)),
+    2: triggers.statements("sqlite", (triggers.PROVISIONALS,)),
+    3: [],
+}
 
 
 def upgrade(connection: Connection, found: int) -> None:

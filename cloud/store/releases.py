@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from sqlalchemy import func
+from sqlalchemy import func, update
 from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownReleaseError
+from cloud.store import locks
 from cloud.store.tables import BundleFiles, Release, Vehicle
 from common.bundle import MANIFEST_FILE
 from common.release import BundleAck, Fetch
@@ -19,8 +20,12 @@ from common.release import BundleAck, Fetch
 _PROGRESS: Final = (None, "fetching", "staged", "trial", "installed", "refused", "rolled_back")
 
 
+_ORDERED = select(Release).where(col(Release.number).is_(None)).order_by(col(Release.id))
+
+
 def order(db: Session, wanted: Release) -> Release:
     """Keep an order; the same bundle again, while the first one waits, is the same order."""
+    locks.exclusive(db, "order releases")
     known = db.exec(
         select(Release).where(
             Release.vehicle_id == wanted.vehicle_id,
@@ -36,8 +41,13 @@ def order(db: Session, wanted: Release) -> Release:
 
 def ordered(db: Session, limit: int) -> Sequence[Release]:
     """Orders that are no release yet, the oldest first."""
-    query = select(Release).where(col(Release.number).is_(None))
-    return db.exec(query.order_by(col(Release.id)).limit(limit)).all()
+    return db.exec(_ORDERED.limit(limit)).all()
+
+
+def taken(db: Session, limit: int) -> Sequence[Release]:
+    """The same, for the one who makes releases of them now; another one finds none of these."""
+    locks.exclusive(db, "number releases")
+    return ordered(db, limit)
 
 
 def next_number(db: Session, vehicle_id: str) -> int:
@@ -79,8 +89,11 @@ def newest_unheard(db: Session) -> list[Release]:
 
 def mark_published(db: Session, ids: Collection[int], now: float) -> None:
     """The broker has these announcements."""
-    for row in db.exec(select(Release).where(col(Release.id).in_(ids))):
-        row.published_at = row.published_at or now
+    db.exec(
+        update(Release)
+        .where(col(Release.id).in_(ids), col(Release.published_at).is_(None))
+        .values(published_at=now)
+    )
 
 
 def heard(db: Session, message: BundleAck | Fetch, now: float) -> None:

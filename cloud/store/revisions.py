@@ -14,6 +14,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, and_, col, or_, select
 
 from cloud.errors import OvertakenError
+from cloud.store import locks
 from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, SigningKey, Vehicle
 from common.messages import Provisional, decode
 
@@ -45,12 +46,6 @@ _NEXT_BREACHES = (
     .limit(bindparam("limit"))
 )
 _NEXT_OF_LANE = _NEXT_BREACHES.where(col(Breach.lane) == bindparam("lane"))
-_STILL_PENDING = (
-    select(Breach.id)
-    .where(_among(Breach.id, "rows"), col(Breach.state) == "pending")
-    .order_by(col(Breach.id))
-    .with_for_update()
-)
 _UNPUBLISHED = select(RevisionRow).where(
     col(RevisionRow.published_at).is_(None),
     col(RevisionRow.created_at) <= bindparam("before"),
@@ -89,9 +84,10 @@ _REPLACED = (
     .where(_among(RevisionRow.vehicle_id, "vehicles"), RevisionRow.kind == "replacement")
     .order_by(col(RevisionRow.number))
 )
+_WAITING = select(Breach.id).where(_among(Breach.id, "ids"), col(Breach.state) == "pending")
 _SETTLE = (
     update(Breach)
-    .where(col(Breach.id) == bindparam("row"))
+    .where(col(Breach.id) == bindparam("row"), col(Breach.state) == "pending")
     .values(state=bindparam("to"), reason=bindparam("why"), decided_at=bindparam("now"))
 )
 
@@ -154,16 +150,6 @@ def pending_lanes(db: Session, bundles: Sequence[str], before: float) -> list[in
 def of_lane(lane: int) -> Select[Any]:
     """The ids of a lane's vehicles, for a subquery."""
     return select(Vehicle.vehicle_id).where(Vehicle.lane == lane)
-
-
-def hold(db: Session, breaches: Sequence[Breach]) -> None:
-    """Lock these breaches until the transaction ends. Raises OvertakenError.
-
-    Whoever comes back after its work was taken over finds that it is done, and changes nothing.
-    """
-    ids = {breach.id or 0 for breach in breaches}
-    if len(db.exec(_STILL_PENDING, params={"rows": sorted(ids)}).all()) != len(ids):
-        raise OvertakenError(len(ids))
 
 
 def histories(db: Session, breaches: Sequence[Breach]) -> list[History]:
@@ -273,19 +259,44 @@ def unheard(db: Session) -> list[Breach]:
     return list(db.exec(query.order_by(col(Breach.id))))
 
 
+def is_due(db: Session, breaches: Sequence[Breach], histories: Sequence[History]) -> list[bool]:
+    """Whether each still waits, and its vehicle's chain is as it was; its vehicle must be locked.
+
+    What another worker settled meanwhile, or what was refused meanwhile, is to be decided anew.
+    """
+    newest = newest_of(db, {breach.vehicle_id for breach in breaches})
+    waiting = set(db.exec(_WAITING, params={"ids": [breach.id for breach in breaches]}))
+    return [
+        breach.id in waiting and _is_as_it_was(db, history, newest.get(breach.vehicle_id))
+        for breach, history in zip(breaches, histories, strict=True)
+    ]
+
+
+def _is_as_it_was(db: Session, history: History, newest: RevisionRow | None) -> bool:
+    if history.newest is None or newest is None:
+        return history.newest is newest
+    is_newest = (newest.number, newest.verdict) == (history.newest.number, history.newest.verdict)
+    older = {row.id: row.verdict for row in (history.standing, history.base) if row is not None}
+    older.pop(newest.id, None)
+    if not older or not is_newest:
+        return is_newest
+    query = select(RevisionRow.id, RevisionRow.verdict).where(col(RevisionRow.id).in_(older))
+    return dict(db.exec(query).all()) == older
+
+
 def settle(db: Session, made: Sequence[RevisionRow], decided: Sequence[Breach], now: float) -> None:
     """Add revisions, and write the state and reason of the breaches they settle.
 
-    Raises OvertakenError: another has settled one of them.
+    Raises OvertakenError when one is settled already: nothing may be committed.
     """
-    hold(db, decided)
     db.add_all(made)
     db.flush()
     changes = [
         {"row": breach.id, "to": breach.state, "why": breach.reason, "now": now}
         for breach in decided
     ]
-    db.connection().execute(_SETTLE, changes)
+    if changes and db.connection().execute(_SETTLE, changes).rowcount != len(changes):
+        raise OvertakenError(len(changes))
 
 
 def vehicles(db: Session, vehicle_ids: Collection[str]) -> dict[str, Vehicle]:
@@ -324,5 +335,4 @@ def mark_heard(db: Session, ids: Sequence[int], now: float) -> None:
 
 def remember_key(db: Session, key_id: str, public_key: str) -> None:
     """Keep the public key that will sign, for `verify`."""
-    if db.get(SigningKey, key_id) is None:
-        db.add(SigningKey(key_id=key_id, public_key=public_key))
+    locks.add_missing(db, SigningKey, [{"key_id": key_id, "public_key": public_key}])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sqlmodel import Session, col, select
 
 from cloud.errors import RollBackError
-from cloud.store import events, revisions
+from cloud.store import events, locks, revisions
 from cloud.store.revisions import of_lane
 from cloud.store.tables import RevisionRow, RollBackOrder
 
@@ -20,6 +20,7 @@ def place(db: Session, wanted: RollBackOrder) -> RollBackOrder:
 
     Raises RollBackError: why the vehicle cannot go back to that revision.
     """
+    locks.vehicles(db, [wanted.vehicle_id])
     row = target(db, wanted)
     known = db.exec(
         select(RollBackOrder).where(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Index, LargeBinary, UniqueConstraint, text
+from sqlalchemy import Index, LargeBinary, UniqueConstraint, text, true
 from sqlmodel import Field, SQLModel
 
 from cloud.store.lanes import lane_of_row
@@ -112,7 +112,7 @@ class Trip(SQLModel, table=True):
     partial: bool
     received_at: float
     # Last, where an older file gets it: false where the vehicle's clock had not been set.
-    time_known: bool = Field(default=True, sa_column_kwargs={"server_default": text("1")})
+    time_known: bool = Field(default=True, sa_column_kwargs={"server_default": true()})
     provisional: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
 
 
@@ -364,40 +364,3 @@ class Quarantine(SQLModel, table=True):
     digest: str = Field(unique=True)  # SHA-256 over topic and payload: the same again is one row
     times: int = 1
     vehicle_id: str | None = None  # last, where an older file gets it
-
-
-# A revision is never changed and never removed; only its verdict and publication are noted. The
-# number must rise, which also stops INSERT OR REPLACE.
-IMMUTABLE: Final = (
-    "id, vehicle_id, number, bundle, odometer, cause_message_id, content, hash, key_id, signature, "
-    "created_at, kind"
-)
-REVISION_TRIGGERS: Final = (
-    f"""CREATE TRIGGER revision_is_not_updated BEFORE UPDATE OF {IMMUTABLE} ON revision
-    BEGIN SELECT RAISE(ABORT, 'revisions are append-only: an update was refused'); END""",
-    """CREATE TRIGGER revision_is_not_deleted BEFORE DELETE ON revision
-    BEGIN SELECT RAISE(ABORT, 'revisions are append-only: a deletion was refused'); END""",
-    """CREATE TRIGGER revision_follows BEFORE INSERT ON revision
-    WHEN NEW.number IS NULL OR NEW.number <= coalesce(
-        (SELECT max(number) FROM revision WHERE vehicle_id = NEW.vehicle_id), 0)
-    BEGIN SELECT RAISE(ABORT, 'revisions are append-only: a number does not follow'); END""",
-)
-# A prior that revisions have started from stays what it was.
-PRIOR_TRIGGERS: Final = (
-    """CREATE TRIGGER fleet_prior_is_not_updated BEFORE UPDATE ON fleet_prior
-    BEGIN SELECT RAISE(ABORT, 'fleet priors are append-only: an update was refused'); END""",
-    """CREATE TRIGGER fleet_prior_is_not_deleted BEFORE DELETE ON fleet_prior
-    BEGIN SELECT RAISE(ABORT, 'fleet priors are append-only: a deletion was refused'); END""",
-    """CREATE TRIGGER fleet_prior_follows BEFORE INSERT ON fleet_prior
-    WHEN NEW.version IS NULL OR NEW.version <= coalesce(
-        (SELECT max(version) FROM fleet_prior WHERE bundle = NEW.bundle), 0)
-    BEGIN SELECT RAISE(ABORT, 'fleet priors are append-only: a version does not follow'); END""",
-)
-# What a vehicle has driven on stays what it was, too.
-PROVISIONAL_TRIGGERS: Final = (
-    """CREATE TRIGGER provisional_is_not_updated BEFORE UPDATE ON provisional
-    BEGIN SELECT RAISE(ABORT, 'provisionals are append-only: an update was refused'); END""",
-    """CREATE TRIGGER provisional_is_not_deleted BEFORE DELETE ON provisional
-    BEGIN SELECT RAISE(ABORT, 'provisionals are append-only: a deletion was refused'); END""",
-)
-TRIGGERS: Final = REVISION_TRIGGERS + PRIOR_TRIGGERS + PROVISIONAL_TRIGGERS

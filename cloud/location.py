@@ -1,0 +1,35 @@
+"""Where the database is: a SQLite file, or a PostgreSQL URL.
+
+Must never show a password: `str()` of a URL hides it, `full` is for the driver alone.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+_URL: Final = re.compile(r"^postgres(ql)?(\+psycopg)?://")
+_PASSWORD: Final = re.compile(r"(?<=:)[^:@/]*(?=@)|(?<=[?&]password=)[^&]*")
+
+
+@dataclass(frozen=True)
+class PostgresUrl:
+    """A URL as libpq takes it."""
+
+    full: str = field(repr=False)
+
+    def __str__(self) -> str:
+        scheme, _, rest = self.full.partition("://")
+        return f"{scheme}://{_PASSWORD.sub('***', rest)}"
+
+
+Location = Path | PostgresUrl
+
+
+def located(text: str) -> Location:
+    """The location that a person names: `postgresql://…`, or else a path."""
+    if _URL.match(text):
+        return PostgresUrl(_URL.sub("postgresql://", text))
+    return Path(text)

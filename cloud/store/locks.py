@@ -1,0 +1,61 @@
+"""Who may write of a vehicle now: its row is locked first, and rows in the order of their ids.
+
+So two writers never decide on the same vehicle at once, and never wait for each other in a circle.
+On SQLite, where a transaction that writes is alone, a lock costs nothing. Must never be taken by
+who only reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import BindParameter, Table, bindparam, func
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, SQLModel, col, select
+
+from cloud.store.tables import Vehicle
+
+_IDS: BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
+_LOCKED = (
+    select(Vehicle)
+    .where(col(Vehicle.vehicle_id).in_(_IDS))
+    .order_by(col(Vehicle.vehicle_id))
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
+
+
+def vehicles(db: Session, vehicle_ids: Collection[str]) -> dict[str, Vehicle]:
+    """These vehicles as they are now, held until the transaction ends."""
+    if not vehicle_ids:
+        return {}
+    rows = db.exec(_LOCKED, params={"ids": list(vehicle_ids)})
+    return {row.vehicle_id: row for row in rows}
+
+
+def add_vehicles(db: Session, vehicle_ids: Collection[str], now: float) -> None:
+    """Those of these that are not there yet; another writer may add them at the same time."""
+    if vehicle_ids:
+        rows = [
+            Vehicle(vehicle_id=one, first_seen_at=now).model_dump(exclude_none=True)
+            for one in sorted(vehicle_ids)
+        ]
+        add_missing(db, Vehicle, rows)
+
+
+def add_missing(db: Session, kind: type[SQLModel], rows: Sequence[dict[str, object]]) -> None:
+    """Insert rows; one whose key is taken is left as it stands."""
+    table: Table = kind.__table__  # type: ignore[attr-defined]
+    insert = postgresql.insert if _is_postgres(db) else sqlite.insert
+    db.connection().execute(insert(table).on_conflict_do_nothing(), rows)
+
+
+def exclusive(db: Session, what: str) -> None:
+    """Be the only one that does `what`, until the transaction ends."""
+    if _is_postgres(db):
+        key = func.hashtextextended(what, 0)
+        db.connection().execute(select(func.pg_advisory_xact_lock(key)))
+
+
+def _is_postgres(db: Session) -> bool:
+    return db.get_bind().dialect.name == "postgresql"

@@ -1,0 +1,54 @@
+"""A PostgreSQL database: pooled connections, transactions that write, snapshots that only read.
+
+Several processes write at once: what a writer decides on it locks first (`cloud.store.locks`).
+Must never show a password.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+
+from cloud.location import PostgresUrl
+
+_IN_TRANSACTION: Final = psycopg.pq.TransactionStatus.INTRANS
+_POOL: Final = 5
+_MORE: Final = 15
+_WAIT_S: Final = 10.0
+_OPENING: Final = 7_469_003_201  # the advisory lock of who makes or upgrades the tables
+
+
+def writing_engine(url: PostgresUrl) -> Engine:
+    """READ COMMITTED: after a lock was waited for, the next statement sees what was committed."""
+    made = create_engine(
+        make_url(url.full).set(drivername="postgresql+psycopg"),
+        isolation_level="READ COMMITTED",
+        pool_size=_POOL,
+        max_overflow=_MORE,
+        pool_timeout=_WAIT_S,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": int(_WAIT_S),
+            "application_name": "twin-cloud",
+            "options": f"-c lock_timeout={int(1000 * _WAIT_S)}",
+        },
+    )
+
+    @event.listens_for(made, "checkin")
+    def end_transaction(connection: psycopg.Connection | None, _record: object) -> None:
+        if connection is not None and connection.info.transaction_status == _IN_TRANSACTION:
+            connection.rollback()  # SQLAlchemy does not, after a COMMIT that failed
+
+    return made
+
+
+def reading_engine(writing: Engine) -> Engine:
+    """The same connections; a transaction sees one state of the database, and cannot write."""
+    return writing.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def wait_for_turn(connection: Connection) -> None:
+    """One process at a time makes or upgrades the tables."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _OPENING})

@@ -1,0 +1,103 @@
+"""What the database itself refuses: to change, remove or reorder what is append-only.
+
+The same rules in the words of SQLite and of PostgreSQL; a refusal is an IntegrityError on both.
+Must never be relaxed by a later version of the tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Of `table`: its `columns` (none: all of them) stay, and `number` rises within `within`."""
+
+    table: str
+    named: str
+    columns: str = ""
+    number: str = ""
+    within: str = ""
+
+
+REVISIONS: Final = Rule(
+    "revision",
+    "revisions",
+    "id, vehicle_id, number, bundle, odometer, cause_message_id, content, hash, key_id, signature, "
+    "created_at, kind",
+    "number",
+    "vehicle_id",
+)
+PRIORS: Final = Rule("fleet_prior", "fleet priors", "", "version", "bundle")
+PROVISIONALS: Final = Rule("provisional", "provisionals")
+RULES: Final = (REVISIONS, PRIORS, PROVISIONALS)
+
+
+def create(connection: Connection, rules: tuple[Rule, ...] = RULES) -> None:
+    """In a database that has the tables, and not these triggers yet."""
+    for statement in statements(connection.dialect.name, rules):
+        connection.exec_driver_sql(statement)
+
+
+def statements(dialect: str, rules: tuple[Rule, ...] = RULES) -> list[str]:
+    """What makes the triggers of these rules."""
+    if dialect == "postgresql":
+        return [_REFUSE, *(line for rule in rules for line in _postgres(rule))]
+    return [line for rule in rules for line in _sqlite(rule)]
+
+
+def _sqlite(rule: Rule) -> list[str]:
+    table, told = rule.table, f"{rule.named} are append-only"
+    of = f" OF {rule.columns}" if rule.columns else ""
+    lines = [
+        f"""CREATE TRIGGER {table}_is_not_updated BEFORE UPDATE{of} ON {table}
+    BEGIN SELECT RAISE(ABORT, '{told}: an update was refused'); END""",
+        f"""CREATE TRIGGER {table}_is_not_deleted BEFORE DELETE ON {table}
+    BEGIN SELECT RAISE(ABORT, '{told}: a deletion was refused'); END""",
+    ]
+    if rule.number:  # it must rise, which also stops INSERT OR REPLACE
+        lines.append(f"""CREATE TRIGGER {table}_follows BEFORE INSERT ON {table}
+    WHEN NEW.{rule.number} IS NULL OR NEW.{rule.number} <= coalesce(
+        (SELECT max({rule.number}) FROM {table} WHERE {rule.within} = NEW.{rule.within}), 0)
+    BEGIN SELECT RAISE(ABORT, '{told}: a {rule.number} does not follow'); END""")  # noqa: S608 - names of ours
+    return lines
+
+
+_REFUSE: Final = """CREATE OR REPLACE FUNCTION twin_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION USING ERRCODE = 'integrity_constraint_violation',
+        MESSAGE = TG_ARGV[0] || ' are append-only: ' || TG_ARGV[1] || ' was refused'; END $$"""
+
+
+def _postgres(rule: Rule) -> list[str]:
+    table = rule.table
+    of = f" OF {rule.columns}" if rule.columns else ""
+    refuse = f"EXECUTE FUNCTION twin_refuse('{rule.named}', "
+    lines = [
+        f"""CREATE TRIGGER {table}_is_not_updated BEFORE UPDATE{of} ON {table}
+    FOR EACH ROW {refuse}'an update')""",
+        f"""CREATE TRIGGER {table}_is_not_deleted BEFORE DELETE ON {table}
+    FOR EACH ROW {refuse}'a deletion')""",
+        f"""CREATE TRIGGER {table}_is_not_truncated BEFORE TRUNCATE ON {table}
+    FOR EACH STATEMENT {refuse}'a deletion')""",
+    ]
+    return lines + (_postgres_follows(rule) if rule.number else [])
+
+
+def _postgres_follows(rule: Rule) -> list[str]:
+    table, told = rule.table, f"{rule.named} are append-only"
+    return [
+        f"""CREATE FUNCTION {table}_must_follow() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NEW.{rule.number} IS NULL OR NEW.{rule.number} <= coalesce(
+            (SELECT max({rule.number}) FROM {table} WHERE {rule.within} = NEW.{rule.within}), 0)
+        THEN RAISE EXCEPTION '{told}: a {rule.number} does not follow'
+            USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+        RETURN NEW;
+    END $$""",  # noqa: S608 - names of ours
+        f"""CREATE TRIGGER {table}_follows BEFORE INSERT ON {table}
+    FOR EACH ROW EXECUTE FUNCTION {table}_must_follow()""",
+    ]
