@@ -209,11 +209,13 @@ def test_an_address_that_is_not_there_is_not_told_to_strangers(house: House) -> 
     problem(house.client.post("/healthz"), 401)
 
 
-def test_a_key_is_stored_as_a_digest_and_its_use_is_noted_once_a_minute(opening: Opening) -> None:
+def test_a_key_is_stored_as_a_digest_and_its_use_is_noted_once_a_minute(
+    opening: Opening, inside: Insides
+) -> None:
     house = opening()
     key = house.key("viewer")
     secret = key.split("_", 2)[2]
-    for file in house.context.store.path.parent.glob("twin.db*"):
+    for file in inside.path.parent.glob("twin.db*"):
         assert secret.encode() not in file.read_bytes()
     for later, noted in ((0.0, NOW), (59.0, NOW), (65.0, NOW + 65.0)):
         house.clock[0] = NOW + later

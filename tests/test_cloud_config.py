@@ -194,7 +194,8 @@ def write_config(folder: Path, port: int = 0, **replaced: str) -> Path:
     path = folder / "serve.toml"
     path.write_text(
         f'[store]\npath = "{names["store"]}"\n[bundles]\npaths = ["{names["bundle"]}"]\n'
-        f'[keys]\nprivate = "{names["key"]}"\n[api]\nauth = "none"\nport = {port}\n[mqtt]\nport = 1\n'
+        f'[keys]\nprivate = "{names["key"]}"\n'
+        f'[api]\nauth = "none"\nport = {port}\n[mqtt]\nport = 1\n'
     )
     return path
 

@@ -10,13 +10,13 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from sqlmodel import Session
 
 from cloud.api.key_schemas import items
 from cloud.commands.reports import show
+from cloud.location import Location
 from cloud.security import api_keys
 from cloud.security.actors import Role
 from cloud.store import api_keys as stored_keys
@@ -39,7 +39,7 @@ class Wanted:
     expires_at: float | None
 
 
-def create(database: Path, wanted: Wanted, now: float) -> tuple[str, str]:
+def create(database: Location, wanted: Wanted, now: float) -> tuple[str, str]:
     """The new key's id, and the key. Raises ApiKeyError, StoreError."""
     row, key = api_keys.make(
         wanted.name,
@@ -56,7 +56,7 @@ def create(database: Path, wanted: Wanted, now: float) -> tuple[str, str]:
     return row.id, key
 
 
-def rotate(database: Path, key_id: str, overlap_s: float, now: float) -> str | None:
+def rotate(database: Location, key_id: str, overlap_s: float, now: float) -> str | None:
     """The key with its new secret; None: there is none. Raises ApiKeyError, StoreError."""
     with _writing(database) as db:
         row = stored_keys.find(db, key_id)
@@ -67,7 +67,7 @@ def rotate(database: Path, key_id: str, overlap_s: float, now: float) -> str | N
     return key
 
 
-def revoke(database: Path, key_id: str, now: float) -> bool:
+def revoke(database: Location, key_id: str, now: float) -> bool:
     """False: there is no such key. Raises StoreError."""
     with _writing(database) as db:
         row = stored_keys.find(db, key_id)
@@ -77,7 +77,7 @@ def revoke(database: Path, key_id: str, now: float) -> bool:
     return row is not None
 
 
-def list_keys(database: Path, *, as_json: bool) -> None:
+def list_keys(database: Location, *, as_json: bool) -> None:
     """Print every key. Raises StoreError."""
     reader = Reader(database)
     with reader.read() as db:
@@ -88,7 +88,7 @@ def list_keys(database: Path, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _writing(database: Path) -> Iterator[Session]:
+def _writing(database: Location) -> Iterator[Session]:
     store = Store(database)
     try:
         with store.write() as db:
