@@ -19,6 +19,7 @@ from cloud.intake.interpretation import Delivery
 from cloud.store.tables import Vehicle
 from tests.cloud_doubles import Insides, serving, write_bundle
 
+PLACES = {"number": "1", "other": "1", "trip_id": "trip2", "name": "gain_distance"}
 OPEN = {
     "/api/v1/problems/{status}",
     "/health/live",
@@ -79,8 +80,8 @@ def test_a_vehicle_of_another_cohort_is_not_there_on_any_route(client: httpx.Cli
     assert len(asked) > 8
     for method, path, operation in asked:
         url = path.replace("{vehicle_id}", "theirs")
-        for name in ("number", "other"):
-            url = url.replace(f"{{{name}}}", "1")
+        for name, value in PLACES.items():
+            url = url.replace(f"{{{name}}}", value)
         body = example_body(client, operation)
         response = client.request(method, url, json=body)
         assert response.status_code == 404, (method, path, response.text)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 import cloud
-from cloud.api import derived_routes, health_routes, key_routes, operating, problems, routes
+from cloud.api import health_routes, key_routes, operating, problems, reading
 from cloud.api.access import Context
 from cloud.api.authority import VIEWER
 from cloud.api.described import described_only
@@ -46,7 +46,7 @@ def create_app(context: Context) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.context = context
-    for router in (routes.router, derived_routes.router, *operating.ROUTERS, key_routes.router):
+    for router in (*reading.ROUTERS, *operating.ROUTERS, key_routes.router):
         app.include_router(router, dependencies=[VIEWER])  # and each route says what more it needs
     app.include_router(health_routes.router)
     app.include_router(_open)

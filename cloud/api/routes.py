@@ -1,4 +1,4 @@
-"""The routes under /api/v1 that read: vehicles, trips, revisions, prediction, quarantine.
+"""The routes under /api/v1 that read: vehicles, prediction, quarantine.
 
 Must never write to the database.
 """
@@ -8,17 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
+from pydantic import AwareDatetime
 from sqlmodel import Session
 
 from cloud.api import schemas, views
 from cloud.api.access import (
     Here,
-    known_revision,
     known_vehicle,
-    require_vehicle,
     required_standing,
 )
 from cloud.api.authority import Viewer
@@ -26,7 +26,7 @@ from cloud.api.paging import Listing, Page, Paged, answer
 from cloud.api.problems import invalid, responses
 from cloud.api.vehicle_query import Filtered, Sorted
 from cloud.store import pages, revisions, vehicle_pages
-from cloud.store.tables import ProvisionalRow
+from cloud.store.pages import QuarantineWanted
 from cloud.store.vehicle_pages import Listed
 from common.calibration import Settings, voltage_band, with_trip_spread
 from common.manifest import Manifest
@@ -77,77 +77,6 @@ def get_vehicle(here: Here, viewer: Viewer, vehicle_id: str) -> schemas.VehicleD
     return views.vehicle_detail(listed, known, here.catalogue, here.clock())
 
 
-@router.get(
-    "/vehicles/{vehicle_id}/trips",
-    response_model=Page[schemas.TripItem],
-    responses=responses(404),
-    tags=["trips"],
-)
-def list_trips(here: Here, viewer: Viewer, paging: Paged, vehicle_id: str) -> Response:
-    """Trips of a vehicle, the highest odometer first."""
-    require_vehicle(here, viewer, vehicle_id)
-    listing = Listing(
-        tuple[float, int],
-        partial(pages.trips, vehicle_id=vehicle_id),
-        lambda row: (row.odometer_end, row.id or 0),
-        lambda _db, rows: [views.trip_item(row, here.catalogue) for row in rows],
-    )
-    return answer(here.store, paging, listing)
-
-
-@router.get(
-    "/vehicles/{vehicle_id}/revisions",
-    response_model=Page[schemas.RevisionItem],
-    responses=responses(404),
-    tags=["revisions"],
-)
-def list_revisions(here: Here, viewer: Viewer, paging: Paged, vehicle_id: str) -> Response:
-    """Revisions of a vehicle with their lineage, the newest first; refused ones, too."""
-    require_vehicle(here, viewer, vehicle_id)
-    listing = Listing(
-        int,
-        partial(pages.revisions, vehicle_id=vehicle_id),
-        lambda row: row.number,
-        lambda _db, rows: [views.revision_item(row, here.catalogue) for row in rows],
-    )
-    return answer(here.store, paging, listing)
-
-
-@router.get(
-    "/vehicles/{vehicle_id}/revisions/{number}", responses=responses(404), tags=["revisions"]
-)
-def get_revision(
-    here: Here, viewer: Viewer, vehicle_id: str, number: int
-) -> schemas.RevisionDetail:
-    """One revision: parameters with their standard deviations, cause, verdict, signature."""
-    with here.store.read() as db:
-        known_vehicle(db, viewer, vehicle_id)
-        row = known_revision(db, vehicle_id, number)
-    return views.revision_detail(row, here.catalogue)
-
-
-@router.get(
-    "/vehicles/{vehicle_id}/provisionals",
-    response_model=Page[schemas.ProvisionalItem],
-    responses=responses(404),
-    tags=["revisions"],
-)
-def list_provisionals(here: Here, viewer: Viewer, paging: Paged, vehicle_id: str) -> Response:
-    """What a vehicle made for itself while it was cut off, beside the chain; the newest first."""
-    require_vehicle(here, viewer, vehicle_id)
-
-    def items(db: Session, rows: Sequence[ProvisionalRow]) -> list[schemas.ProvisionalItem]:
-        return [views.provisional_item(r, revisions.made_of(db, r), here.catalogue) for r in rows]
-
-    listing = Listing(
-        tuple[float, int],
-        partial(pages.provisionals, vehicle_id=vehicle_id),
-        lambda row: (row.odometer, row.id or 0),
-        items,
-    )
-    return answer(here.store, paging, listing)
-
-
 @router.post(
     "/vehicles/{vehicle_id}/predict",
     responses=responses(404),
@@ -179,11 +108,33 @@ def predict(
     responses=responses(),
     tags=["operation"],
 )
-def list_quarantine(here: Here, viewer: Viewer, paging: Paged) -> Response:
+def list_quarantine(
+    here: Here,
+    viewer: Viewer,
+    paging: Paged,
+    vehicle_id: Annotated[
+        str | None, Query(max_length=64, description="On whose topic it came.")
+    ] = None,
+    error: Annotated[
+        str | None, Query(max_length=64, description="The type of the error, as it is listed.")
+    ] = None,
+    since: Annotated[
+        AwareDatetime | None, Query(alias="from", description="Last came then.")
+    ] = None,
+    until: Annotated[
+        AwareDatetime | None, Query(alias="to", description="Last came before.")
+    ] = None,
+) -> Response:
     """Messages that were refused, with the reason; the latest first."""
+    wanted = QuarantineWanted(
+        vehicle_id,
+        error,
+        since.timestamp() if since else None,
+        until.timestamp() if until else None,
+    )
     listing = Listing(
         int,
-        partial(pages.quarantined, cohorts=viewer.cohorts),
+        partial(pages.quarantined, cohorts=viewer.cohorts, wanted=wanted),
         lambda row: row.id or 0,
         lambda _db, rows: [views.quarantine_item(row) for row in rows],
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cloud.api import schemas
+from cloud.api import history_schemas, operator_schemas, schemas
 from cloud.client.transport import Transport
 
 V1 = "/api/v1"
@@ -51,6 +51,39 @@ class Reading(Transport):
         """What a vehicle made for itself while it was cut off."""
         path = f"{V1}/vehicles/{vehicle_id}/provisionals"
         return self.pages(schemas.ProvisionalItem, path, **params)
+
+    def get_trace(self, vehicle_id: str, trip_id: str) -> history_schemas.TripTrace:
+        """What was measured on a trip that was a breach, and predicted."""
+        path = f"{V1}/vehicles/{vehicle_id}/trips/{trip_id}/trace"
+        return self.get(history_schemas.TripTrace, path)
+
+    def compare_revisions(
+        self, vehicle_id: str, number: int, other: int
+    ) -> history_schemas.RevisionDiff:
+        """Two revisions: what changed, and whether it is more than chance."""
+        path = f"{V1}/vehicles/{vehicle_id}/revisions/{number}/diff/{other}"
+        return self.get(history_schemas.RevisionDiff, path)
+
+    def get_parameter_history(
+        self, vehicle_id: str, name: str, **params: object
+    ) -> history_schemas.ParameterHistory:
+        """A parameter of one vehicle over its revisions."""
+        path = f"{V1}/vehicles/{vehicle_id}/parameters/{name}"
+        return self.get(history_schemas.ParameterHistory, path, **params)
+
+    def get_fleet_parameter_history(
+        self, name: str, **params: object
+    ) -> history_schemas.ParameterHistory:
+        """A parameter of the vehicles that a list shows first."""
+        return self.get(history_schemas.ParameterHistory, f"{V1}/parameters/{name}", **params)
+
+    def get_summary(self, **params: object) -> history_schemas.Summary:
+        """The fleet between two times."""
+        return self.get(history_schemas.Summary, f"{V1}/summary", **params)
+
+    def list_events(self, **params: object) -> Iterator[operator_schemas.EventItem]:
+        """What happened, the latest first."""
+        return self.pages(operator_schemas.EventItem, f"{V1}/events", **params)
 
     def list_quarantine(self, **params: object) -> Iterator[schemas.QuarantineItem]:
         """Messages that were refused, the latest first."""

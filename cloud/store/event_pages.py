@@ -12,8 +12,10 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, delete, func, literal_column, text, tuple_, update
 from sqlmodel import Session, col, or_, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from cloud.store.event_tables import Event, EventCursor
+from cloud.store.pages import held
 
 Place = tuple[int, int]
 START: Final[Place] = (-1, -1)
@@ -89,22 +91,42 @@ def audited(
     until: float | None = None,
 ) -> Sequence[Event]:
     """What people did, the latest first."""
-    query = select(Event).where(col(Event.actor).is_not(None))
-    if before is not None:
-        query = query.where(col(Event.id) < before)
+    query = _latest_first(before, limit, wanted, since, until)
+    query = query.where(col(Event.actor).is_not(None))
     if actor is not None:
         query = query.where(Event.actor == actor)
+    return db.exec(query).all()
+
+
+def happened(
+    db: Session,
+    before: int | None,
+    limit: int,
+    *,
+    wanted: Wanted,
+    since: float | None = None,
+    until: float | None = None,
+) -> Sequence[Event]:
+    """What people and the service did, the latest first."""
+    return db.exec(_latest_first(before, limit, wanted, since, until)).all()
+
+
+def _latest_first(
+    before: int | None, limit: int, wanted: Wanted, since: float | None, until: float | None
+) -> SelectOfScalar[Event]:
+    query = select(Event).where(
+        *held(
+            (before, col(Event.id).__lt__),
+            (wanted.vehicle_id, col(Event.vehicle_id).__eq__),
+            (wanted.cohort, col(Event.cohort).__eq__),
+            (wanted.cohorts, col(Event.cohort).in_),
+            (since, col(Event.at).__ge__),
+            (until, col(Event.at).__lt__),
+        )
+    )
     if wanted.kinds is not None:
         query = query.where(or_(*(_kind_is(kind) for kind in wanted.kinds)))
-    if wanted.vehicle_id is not None:
-        query = query.where(Event.vehicle_id == wanted.vehicle_id)
-    if wanted.cohorts is not None:
-        query = query.where(col(Event.cohort).in_(wanted.cohorts))
-    if since is not None:
-        query = query.where(Event.at >= since)
-    if until is not None:
-        query = query.where(Event.at < until)
-    return db.exec(query.order_by(col(Event.id).desc()).limit(limit)).all()
+    return query.order_by(col(Event.id).desc()).limit(limit)
 
 
 def cursor(db: Session, name: str) -> Place | None:

@@ -212,6 +212,17 @@ def by_number(db: Session, vehicle_id: str, number: int) -> RevisionRow | None:
     return db.exec(_BY_NUMBER, params={"vehicle": vehicle_id, "number": number}).first()
 
 
+def has_fresh_start(db: Session, vehicle_id: str, before: int, after: int) -> bool:
+    """Whether a revision behind `before`, up to `after`, did not grow out of the one before it."""
+    query = select(RevisionRow.id).where(
+        RevisionRow.vehicle_id == vehicle_id,
+        RevisionRow.number > before,
+        RevisionRow.number <= after,
+        RevisionRow.kind != "breach",
+    )
+    return db.exec(query.limit(1)).first() is not None
+
+
 def caused_by(db: Session, vehicle_id: str, message_id: str) -> RevisionRow | None:
     """The revision that a breach brought."""
     query = select(RevisionRow).where(

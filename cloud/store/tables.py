@@ -90,6 +90,7 @@ class Trip(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("message_id", "vehicle_id"),
         Index("trip_by_odometer", "vehicle_id", "odometer_end", "id"),
+        Index("trip_received", "received_at", "error_v"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -135,6 +136,7 @@ class Breach(SQLModel, table=True):
             sqlite_where=text("state = 'pending'"),
             postgresql_where=text("state = 'pending'"),
         ),
+        Index("breach_received", "received_at"),
         Index("breach_unheard", "id", sqlite_where=text("state = 'declined' AND heard_at IS NULL")),
     )
 
@@ -182,6 +184,7 @@ class RevisionRow(SQLModel, table=True):
             sqlite_where=text("published_at IS NULL"),
             postgresql_where=text("published_at IS NULL"),
         ),
+        Index("revision_created", "created_at"),
         Index(
             "revision_replacement",
             "vehicle_id",

@@ -67,6 +67,12 @@ _NEWEST: Final = (
 _ID: Final = col(Vehicle.vehicle_id)
 
 
+def ids(db: Session, limit: int, *, sort: str, conditions: Sequence[Any]) -> list[str]:
+    """Of the first page, the ids."""
+    rows = page(db, None, limit, sort=sort, conditions=conditions)
+    return [row.vehicle.vehicle_id for row in rows]
+
+
 def page(
     db: Session, after: Key | None, limit: int, *, sort: str, conditions: Sequence[Any]
 ) -> list[Listed]:
