@@ -100,8 +100,9 @@ def example_body(client: httpx.Client, operation: dict[str, Any]) -> object:
 def test_lists_leave_out_what_belongs_to_other_cohorts(client: httpx.Client) -> None:
     lists = [
         path
-        for method, path, _ in operations(client)
+        for method, path, one in operations(client)
         if method == "get" and "{" not in path and path not in OPEN
+        if "text/event-stream" not in one["responses"]["200"]["content"]  # it has no end
     ]
     assert "/api/v1/vehicles" in lists
     for path in lists:

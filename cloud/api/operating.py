@@ -9,6 +9,6 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from cloud.api import audit, cohorts, orders
+from cloud.api import audit, cohorts, live, orders
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (orders.router, cohorts.router, audit.router)
+ROUTERS: Final[tuple[APIRouter, ...]] = (orders.router, cohorts.router, audit.router, live.router)

@@ -16,6 +16,14 @@ from cloud.client.transport import Transport
 
 M = TypeVar("M", bound=BaseModel)
 V1 = "/api/v1"
+EVENTS = "text/event-stream"
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
 
 
 class Ordering(Transport):
@@ -75,6 +83,16 @@ class Ordering(Transport):
     def list_audit(self, **params: object) -> Iterator[operator_schemas.EventItem]:
         """What people did, the latest first."""
         return self.pages(operator_schemas.EventItem, f"{V1}/audit", **params)
+
+    def stream_events(self, **params: object) -> Iterator[operator_schemas.EventItem]:
+        """What happens from now on, or `after` the id of an event, until the service ends it."""
+        data = b""
+        for line in _lines(self.stream(f"{V1}/events/stream", params=params, accept=EVENTS)):
+            if line.startswith(b'data: {"id"'):
+                data = line.removeprefix(b"data: ")
+            elif not line and data:
+                yield operator_schemas.EventItem.model_validate_json(data)
+                data = b""
 
     def _write(
         self,

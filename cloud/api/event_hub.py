@@ -1,0 +1,136 @@
+"""One tail of the events for all who follow them in this process, and a bounded queue for each.
+
+Must never let a slow reader hold up the others, nor hold more than QUEUE events for one: whoever
+falls behind is told so, dropped, and comes again with the id of the last event that it had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from cloud.errors import StoreUnavailableError
+from cloud.store import event_pages
+from cloud.store.database import Store
+from cloud.store.event_pages import Place, Wanted
+from cloud.store.event_tables import Event
+
+log = logging.getLogger(__name__)
+
+QUEUE: Final = 1000
+PAGE: Final = 500
+POLL_S: Final = 0.25
+RETRY_S: Final = 1.0
+BEGINNING: Final[Place] = (0, 0)
+Said = Event | Literal["gap", "dropped"] | None
+"""An event; `gap`: what came before is not kept any more; `dropped`: the end; None: nothing now."""
+
+
+@dataclass(eq=False)
+class _Follower:
+    wanted: Wanted
+    queue: asyncio.Queue[Event] = field(default_factory=lambda: asyncio.Queue(QUEUE))
+    is_dropped: bool = False
+
+    def offer(self, event: Event) -> None:
+        if self.is_dropped or not self.wanted.takes(event):
+            return
+        try:
+            self.queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self.is_dropped = True
+
+
+class EventHub:
+    """Belongs to one event loop. The tail runs while somebody follows."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._followers: set[_Follower] = set()
+        self._place: Place = event_pages.START
+        self._tail: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+
+    @property
+    def followers(self) -> int:
+        """How many follow now."""
+        return len(self._followers)
+
+    async def follow(
+        self, wanted: Wanted, since: Place | None, quiet_s: float
+    ) -> AsyncGenerator[Said, None]:
+        """What happens from now on, or behind `since`; None after each `quiet_s` without anything.
+
+        Raises StoreUnavailableError, before the first is given.
+        """
+        follower = _Follower(wanted)
+        async with self._starting:
+            if self._tail is None or self._tail.done():
+                self._place = await asyncio.to_thread(self._newest)
+                self._followers.add(follower)
+                self._tail = asyncio.create_task(self._run())
+            self._followers.add(follower)
+            begun = self._place  # nothing is awaited since: the queue goes on from exactly here
+        try:
+            if since is not None:
+                async for said in self._missed(wanted, since, begun):
+                    yield said
+            async for said in _queued(follower, quiet_s):
+                yield said
+        finally:
+            self._followers.discard(follower)
+
+    async def _missed(self, wanted: Wanted, since: Place, until: Place) -> AsyncIterator[Said]:
+        """What the reader has not had, read for it alone, page by page."""
+        oldest = await asyncio.to_thread(self._oldest)
+        if oldest is not None and BEGINNING < since < oldest:
+            yield "gap"
+        while since < until:
+            rows = await asyncio.to_thread(self._read, since, until)
+            for row in rows:
+                if wanted.takes(row):
+                    yield row
+            if len(rows) < PAGE:
+                return
+            since = event_pages.place_of(rows[-1])
+
+    async def _run(self) -> None:
+        while self._followers:
+            try:
+                rows = await asyncio.to_thread(self._read, self._place)
+            except StoreUnavailableError as error:
+                log.warning("event_tail_waits error=%r", str(error))
+                await asyncio.sleep(RETRY_S)
+                continue
+            for row in rows:
+                for follower in self._followers:
+                    follower.offer(row)
+            if rows:
+                self._place = event_pages.place_of(rows[-1])
+            if len(rows) < PAGE:
+                await asyncio.sleep(POLL_S)
+
+    def _read(self, place: Place, until: Place | None = None) -> Sequence[Event]:
+        with self._store.read() as db:
+            return event_pages.after(db, place, PAGE, until)
+
+    def _newest(self) -> Place:
+        with self._store.read() as db:
+            return event_pages.newest_place(db)
+
+    def _oldest(self) -> Place | None:
+        with self._store.read() as db:
+            return event_pages.oldest_place(db)
+
+
+async def _queued(follower: _Follower, quiet_s: float) -> AsyncIterator[Said]:
+    """Until it is dropped; what was queued before that is still given."""
+    while not (follower.is_dropped and follower.queue.empty()):
+        try:
+            yield await asyncio.wait_for(follower.queue.get(), quiet_s)
+        except TimeoutError:
+            yield None
+    yield "dropped"
