@@ -60,7 +60,7 @@ def list_audit(
 def event_item(row: Event) -> EventItem:
     """An event as clients see it."""
     return EventItem(
-        id="{}-{}".format(*event_pages.place_of(row)),
+        id=str(row.id),
         at=some_utc(row.at),
         detail=msgspec.json.decode(row.detail),
         **row.model_dump(include={"kind", "vehicle_id", "cohort", "actor"}),

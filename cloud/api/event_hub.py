@@ -15,7 +15,7 @@ from typing import Final, Literal
 from cloud.errors import StoreUnavailableError
 from cloud.store import event_pages
 from cloud.store.database import Store
-from cloud.store.event_pages import Place, Wanted
+from cloud.store.event_pages import Wanted
 from cloud.store.event_tables import Event
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,6 @@ QUEUE: Final = 1000
 PAGE: Final = 500
 POLL_S: Final = 0.25
 RETRY_S: Final = 1.0
-BEGINNING: Final[Place] = (0, 0)
 Said = Event | Literal["gap", "dropped"] | None
 """An event; `gap`: what came before is not kept any more; `dropped`: the end; None: nothing now."""
 
@@ -50,7 +49,7 @@ class EventHub:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._followers: set[_Follower] = set()
-        self._place: Place = event_pages.START
+        self._last = event_pages.START
         self._tail: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
 
@@ -60,7 +59,7 @@ class EventHub:
         return len(self._followers)
 
     async def follow(
-        self, wanted: Wanted, since: Place | None, quiet_s: float
+        self, wanted: Wanted, since: int | None, quiet_s: float
     ) -> AsyncGenerator[Said, None]:
         """What happens from now on, or behind `since`; None after each `quiet_s` without anything.
 
@@ -69,11 +68,11 @@ class EventHub:
         follower = _Follower(wanted)
         async with self._starting:
             if self._tail is None or self._tail.done():
-                self._place = await asyncio.to_thread(self._newest)
+                self._last = await asyncio.to_thread(self._newest)
                 self._followers.add(follower)
                 self._tail = asyncio.create_task(self._run())
             self._followers.add(follower)
-            begun = self._place  # nothing is awaited since: the queue goes on from exactly here
+            begun = self._last  # nothing is awaited since: the queue goes on from exactly here
         try:
             if since is not None:
                 async for said in self._missed(wanted, since, begun):
@@ -83,10 +82,10 @@ class EventHub:
         finally:
             self._followers.discard(follower)
 
-    async def _missed(self, wanted: Wanted, since: Place, until: Place) -> AsyncIterator[Said]:
+    async def _missed(self, wanted: Wanted, since: int, until: int) -> AsyncIterator[Said]:
         """What the reader has not had, read for it alone, page by page."""
         oldest = await asyncio.to_thread(self._oldest)
-        if oldest is not None and BEGINNING < since < oldest:
+        if oldest is not None and event_pages.START < since < oldest - 1:
             yield "gap"
         while since < until:
             rows = await asyncio.to_thread(self._read, since, until)
@@ -95,12 +94,12 @@ class EventHub:
                     yield row
             if len(rows) < PAGE:
                 return
-            since = event_pages.place_of(rows[-1])
+            since = rows[-1].id or since
 
     async def _run(self) -> None:
         while self._followers:
             try:
-                rows = await asyncio.to_thread(self._read, self._place)
+                rows = await asyncio.to_thread(self._read, self._last)
             except StoreUnavailableError as error:
                 log.warning("event_tail_waits error=%r", str(error))
                 await asyncio.sleep(RETRY_S)
@@ -109,21 +108,21 @@ class EventHub:
                 for follower in self._followers:
                     follower.offer(row)
             if rows:
-                self._place = event_pages.place_of(rows[-1])
+                self._last = rows[-1].id or self._last
             if len(rows) < PAGE:
                 await asyncio.sleep(POLL_S)
 
-    def _read(self, place: Place, until: Place | None = None) -> Sequence[Event]:
+    def _read(self, last: int, until: int | None = None) -> Sequence[Event]:
         with self._store.read() as db:
-            return event_pages.after(db, place, PAGE, until)
+            return event_pages.after(db, last, PAGE, until)
 
-    def _newest(self) -> Place:
+    def _newest(self) -> int:
         with self._store.read() as db:
-            return event_pages.newest_place(db)
+            return event_pages.newest_id(db)
 
-    def _oldest(self) -> Place | None:
+    def _oldest(self) -> int | None:
         with self._store.read() as db:
-            return event_pages.oldest_place(db)
+            return event_pages.oldest_id(db)
 
 
 async def _queued(follower: _Follower, quiet_s: float) -> AsyncIterator[Said]:

@@ -17,13 +17,13 @@ from cloud.api.audit import event_item
 from cloud.api.authority import Viewer
 from cloud.api.event_hub import EventHub, Said
 from cloud.api.problems import ProblemError, invalid, responses
-from cloud.store.event_pages import Place, Wanted
+from cloud.store.event_pages import Wanted
 
 router = APIRouter(prefix="/api/v1", tags=["events"])
 
 HEARTBEAT_S: Final = 15.0
 MOST_FOLLOWERS: Final = 1000
-_PLACE: Final = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
+_ID: Final = re.compile("[0-9]{1,18}")
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 Kinds = Annotated[
     list[str] | None,
@@ -61,7 +61,7 @@ async def stream_events(
     hub = _hub(request)
     if hub.followers >= MOST_FOLLOWERS:
         raise ProblemError(503, f"{MOST_FOLLOWERS} clients follow the events already.")
-    since = _place_of(last_event_id or after)
+    since = _id_of(last_event_id or after)
     wanted = Wanted(kind, vehicle_id, cohort, actor.cohorts)
     said = hub.follow(wanted, since, HEARTBEAT_S)
     return StreamingResponse(_lines(said), media_type="text/event-stream", headers=_HEADERS)
@@ -88,11 +88,10 @@ async def _lines(said: AsyncIterator[Said]) -> AsyncIterator[bytes]:
             yield format_sse_event(data_str=item.model_dump_json(), id=item.id)
 
 
-def _place_of(given: str | None) -> Place | None:
+def _id_of(given: str | None) -> int | None:
     """Raises ProblemError (422)."""
     if given is None:
         return None
-    match = _PLACE.fullmatch(given)
-    if match is None:
+    if _ID.fullmatch(given) is None:
         raise invalid("header.Last-Event-ID", "no id of an event of this service")
-    return int(match[1]), int(match[2])
+    return int(given)

@@ -102,7 +102,7 @@ class OrderItem(BaseModel):
 class EventItem(BaseModel):
     """Something that happened."""
 
-    id: str = Field(description="For `Last-Event-ID`.", examples=["0-17"])
+    id: str = Field(description="For `Last-Event-ID`.", examples=["17"])
     at: datetime
     kind: str = Field(examples=["revision.made"])
     vehicle_id: str | None

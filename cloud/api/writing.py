@@ -19,7 +19,7 @@ from cloud.api.access import Context, Here
 from cloud.api.authority import Actor
 from cloud.api.problems import ProblemError
 from cloud.errors import KeyInUseError, KeyReusedError
-from cloud.store import idempotency
+from cloud.store import events, idempotency
 from cloud.store.operator_tables import IdempotencyKey
 
 ANONYMOUS: Final = "anonymous"
@@ -56,6 +56,7 @@ class Once:
                 if self.dry_run:
                     response.headers["Dry-Run"] = "true"
                     db.rollback()
+                    events.forget(db)
         except KeyInUseError as error:
             raise ProblemError(409, str(error)) from error
         except KeyReusedError as error:

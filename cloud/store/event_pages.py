@@ -1,7 +1,7 @@
 """Read what happened: in order for those who follow it, the latest first for those who look back.
 
-A place in the order is (transaction, id). Must never give an event before one that may still be
-committed ahead of it: on PostgreSQL only what began before the oldest running transaction is read.
+Ids come in the order of the commits (`cloud.store.events`), so who has read up to one has missed
+none. Must never be given anything but ids of events as places in that order.
 """
 
 from __future__ import annotations
@@ -10,22 +10,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, delete, func, literal_column, text, tuple_, update
+from sqlalchemy import ColumnElement, delete, func
 from sqlmodel import Session, col, or_, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from cloud.store.event_tables import Event, EventCursor
 from cloud.store.pages import held
 
-Place = tuple[int, int]
-START: Final[Place] = (-1, -1)
-_ORDER: Final = (col(Event.tx), col(Event.id))
-_SETTLED: Final[ColumnElement[bool]] = col(Event.tx) < literal_column(
-    "CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT)"
-)
-_RESTORED: Final = text(
-    "UPDATE event SET tx = 0 WHERE tx > CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT)"
-)
+START: Final = 0
 SERVICE_KEPT_S: Final = 30 * 86400.0
 ACTORS_KEPT_S: Final = 730 * 86400.0
 DELETED_AT_ONCE: Final = 1000
@@ -54,30 +46,22 @@ def _fits(kind: str, wanted: str) -> bool:
     return kind == wanted or (wanted.endswith(".") and kind.startswith(wanted))
 
 
-def place_of(event: Event) -> Place:
-    """Where an event stands in the order."""
-    return event.tx or 0, event.id or 0
+def newest_id(db: Session) -> int:
+    """Of all that can be read now; START when there is nothing."""
+    return db.exec(select(func.max(Event.id))).one() or START
 
 
-def newest_place(db: Session) -> Place:
-    """After everything that can be read now; START when there is nothing."""
-    query = select(Event.tx, Event.id).order_by(*(part.desc() for part in _ORDER)).limit(1)
-    row = db.exec(query.where(*_settled(db))).first()
-    return (row[0] or 0, row[1] or 0) if row else START
-
-
-def oldest_place(db: Session) -> Place | None:
+def oldest_id(db: Session) -> int | None:
     """Of what is still kept; None when that is nothing."""
-    row = db.exec(select(Event.tx, Event.id).order_by(*_ORDER).limit(1)).first()
-    return (row[0] or 0, row[1] or 0) if row else None
+    return db.exec(select(func.min(Event.id))).one()
 
 
-def after(db: Session, place: Place, limit: int, until: Place | None = None) -> Sequence[Event]:
-    """Up to `limit` events behind `place`, and not behind `until`, in order."""
-    query = select(Event).where(tuple_(*_ORDER) > tuple_(*place), *_settled(db))
+def after(db: Session, last: int, limit: int, until: int | None = None) -> Sequence[Event]:
+    """Up to `limit` events behind `last`, and not behind `until`, in order."""
+    query = select(Event).where(col(Event.id) > last)
     if until is not None:
-        query = query.where(tuple_(*_ORDER) <= tuple_(*until))
-    return db.exec(query.order_by(*_ORDER).limit(limit)).all()
+        query = query.where(col(Event.id) <= until)
+    return db.exec(query.order_by(col(Event.id)).limit(limit)).all()
 
 
 def audited(
@@ -129,15 +113,15 @@ def _latest_first(
     return query.order_by(col(Event.id).desc()).limit(limit)
 
 
-def cursor(db: Session, name: str) -> Place | None:
+def cursor(db: Session, name: str) -> int | None:
     """How far a reader has come; None: it has not begun."""
     row = db.get(EventCursor, name)
-    return (row.tx, row.event) if row else None
+    return row.event if row else None
 
 
-def set_cursor(db: Session, name: str, place: Place) -> None:
+def set_cursor(db: Session, name: str, last: int) -> None:
     """A reader has come this far."""
-    db.merge(EventCursor(name=name, tx=place[0], event=place[1]))
+    db.merge(EventCursor(name=name, event=last))
 
 
 def delete_old(db: Session, now: float) -> int:
@@ -155,18 +139,6 @@ def delete_old(db: Session, now: float) -> int:
         .limit(DELETED_AT_ONCE)
     )
     return int(db.exec(delete(Event).where(col(Event.id).in_(old))).rowcount)
-
-
-def after_restore(db: Session) -> None:
-    """A restored PostgreSQL counts transactions anew: what is older than them comes first."""
-    connection = db.connection()
-    if connection.dialect.name == "postgresql" and connection.execute(_RESTORED).rowcount:
-        newest = select(func.max(Event.id)).scalar_subquery()
-        db.exec(update(EventCursor).values(tx=0, event=func.coalesce(newest, 0)))
-
-
-def _settled(db: Session) -> tuple[ColumnElement[bool], ...]:
-    return (_SETTLED,) if db.connection().dialect.name == "postgresql" else ()
 
 
 def _kind_is(kind: str) -> ColumnElement[bool]:

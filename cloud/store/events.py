@@ -81,6 +81,11 @@ def add_many(db: Session, at: float, happened: Iterable[Happened]) -> None:
         )  # fmt: skip
 
 
+def forget(db: Session) -> None:
+    """What was added has been rolled back."""
+    db.info.pop(_HELD, None)
+
+
 def write(db: Session) -> None:
     """Write what was added, in one statement; only the commit may come after."""
     held = db.info.pop(_HELD, [])
