@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cloud.commands import api_key_cli, bundle_cli, derived_cli, fleet_cli, key_cli
+from cloud.commands import api_key_cli, aws_cli, bundle_cli, derived_cli, fleet_cli, key_cli
 from cloud.commands.command import (
     DONE,
     FAILED,
@@ -48,6 +48,7 @@ app.add_typer(key_cli.keys, name="keys")
 app.add_typer(api_key_cli.api_keys, name="api-keys")
 app.add_typer(fleet_cli.fleet_prior, name="fleet-prior")
 app.add_typer(bundle_cli.bundle, name="bundle")
+app.add_typer(aws_cli.aws, name="aws")
 
 
 def main() -> int:

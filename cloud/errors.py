@@ -116,6 +116,14 @@ class ApiKeyError(TwinError):
         super().__init__(f"The API keys stay as they are: {problem}.")
 
 
+class AwsEnrolmentError(TwinError):
+    """A name cannot be enrolled in, or put out of, AWS IoT Core's registry."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name, self.problem = name, problem
+        super().__init__(f"Nothing was changed for {name} in AWS's registry: {problem}.")
+
+
 class BatteryOrderError(TwinError):
     """A battery cannot be taken as replaced."""
 
