@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from tests.certificates import Authority
 from tests.support_command_line import twin_cloud
 
 Run = Callable[..., tuple[int, str, str]]
+SMOKE = Path(__file__).resolve().parent.parent / "deploy" / "aws" / "smoke.sh"
 
 
 @pytest.fixture
@@ -207,3 +210,40 @@ def test_what_goes_wrong_is_one_sentence_and_an_exit_code(run: Run, tmp_path: Pa
     code, stdout, stderr = run("enroll", "car-1", *arguments, "--name", "other")
     assert (code, stdout) == (1, "")
     assert stderr.startswith("twin-cloud: AWS refuses:")
+
+
+# ---- the proof on a real account --------------------------------------------------------------
+
+
+def test_a_dry_run_of_the_proof_says_every_step_and_touches_nothing(tmp_path: Path) -> None:
+    bash = shutil.which("bash")
+    assert bash is not None
+    done = subprocess.run(
+        [bash, SMOKE, "--dry-run"],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    steps = [
+        "cloudformation deploy",
+        "aws enroll-service",
+        "aws enroll V001",
+        "twin-cloud serve",
+        "edge-agent replay",
+        "twin-cloud verify",
+        "PROVED",
+        "aws offboard V001",
+        "delete-stack",
+    ]
+    places = [said.index(step) for step in steps]
+    assert len(places) == len(steps)
+    assert not Path("/tmp/twin-smoke").exists()
+
+
+def test_the_proof_takes_no_other_word() -> None:
+    done = subprocess.run([SMOKE, "--force"], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, b"")

@@ -33,7 +33,7 @@ aws = typer.Typer(
 @aws.command(
     epilog="""\b
 Examples:
-  edge-agent enroll --config agent.toml
+  edge-agent enroll --vehicle car-1
   twin-cloud aws enroll car-1 --request vehicle.csr --out vehicle.crt
 """
 )
