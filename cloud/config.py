@@ -15,6 +15,7 @@ import msgspec
 from cloud.errors import ConfigError
 from cloud.location import Location, PostgresUrl, located
 from cloud.security.settings import Api, Oidc, problem_of
+from cloud.security.signing_settings import Keys, problem_of_keys
 from common.settings_file import File, Host, Port, below, decode_settings
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
@@ -83,12 +84,6 @@ class Bundles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     paths: Annotated[list[File], msgspec.Meta(min_length=1)]
 
 
-class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The private key that signs revisions."""
-
-    private: File
-
-
 class Logs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a log line on stderr looks like: logfmt, or one JSON object."""
 
@@ -147,7 +142,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError(path, f"it cannot be read ({error.strerror})") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(path, str(error)) from error
-    problem = problem_of(config.api, config.oidc)
+    problem = problem_of(config.api, config.oidc) or problem_of_keys(config.keys)
     if problem is not None:
         raise ConfigError(path, problem)
     mqtt = msgspec.structs.replace(config.mqtt, tls=below(config.mqtt.tls, path.parent))

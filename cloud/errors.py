@@ -108,6 +108,34 @@ class IssuerUnavailableError(TransientError):
         super().__init__(f"The issuer {issuer} does not give its keys ({cause}): check [oidc].")
 
 
+class SecretError(TwinError):
+    """A secret that is needed cannot be had."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"A secret is missing: {problem}. Correct the configuration.")
+
+
+class SignerUnavailableError(TransientError):
+    """The token or service that holds the signing key does not sign at the moment."""
+
+    def __init__(self, where: str, cause: object) -> None:
+        self.where = where
+        told = str(cause) or type(cause).__name__
+        super().__init__(f"The {where} does not sign ({told}): check it and [keys].")
+
+
+class UnsignableError(TwinError):
+    """What is to be signed is longer than whoever holds the key takes."""
+
+    def __init__(self, where: str, size: int, largest: int) -> None:
+        self.where, self.size, self.largest = where, size, largest
+        super().__init__(
+            f"The {where} signs at most {largest} bytes, and these are {size}: sign with a file "
+            "or a PKCS#11 token."
+        )
+
+
 class ApiKeyError(TwinError):
     """An API key cannot be made or changed so."""
 

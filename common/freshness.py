@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import Final, Literal
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.errors import FreshnessError, SignatureError
 from common.json_document import decode_document
 from common.messages import Count, Identifier, MessageId, RevisionNumber, SignedFreshness
-from common.signing import key_id
+from common.signing import Signer, key_id
 from common.trust import TrustStore
 
 FRESHNESS_SCHEMA: Final = 1
@@ -32,7 +31,7 @@ class Freshness(msgspec.Struct, frozen=True, kw_only=True):
     key_statement: Count
 
 
-def vouch(freshness: Freshness, key: Ed25519PrivateKey) -> SignedFreshness:
+def vouch(freshness: Freshness, key: Signer) -> SignedFreshness:
     """The word, signed."""
     content = msgspec.json.encode(freshness)
     return SignedFreshness(

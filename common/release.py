@@ -11,7 +11,6 @@ import hashlib
 from typing import Annotated, Final, Literal
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.bundle import MANIFEST_FILE, MODEL_FILE
 from common.errors import BundleError, MalformedMessageError
@@ -25,7 +24,7 @@ from common.messages import (
     UnixTime,
     encode,
 )
-from common.signing import sign
+from common.signing import Signer, sign
 from common.trust import TrustStore
 
 RELEASE_SCHEMA: Final = 1
@@ -156,7 +155,7 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def sign_announcement(announcement: Announcement, key: Ed25519PrivateKey) -> SignedAnnouncement:
+def sign_announcement(announcement: Announcement, key: Signer) -> SignedAnnouncement:
     """Wrap an announcement's bytes with the key's signature.
 
     Raises BundleError when the list of chunks is longer than one message may be.

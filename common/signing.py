@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -27,12 +27,24 @@ _BEGIN, _END = b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----"
 # `serialization` is imported where it is needed: a megabyte that driving has no use for.
 
 
+class Signer(Protocol):
+    """Who signs: a private key, or whoever holds one and lets nobody see it."""
+
+    def public_key(self) -> Ed25519PublicKey:
+        """Whose signatures it makes."""
+        ...
+
+    def sign(self, content: bytes, /) -> bytes:
+        """The signature, 64 bytes (Ed25519)."""
+        ...
+
+
 def key_id(public_key: Ed25519PublicKey) -> str:
     """Short name of a key: 16 hex digits of SHA-256 over its 32 raw bytes."""
     return hashlib.sha256(public_key.public_bytes_raw()).hexdigest()[:16]
 
 
-def sign(content: bytes, key: Ed25519PrivateKey) -> SignedRevision:
+def sign(content: bytes, key: Signer) -> SignedRevision:
     """Wrap the canonical bytes of a revision with the key's signature."""
     return SignedRevision(
         key_id=key_id(key.public_key()),

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from common.errors import KeyStatementError, SignatureError
 from common.json_document import decode_document
 from common.messages import KeyId, SignedStatement, UnixTime
-from common.signing import TrustedKeys, check_signature, key_id
+from common.signing import Signer, TrustedKeys, check_signature, key_id
 
 STATEMENT_SCHEMA: Final = 1
 # A vehicle keeps them all, so that no revocation is ever forgotten, and they travel in one message.
@@ -67,7 +67,7 @@ class TrustStore:
         check_signature({**self.former, **self.keys}, name, signature, content)
 
 
-def sign_statement(statement: KeyStatement, key: Ed25519PrivateKey) -> SignedStatement:
+def sign_statement(statement: KeyStatement, key: Signer) -> SignedStatement:
     """A statement with the signature of its author."""
     content = msgspec.json.encode(statement)
     return SignedStatement(

@@ -60,7 +60,7 @@ from common.messages import (
 )
 from common.model import VoltageModel
 from common.revision import Revision, decode_revision, revision_hash
-from common.signing import key_id
+from common.signing import Signer, key_id
 from common.topics import parse_topic, topic
 from common.trace import TraceArrays, to_wire
 
@@ -289,13 +289,17 @@ class Insides:
     """Ingest and worker over the database in `folder`, or another one, in this thread."""
 
     def __init__(
-        self, folder: Path, bundle_path: Path, database: PostgresUrl | None = None
+        self,
+        folder: Path,
+        bundle_path: Path,
+        database: PostgresUrl | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self.bundle = load_bundle(bundle_path)
         self.catalogue: Catalogue = load_catalogue([bundle_path])
         self.path = folder / "twin.db"
         self.store = Store(database or self.path)
-        self.key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+        self.key: Signer = signer or Ed25519PrivateKey.from_private_bytes(b"k" * 32)
         self.publisher = RememberingPublisher()
         self.telemetry = Telemetry()
         self.now = NOW

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloud.errors import KeyOrderError
 from cloud.security.key_orders import Keys, keys_now, require_may_sign, statement_of
@@ -37,6 +38,7 @@ def inside(tmp_path: Path, bundle_path: Path) -> Iterator[Insides]:
 def _pem(inside: Insides) -> bytes:
     from cryptography.hazmat.primitives import serialization
 
+    assert isinstance(inside.key, Ed25519PrivateKey)
     return inside.key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

@@ -16,10 +16,10 @@ from cloud.bundles import Catalogue
 from cloud.calibration import figures
 from cloud.calibration.fleet_priors import FleetPriors
 from cloud.calibration.revising import Author, Place, revision_at, signed_row, started
-from cloud.errors import StoreUnavailableError
 from cloud.store import battery_orders, fleet_priors, locks, revisions
 from cloud.store.database import Store
 from cloud.store.tables import BatteryOrder, RevisionRow, Vehicle
+from common.errors import TransientError
 from common.fleet_prior import reaches
 from common.messages import message_id
 from common.revision import Cause
@@ -72,7 +72,7 @@ class BatteryStarts:
         try:
             with self._store.write() as db:
                 row = make(db)
-        except StoreUnavailableError:
+        except TransientError:
             raise
         except Exception:
             log.exception("battery_not_started vehicle_id=%s", vehicle_id)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow
@@ -27,7 +26,7 @@ from common.revision import (
     encode_revision,
     revision_hash,
 )
-from common.signing import key_id, sign
+from common.signing import Signer, key_id, sign
 from common.trace import from_wire
 
 
@@ -35,7 +34,7 @@ from common.trace import from_wire
 class Author:
     """What every revision of this service carries: the signing key and the version of the code."""
 
-    key: Ed25519PrivateKey
+    key: Signer
     code_version: str
 
 

@@ -27,13 +27,14 @@ from cloud.calibration.poison import (
 )
 from cloud.calibration.revising import Author, case_of, make_row
 from cloud.calibration.roll_backs import RollBacks
-from cloud.errors import OvertakenError, StoreUnavailableError
+from cloud.errors import OvertakenError
 from cloud.store import evidence, locks, revisions
 from cloud.store.database import Store
 from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow, Vehicle
 from common.calibration import Settings
 from common.calibrator import Case, Decision, Decline, MakeRevision, decide
+from common.errors import TransientError
 from common.estimate_state import judge
 from common.fleet_prior import FleetPrior
 from common.revision import decode_revision
@@ -147,7 +148,7 @@ class Calibrations:
         """All in one transaction; when one of them spoils it, each in its own."""
         try:
             return self._commit_once(items, decisions)
-        except (StoreUnavailableError, OvertakenError):
+        except (TransientError, OvertakenError):
             raise
         except Exception as error:
             if len(items) > 1:

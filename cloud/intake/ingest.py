@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from cloud.bundles import Catalogue
 from cloud.errors import StoreUnavailableError, UnstorableMessageError
 from cloud.intake.chunks import ChunkServer
@@ -25,9 +23,10 @@ from cloud.observability.telemetry import Telemetry
 from cloud.store import facts
 from cloud.store.database import Store
 from cloud.store.facts import Effects, Recorder
-from common.errors import ContractError
-from common.freshness import vouch
-from common.messages import Breach, Receipt, encode
+from common.errors import ContractError, TransientError
+from common.freshness import Freshness, vouch
+from common.messages import Breach, Receipt, SignedFreshness, encode
+from common.signing import Signer
 from common.topics import topic
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ class Ingest:
         publisher: Publisher,
         clock: Callable[[], float],
         committed: Callable[[Committed], None],
-        key: Ed25519PrivateKey,
+        key: Signer,
         telemetry: Telemetry | None = None,
     ) -> None:
         self._store, self._catalogue, self._publisher = store, catalogue, publisher
@@ -179,7 +178,7 @@ class Ingest:
         self._telemetry.receipts(len(receipts) - unsent, unsent)
 
 
-def _receipts(effects: Effects, key: Ed25519PrivateKey) -> Iterator[Receipt]:
+def _receipts(effects: Effects, key: Signer) -> Iterator[Receipt]:
     answered = effects.received.keys() | effects.declined.keys() | effects.asked.keys()
     for vehicle_id in sorted(answered):
         asked = effects.asked.get(vehicle_id)
@@ -187,8 +186,17 @@ def _receipts(effects: Effects, key: Ed25519PrivateKey) -> Iterator[Receipt]:
             vehicle_id=vehicle_id,
             message_ids=effects.received.get(vehicle_id, []),
             declined=effects.declined.get(vehicle_id, []),
-            fresh=vouch(asked, key) if asked else None,
+            fresh=_vouched(asked, key) if asked else None,
         )
+
+
+def _vouched(asked: Freshness, key: Signer) -> SignedFreshness | None:
+    """Without it the vehicle asks again: a key that is away must not hold back receipts."""
+    try:
+        return vouch(asked, key)
+    except TransientError as error:
+        log.error("freshness_not_signed vehicle_id=%s error=%r", asked.vehicle_id, str(error))  # noqa: TRY400
+        return None
 
 
 def _next_batch(inbox: Inbox) -> tuple[list[Delivery], bool]:

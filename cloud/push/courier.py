@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Sequence
 
 from cloud.calibration.revising import Author
 from cloud.calibration.rounds import Outcome
-from cloud.errors import StoreUnavailableError
 from cloud.mqtt.protocol import Publisher
 from cloud.observability.telemetry import Telemetry
 from cloud.push.announcer import Announcer, Confirmed, nothing
@@ -22,6 +21,7 @@ from cloud.push.releases import Releases
 from cloud.store import revisions
 from cloud.store.database import Store
 from cloud.store.tables import RevisionRow
+from common.errors import TransientError
 from common.signing import key_id
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class Courier:
                 self._publish_unanswered()
             if self._releases is not None and (vehicle_ids or everything):
                 self._releases.publish_again(None if everything else vehicle_ids)
-        except StoreUnavailableError:
+        except TransientError:
             with self._lock:
                 self._republish |= vehicle_ids
                 self._republish_all |= everything

@@ -16,6 +16,7 @@ from sqlmodel import Session, select
 
 from cloud.bundles import Catalogue
 from cloud.calibration.revising import Author
+from cloud.errors import UnsignableError
 from cloud.mqtt.protocol import Publisher
 from cloud.store import releases
 from cloud.store.database import Store
@@ -89,7 +90,7 @@ class Releases:
         """A bundle that cannot be announced must not keep others from it."""
         try:
             self._sign(db, row)
-        except BundleError as error:
+        except (BundleError, UnsignableError) as error:
             log.error("release_not_signed vehicle_id=%s why=%r", row.vehicle_id, str(error))  # noqa: TRY400
             row.state, row.state_reason, row.state_at = "refused", "not_signed", self._clock()
             row.state_detail = str(error)[:512]

@@ -40,9 +40,10 @@ from cloud.observability.telemetry import open_telemetry
 from cloud.push.releases import Releases, add_stored
 from cloud.roles.worker import Worker
 from cloud.security.key_orders import keys_now, require_may_sign
+from cloud.security.signers import load_signer
 from cloud.store import key_statements, revisions
 from cloud.store.database import Store
-from common.signing import key_id, load_private_key
+from common.signing import key_id
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Service:
         """Load and open everything. Raises TwinError: what cannot be used, and why."""
         self.config = config
         self.catalogue = load_catalogue([config.path(name) for name in config.bundles.paths])
-        author = Author(load_private_key(config.path(config.keys.private)), cloud.__version__)
+        author = Author(load_signer(config.keys, Path(config.base)), cloud.__version__)
         self.store = Store(config.database())
         _remember(self.store, author)
         _require_may_sign(self.store, author)

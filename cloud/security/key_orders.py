@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cloud.errors import KeyOrderError
 from common.messages import SignedStatement
-from common.signing import key_id
+from common.signing import Signer, key_id
 from common.trust import MAX_STATEMENTS, KeyStatement, read_statement, sign_statement
 
 MOST_KEYS = 8
@@ -59,9 +59,7 @@ def revoked(now: Keys, name: str) -> Keys:
     return Keys(now.number + 1, rest, (*now.revoked, name))
 
 
-def statement_of(
-    keys: Keys, author: Ed25519PrivateKey, why: str, issued_at: float
-) -> SignedStatement:
+def statement_of(keys: Keys, author: Signer, why: str, issued_at: float) -> SignedStatement:
     """What vehicles are told. Raises KeyOrderError when they can keep no more."""
     if keys.number > MAX_STATEMENTS:
         raise KeyOrderError(
