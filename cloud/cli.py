@@ -11,7 +11,15 @@ from typing import Annotated, Final
 
 import typer
 
-from cloud.commands import api_key_cli, aws_cli, bundle_cli, derived_cli, fleet_cli, key_cli
+from cloud.commands import (
+    api_key_cli,
+    audit_cli,
+    aws_cli,
+    bundle_cli,
+    derived_cli,
+    fleet_cli,
+    key_cli,
+)
 from cloud.commands.command import (
     DONE,
     FAILED,
@@ -33,6 +41,7 @@ Examples:
   twin-cloud serve --config twin-cloud.toml
 """
 FLEET: Final = ("fleet-prior", "battery-replaced", "roll-back")
+AUDIT: Final = ("verify", "heads")
 DERIVED: Final = ("health", "forecast", "range", "planned-trip")
 TRAINING: Final = ("train", "sensitivity", "import-model")
 
@@ -84,30 +93,6 @@ def serve(
     run(config)
 
 
-@app.command(
-    epilog="""\b
-Examples:
-  twin-cloud verify --database twin.db --public-key keys/public.pem
-  twin-cloud verify --database twin.db --json
-"""
-)
-def verify(
-    database: Database,
-    public_key: Annotated[
-        list[Path] | None,
-        typer.Option(help="Trust these keys only; without any, those that the database remembers."),
-    ] = None,
-    *,
-    as_json: Json = False,
-) -> None:
-    """Walk every vehicle's chain and signatures; name each first broken link (exit code 1)."""
-    from cloud.commands import reports  # noqa: PLC0415
-
-    require(database)
-    if not reports.verify(database, public_key or [], as_json=as_json):
-        sys.exit(FAILED)
-
-
 @app.command()
 def history(vehicle: str, database: Database, *, as_json: Json = False) -> None:
     """List a vehicle's revisions: cause, errors, verdict; the newest first."""
@@ -127,6 +112,7 @@ def quarantine(database: Database, *, as_json: Json = False) -> None:
     reports.quarantine(database, as_json=as_json)
 
 
+audit_cli.register(app)
 derived_cli.register(app)
 app.command(
     "battery-replaced",
@@ -150,10 +136,10 @@ def _add_training(arguments: list[str]) -> None:
         "serve",
         "keys",
         "api-keys",
-        "verify",
         "history",
         "quarantine",
         "bundle",
+        *AUDIT,
         *DERIVED,
         *FLEET,
     }

@@ -248,3 +248,51 @@ class UnstorableMessageError(ContractError):
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(f"The message cannot be stored ({cause}). Correct its sender.")
+
+
+class HeadsError(TwinError):
+    """Signed statements of chain heads cannot be believed."""
+
+    def __init__(self, number: int, problem: str) -> None:
+        self.number, self.problem = number, problem
+        super().__init__(
+            f"Statement {number} of the chains' heads cannot be believed: {problem}. "
+            "Compare it with another copy, and find out who edited it."
+        )
+
+
+class HeadsExportError(TransientError):
+    """A statement cannot be written where it is to be kept."""
+
+    def __init__(self, where: object, problem: str) -> None:
+        self.where, self.problem = where, problem
+        super().__init__(f"Statements cannot be kept in {where}: {problem}. Correct [heads].")
+
+
+class RecalibrationError(TwinError):
+    """A vehicle's history cannot be replayed from that revision."""
+
+    def __init__(self, vehicle_id: str, number: int, problem: str) -> None:
+        self.vehicle_id, self.number, self.problem = vehicle_id, number, problem
+        super().__init__(
+            f"Vehicle {vehicle_id} cannot be recalibrated from revision {number}: {problem}. "
+            "`twin-cloud history` lists its revisions."
+        )
+
+
+class PinError(TwinError):
+    """A vehicle cannot be pinned, or is not."""
+
+    def __init__(self, vehicle_id: str, problem: str) -> None:
+        self.vehicle_id, self.problem = vehicle_id, problem
+        super().__init__(f"Vehicle {vehicle_id}: {problem}.")
+
+
+class ReproductionError(TwinError):
+    """A revision cannot be computed again: something that it was made from is not there."""
+
+    def __init__(self, vehicle_id: str, number: int, problem: str) -> None:
+        self.vehicle_id, self.number, self.problem = vehicle_id, number, problem
+        super().__init__(
+            f"Revision {number} of vehicle {vehicle_id} cannot be computed again: {problem}."
+        )

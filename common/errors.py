@@ -117,6 +117,10 @@ class ChainError(TwinError):
             "Somebody edited the history: restore it from a backup and find out who."
         )
 
+    def __reduce__(self) -> tuple[type[ChainError], tuple[str, int, str]]:
+        """From one process to another it goes by what it was made of."""
+        return ChainError, (self.vehicle_id, self.number, self.problem)
+
 
 class CalibrationError(TwinError):
     """A calibration cannot be carried out on this evidence."""

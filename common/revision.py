@@ -36,9 +36,11 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """Why the revision exists, and what the calibration saw.
 
     `kind`: a breach; the fleet's prior, with which a new vehicle starts; a replaced battery, which
-    starts anew; an operator, who wants the content of revision `returns_to` again and says `why`.
-    Only a breach has a trip: for the others `message_id` names the message or order
-    that brought the revision, `trip_id` and the figures are empty.
+    starts anew; an operator, who wants the content of revision `returns_to` again and says `why`;
+    or an operator, who wants breaches replayed from revision `returns_to` on: then `replays` is the
+    breach that the revision was calibrated on. Only a breach, replayed or not, has a trip: for the
+    others `message_id` names the message or order that brought the revision, `trip_id` and the
+    figures are empty.
 
     `nis` is the normalised innovation squared over `points` measurements; errors are the mean
     absolute error on the breach trace before and after, of the trip aligned with its first sample.
@@ -46,7 +48,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     at once (replaced, or a sudden fault).
     """
 
-    kind: Literal["breach", "fleet_prior", "replacement", "roll_back"]
+    kind: Literal["breach", "fleet_prior", "replacement", "roll_back", "recalibration"]
     finding: Literal["drift", "changed_battery"] = "drift"
     message_id: MessageId
     trip_id: Identifier | None = None
@@ -57,6 +59,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     returns_to: Count = 0
     ordered_by: Annotated[str, msgspec.Meta(max_length=64)] = ""
     why: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    replays: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
 
 
 def starts_a_battery(cause: Cause) -> bool:
@@ -69,7 +72,7 @@ def is_on_trial(cause: Cause) -> bool:
 
     A new battery has none to compare with, and what an operator returns to was meant to differ.
     """
-    return cause.kind in {"breach", "fleet_prior"}
+    return cause.kind in {"breach", "fleet_prior", "recalibration"}
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +84,8 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     to the revision before. Numbers follow each other, except after `resumes_after`: the number that
     the vehicle ran, of a history that was lost to the cloud. `rate_growth` [P] per odometer unit
     (empty: the manifest's); `discrepancy_std_v` is the vehicle's own model discrepancy, learned
-    from `discrepancy_trips` trips (None: the manifest's).
+    from `discrepancy_trips` trips (None: the manifest's). `inputs_hash` is the SHA-256 of what the
+    cloud keeps beside the revision of how it was made (empty: nothing is kept).
     """
 
     schema: int = REVISION_SCHEMA
@@ -102,6 +106,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     cause: Cause
     created_at: UnixTime
     code_version: str
+    inputs_hash: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
 
 
 def encode_revision(revision: Revision) -> bytes:

@@ -21,6 +21,7 @@ from common.errors import ChainError
 from common.revision import revision_hash
 from common.signing import key_id, sign
 from tests.cloud_doubles import Insides, write_bundle
+from tests.support_chains import tamper
 
 
 @pytest.fixture(scope="module")
@@ -81,16 +82,6 @@ def test_a_verdict_and_the_publication_can_be_noted(inside: Insides) -> None:
     with inside.store.write() as db:
         db.connection().execute(text("UPDATE revision SET verdict = 'applied', published_at = 1"))
     assert {row.verdict for row in inside.rows("a")} == {"applied"}
-
-
-def tamper(path: Path, *statements: str) -> None:
-    """Edit the file as somebody would who has it: the triggers go first."""
-    with sqlite3.connect(path) as db:
-        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='trigger'").fetchall():
-            db.execute(f"DROP TRIGGER {name}")
-        for statement in statements:
-            db.execute(statement)
-    db.close()
 
 
 def results(inside: Insides) -> dict[str, Verified | ChainError]:

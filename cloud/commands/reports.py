@@ -6,7 +6,6 @@ Must never write to the database.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,25 +16,11 @@ from cloud.api import views
 from cloud.bundles import Catalogue
 from cloud.commands.console import wide_console
 from cloud.location import Location
-from cloud.store import pages, revisions, verification
+from cloud.store import pages, revisions
 from cloud.store.database import Reader
 from cloud.store.tables import ProvisionalRow, Vehicle
-from common.errors import ChainError
-from common.signing import key_id, load_public_key
 
 _ALL = 1_000_000
-
-
-def verify(database: Location, public_keys: Sequence[Path], *, as_json: bool) -> bool:
-    """Print one line a vehicle; True when every chain holds. Raises StoreError, KeyFileError."""
-    given = [load_public_key(path) for path in public_keys]
-    store = Reader(database)
-    with store.read() as db:
-        trusted = {key_id(key): key for key in given} or verification.remembered_keys(db)
-        results = [_verified_row(found) for found in verification.verify_all(db, trusted)]
-    store.close()
-    show(results, ["vehicle_id", "ok", "revisions", "head", "problem"], as_json=as_json)
-    return all(row["ok"] for row in results)
 
 
 def history(database: Location, vehicle_id: str, *, as_json: bool) -> bool:
@@ -72,22 +57,6 @@ def quarantine(database: Location, *, as_json: bool) -> None:
     store.close()
     items = [views.quarantine_item(row).model_dump(mode="json") for row in rows]
     show(items, ["received_at", "times", "topic", "error", "reason"], as_json=as_json)
-
-
-def _verified_row(found: verification.Verified | ChainError) -> dict[str, Any]:
-    if isinstance(found, ChainError):
-        return {
-            "vehicle_id": found.vehicle_id,
-            "ok": False,
-            "first_broken_revision": found.number,
-            "problem": str(found),
-        }
-    return {
-        "vehicle_id": found.vehicle_id,
-        "ok": True,
-        "revisions": found.revisions,
-        "head": found.head,
-    }
 
 
 def show(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:

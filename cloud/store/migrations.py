@@ -25,8 +25,6 @@ _STEPS: Final = {
         "ALTER TABLE revision ADD COLUMN kind VARCHAR DEFAULT 'breach' NOT NULL",
         """CREATE INDEX revision_replacement ON revision (vehicle_id, number)
         WHERE kind = 'replacement'""",
-        "DROP TRIGGER revision_is_not_updated",
-        triggers.statements("sqlite", (triggers.REVISIONS,))[0],
     ),
     2: (
         "ALTER TABLE vehicle ADD COLUMN on_trial BOOLEAN",
@@ -71,12 +69,17 @@ _STEPS: Final = {
         """CREATE INDEX breach_pending_of_lane ON breach (lane, id)
         WHERE state = 'pending'""",
         "CREATE INDEX revision_unpublished ON revision (id) WHERE published_at IS NULL",
+        """CREATE INDEX breach_calibrated ON breach (vehicle_id, message_id)
+        WHERE state = 'calibrated'""",
+        "ALTER TABLE revision ADD COLUMN inputs BLOB",
+        "DROP TRIGGER revision_is_not_updated",
+        triggers.statements("sqlite", (triggers.REVISIONS,))[0],
     ),
 }
 _TRIGGERS_OF_NEW_TABLES: Final = {
     1: triggers.statements("sqlite", (triggers.PRIORS,)),
     2: triggers.statements("sqlite", (triggers.PROVISIONALS,)),
-    3: [],
+    3: triggers.statements("sqlite", (triggers.NOTES, triggers.STATEMENTS)),
 }
 
 

@@ -137,6 +137,13 @@ class Breach(SQLModel, table=True):
             postgresql_where=text("state = 'pending'"),
         ),
         Index("breach_received", "received_at"),
+        Index(
+            "breach_calibrated",  # all that `verify` asks of a million breaches
+            "vehicle_id",
+            "message_id",
+            sqlite_where=text("state = 'calibrated'"),
+            postgresql_where=text("state = 'calibrated'"),
+        ),
         Index("breach_unheard", "id", sqlite_where=text("state = 'declined' AND heard_at IS NULL")),
     )
 
@@ -216,6 +223,7 @@ class RevisionRow(SQLModel, table=True):
     confirmed_at: float | None = None  # it has proven itself on the vehicle's next trip
     next_trip_error_before_v: float | None = None  # of what it replaced, on that trip
     next_trip_error_after_v: float | None = None
+    inputs: bytes | None = Field(default=None, sa_type=LargeBinary)  # cloud.audit.inputs
 
 
 class ProvisionalRow(SQLModel, table=True):

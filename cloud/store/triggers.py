@@ -27,13 +27,15 @@ REVISIONS: Final = Rule(
     "revision",
     "revisions",
     "id, vehicle_id, number, bundle, odometer, cause_message_id, content, hash, key_id, signature, "
-    "created_at, kind",
+    "created_at, kind, inputs",
     "number",
     "vehicle_id",
 )
 PRIORS: Final = Rule("fleet_prior", "fleet priors", "", "version", "bundle")
 PROVISIONALS: Final = Rule("provisional", "provisionals")
-RULES: Final = (REVISIONS, PRIORS, PROVISIONALS)
+NOTES: Final = Rule("revision_note", "notes")
+STATEMENTS: Final = Rule("head_statement", "statements", "number, signed, made_at")
+RULES: Final = (REVISIONS, PRIORS, PROVISIONALS, NOTES, STATEMENTS)
 
 
 def create(connection: Connection, rules: tuple[Rule, ...] = RULES) -> None:

@@ -1,0 +1,94 @@
+"""`twin-cloud verify`, `heads`, `audit`, `reproduce`, `lineage`: what proves the history.
+
+Must never compute: they take the question apart and hand it on.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from cloud.commands.command import FAILED, NOT_FOUND, Database, Json, end, require
+
+VERIFY_EXAMPLES: Final = """\b
+Examples:
+  twin-cloud verify --database twin.db --public-key keys/public.pem
+  twin-cloud verify --database twin.db --heads /mnt/worm/heads --json
+"""
+EXPORT_EXAMPLES: Final = """\b
+Examples:
+  twin-cloud heads export /mnt/worm/heads --database twin.db
+  twin-cloud heads export s3://audit-bucket/twin --database twin.db
+"""
+
+Keys = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--public-key",
+        help="Trust these keys only; without any, those that the database remembers.",
+    ),
+]
+
+heads = typer.Typer(
+    help="Signed statements of where every chain stood.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command(epilog=VERIFY_EXAMPLES)(verify)
+    app.add_typer(heads, name="heads")
+
+
+def verify(
+    database: Database,
+    public_key: Keys = None,
+    heads: Annotated[  # the option's name
+        Path | None,
+        typer.Option(help="A folder of exported statements to compare with."),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="[default: as many as there are processors]")
+    ] = None,
+    *,
+    all_signatures: Annotated[
+        bool,
+        typer.Option(
+            "--all-signatures", help="Check also the signatures that a signed statement covers."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Walk every vehicle's chain; name each first broken link (exit code 1).
+
+    What a signed statement of heads covers is proven by hashes, the rest by signatures.
+    """
+    from cloud.commands import audit_reports  # noqa: PLC0415  # the other commands start faster
+
+    require(database)
+    wanted = audit_reports.Wanted(public_key or [], heads, processes, all_signatures)
+    if not audit_reports.verify(database, wanted, as_json=as_json):
+        sys.exit(FAILED)
+
+
+@heads.command(epilog=EXPORT_EXAMPLES)
+def export(
+    to: Annotated[str, typer.Argument(help="A folder, or s3://bucket/prefix.")],
+    database: Database,
+) -> None:
+    """Write every signed statement that is not there yet; none is ever written over."""
+    from cloud.commands import audit_reports  # noqa: PLC0415
+
+    require(database)
+    count = audit_reports.export_heads(database, to)
+    if count == 0:
+        end(
+            "The service has signed no statement yet: it does so every [heads] every_minutes.",
+            NOT_FOUND,
+        )
+    typer.echo(f"{count} statements are in {to}.", err=True)
