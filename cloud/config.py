@@ -100,6 +100,18 @@ class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
 
 
+class Heads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How often every chain's head is signed, and where it is kept: a folder, `s3://bucket/prefix`.
+
+    `trusted_keys` (public, PEM) may have signed revisions besides the service's own key: earlier
+    ones, from before a rotation.
+    """
+
+    every_minutes: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    keep_in: File | None = None
+    trusted_keys: list[File] = []
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that `twin-cloud serve` needs to know. Paths are relative to the file."""
 
@@ -111,6 +123,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     logs: Logs = Logs()
     tracing: Tracing = Tracing()
     oidc: Oidc | None = None
+    heads: Heads = Heads()
     base: str = "."
 
     def path(self, name: str) -> Path:

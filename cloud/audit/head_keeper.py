@@ -16,15 +16,16 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
 from cloud.audit import heads
-from cloud.audit.head_files import Sink
+from cloud.audit.head_files import Sink, sink_to
 from cloud.audit.walk import Checkpoint, Verified, resumed
 from cloud.calibration.revising import Author
+from cloud.config import Config
 from cloud.errors import HeadsError, HeadsExportError, StoreUnavailableError
 from cloud.store import chains
 from cloud.store import heads as kept
 from cloud.store.database import Store
 from common.errors import ChainError
-from common.signing import TrustedKeys, key_id
+from common.signing import TrustedKeys, key_id, load_public_key
 
 log = logging.getLogger(__name__)
 
@@ -136,3 +137,21 @@ class HeadKeeper:
     def _walked(self, db: Session, vehicle_id: str, head: Checkpoint) -> Verified | ChainError:
         links = chains.links_after(db, vehicle_id, head.number)
         return resumed(vehicle_id, head, links, self._trusted)
+
+
+def heads_of(
+    config: Config,
+    store: Store,
+    author: Author,
+    clock: Callable[[], float],
+    stopping: threading.Event,
+) -> tuple[Callable[..., None], threading.Event, float]:
+    """What a thread of the service runs, and with what. Raises KeyFileError."""
+    wanted = config.heads
+    sink = None
+    if wanted.keep_in is not None:
+        bucket = wanted.keep_in.startswith("s3://")
+        sink = sink_to(wanted.keep_in if bucket else str(config.path(wanted.keep_in)))
+    keys = [load_public_key(config.path(name)) for name in wanted.trusted_keys]
+    keeper = HeadKeeper(store, author, clock, sink, {key_id(key): key for key in keys})
+    return keeper.run, stopping, 60.0 * wanted.every_minutes

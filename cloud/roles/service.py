@@ -26,6 +26,7 @@ import cloud
 from cloud.api.access import Context
 from cloud.api.app import create_app
 from cloud.api.entering import entrance_of
+from cloud.audit.head_keeper import heads_of
 from cloud.bundles import load_catalogue
 from cloud.calibration.revising import Author
 from cloud.calibration.rounds import Calibrations
@@ -89,7 +90,9 @@ class Service:
             author.key,
             self.telemetry,
         )
-        self._stopping = threading.Event()
+        self._stopping, self._no_more = threading.Event(), threading.Event()
+        keeper = heads_of(config, self.store, author, clock, self._no_more)
+        self._heads = self._thread("heads", *keeper)
         self._threads = {
             "ingest": self._thread("ingest", self.ingest.run, self._inbox, self._stopping),
             "worker": self._thread("worker", self.worker.run, self._stopping),
@@ -99,6 +102,7 @@ class Service:
         """Start the threads and, last, the link."""
         for thread in self._threads.values():
             thread.start()
+        self._heads.start()
         self.link.start()
 
     def stop(self) -> None:
@@ -109,6 +113,8 @@ class Service:
             self._inbox.put_nowait(None)
         for thread in self._threads.values():
             thread.join()
+        self._no_more.set()  # what is calibrated till the end belongs to the last statement
+        self._heads.join()
         self.link.stop()
         self.store.close()
         self.telemetry.close()
