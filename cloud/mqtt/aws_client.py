@@ -21,6 +21,7 @@ UNACKNOWLEDGED: Final = 100
 LARGEST_PACKET_BYTES: Final = 1024 * 1024
 SESSION_S: Final = 7 * 24 * 3600
 """As long as AWS IoT Core keeps a session at most."""
+SHORTEST_KEEP_ALIVE_S: Final = 30
 FIRST_DELAY_MS: Final = 250
 LONGEST_DELAY_MS: Final = 30_000
 
@@ -41,6 +42,8 @@ def build_client(config: Mqtt, callbacks: Callbacks) -> mqtt5.Client:
     # A thread of its own: a full inbox may hold this client, and no other one with it.
     threads = io.EventLoopGroup(1)
     bootstrap = io.ClientBootstrap(threads, io.DefaultHostResolver(threads))
+    if config.aws.limits and config.keepalive_s < SHORTEST_KEEP_ALIVE_S:
+        raise LinkError(f"keepalive_s is below the {SHORTEST_KEEP_ALIVE_S} s that AWS takes")
     common = _options(config, callbacks, bootstrap)
     try:
         if config.aws.sigv4_region is not None:
