@@ -32,6 +32,7 @@ class Installation:
     public_key: Path
     database: str
     pids: Callable[[], Mapping[str, Sequence[int]]]
+    metrics: Sequence[str]  # the address of each process's
 
 
 @lru_cache(maxsize=1)
@@ -55,4 +56,5 @@ def installation(backend: Backend) -> Iterator[Installation]:
                 running.public_key,
                 str(running.database),
                 lambda: {"serve": [running.service_pid], "broker": [running.broker.pid or 0]},
+                [f"{running.api}/metrics"],
             )

@@ -10,9 +10,9 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
-from bench.mqtt_packets import CONNACK, PUBLISH, SUBACK, Splitter
+from bench.mqtt_packets import CONNACK, PUBACK, PUBLISH, SUBACK, Splitter
 
 Heard = Callable[[str, bytes], None]
 
@@ -32,6 +32,8 @@ class ThinLink(asyncio.Protocol):
         self._client_id, self._topics, self._heard, self._will = client_id, topics, heard, will
         self._splitter = Splitter()
         self._packet_id = 0
+        self.published = self.acknowledged = 0  # the latter by the broker, not by the cloud
+        self._eased = asyncio.Event()
         self._transport: asyncio.Transport | None = None
         loop = asyncio.get_running_loop()
         self.subscribed: asyncio.Future[None] = loop.create_future()
@@ -40,8 +42,19 @@ class ThinLink(asyncio.Protocol):
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Hand a message over at QoS 1; nothing when the connection is gone."""
         self._packet_id = self._packet_id % 65535 + 1
+        self.published += 1
         body = _text(topic) + self._packet_id.to_bytes(2, "big") + payload
         self._send(_packet(0x32 | retain, body))
+
+    async def drained(self, most: int) -> None:
+        """Until at most so many messages are open with the broker. Raises ConnectionResetError."""
+        while self.published - self.acknowledged > most:
+            self._eased.clear()
+            eased: asyncio.Future[Any] = asyncio.ensure_future(self._eased.wait())
+            await asyncio.wait({eased, self.lost}, return_when=asyncio.FIRST_COMPLETED)
+            eased.cancel()
+            if self.lost.done():
+                raise ConnectionResetError(f"the broker closed the connection of {self._client_id}")
 
     def close(self) -> None:
         """Leave without a word: the broker publishes the will."""
@@ -63,6 +76,9 @@ class ThinLink(asyncio.Protocol):
                     self._send(_packet(0x40, packet.packet_id.to_bytes(2, "big")))
                 start = 2 + int.from_bytes(packet.body[:2], "big") + (2 if packet.qos else 0)
                 self._heard(packet.topic, packet.body[start:])
+            elif packet.kind == PUBACK:
+                self.acknowledged += 1
+                self._eased.set()
             elif packet.kind == SUBACK and not self.subscribed.done():
                 self.subscribed.set_result(None)
             elif packet.kind == CONNACK and packet.body[1]:
