@@ -21,7 +21,7 @@ MAX_TRACE_POINTS: Final = 512
 Identifier = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 MessageId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]  # exact in every JSON reader
 RevisionNumber = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 MAX_ODOMETER: Final = 1e9  # kilometres or ampere-hours: no vehicle gets there
 Odometer = Annotated[float, msgspec.Meta(ge=0, le=MAX_ODOMETER)]

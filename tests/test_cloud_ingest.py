@@ -15,9 +15,9 @@ from sqlalchemy.exc import OperationalError
 from cloud.intake.interpretation import Delivery
 from cloud.location import PostgresUrl
 from cloud.mqtt.protocol import Inbox
-from cloud.store import facts
+from cloud.store import facts, quarantined
 from cloud.store.tables import Breach, Quarantine, Trip, Vehicle
-from common.messages import MAX_PAYLOAD_BYTES, Acknowledgement, Declined, encode
+from common.messages import MAX_PAYLOAD_BYTES, Acknowledgement, Declined, TripSummary, encode
 from tests.cloud_doubles import FailingCommits, Insides, delivery, write_bundle
 
 
@@ -224,10 +224,19 @@ def test_a_trip_whose_odometer_runs_backwards_is_quarantined(inside: Insides) ->
     assert "backwards" in reasons(inside)[0]
 
 
-def test_a_message_that_only_the_database_refuses_is_quarantined_alone(inside: Insides) -> None:
+def test_a_message_that_only_the_database_refuses_is_quarantined_alone(
+    inside: Insides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The contract bounds every number: what it lets pass, and a column does not, is made here."""
     car = inside.car()
-    too_big = msgspec.structs.replace(car.trip(2), samples=2**63)
-    inside.take(car.trip(1), too_big, car.trip(3))
+    trips = facts.Recorder._record_trip
+
+    def with_one_too_big(recorder: facts.Recorder, vehicle: Vehicle, trip: TripSummary) -> bool:
+        samples = 2**63 if trip.trip_id == "trip2" else trip.samples
+        return trips(recorder, vehicle, msgspec.structs.replace(trip, samples=samples))
+
+    monkeypatch.setattr(facts.Recorder, "_record_trip", with_one_too_big)
+    inside.take(car.trip(1), car.trip(2), car.trip(3))
     assert sorted(row.trip_id for row in inside.table(Trip)) == ["trip1", "trip3"]
     assert "cannot be stored" in reasons(inside)[0]
     assert inside.publisher.acknowledged == [1, 2, 3]
@@ -236,7 +245,7 @@ def test_a_message_that_only_the_database_refuses_is_quarantined_alone(inside: I
 def test_the_quarantine_is_bounded_and_forgets_the_oldest(
     inside: Insides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facts, "QUARANTINE_ROWS", 3)
+    monkeypatch.setattr(quarantined, "ROWS", 3)
     inside.take(*(Delivery("x", str(i).encode(), mid=i) for i in range(10)))
     assert [row.payload for row in inside.table(Quarantine)] == [b"7", b"8", b"9"]
 

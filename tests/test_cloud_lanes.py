@@ -14,7 +14,7 @@ from cloud.calibration.poison import MAX_TRIES
 from cloud.calibration.revising import Author
 from cloud.errors import OvertakenError
 from cloud.push.courier import Courier
-from cloud.store import facts, revisions
+from cloud.store import quarantined, revisions
 from cloud.store.lanes import LANES, lane_of
 from cloud.store.tables import Breach as BreachRow
 from cloud.store.tables import Quarantine, RevisionRow, Vehicle
@@ -131,8 +131,8 @@ def test_of_old_refused_messages_only_the_beginning_is_kept(
 ) -> None:
     from cloud.intake.interpretation import Delivery
 
-    monkeypatch.setattr(facts, "QUARANTINE_WHOLE_ROWS", 2)
-    monkeypatch.setattr(facts, "QUARANTINE_BEGINNING_BYTES", 3)
+    monkeypatch.setattr(quarantined, "WHOLE_ROWS", 2)
+    monkeypatch.setattr(quarantined, "BEGINNING_BYTES", 3)
     inside.take(*(Delivery("x", b"%d-----" % i, mid=i) for i in range(4)))
     assert [len(row.payload) for row in inside.table(Quarantine)] == [3, 3, 6, 6]
 

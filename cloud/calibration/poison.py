@@ -15,9 +15,9 @@ from sqlmodel import Session, col, select, update
 
 from cloud.errors import CalibrationFailedError
 from cloud.intake.interpretation import Delivery
-from cloud.store import facts, revisions
+from cloud.store import quarantined, revisions
 from cloud.store.database import Store
-from cloud.store.facts import Effects
+from cloud.store.quarantined import Refused
 from cloud.store.tables import Breach
 from common import messages
 from common.calibrator import Decline
@@ -73,7 +73,8 @@ def count_try(store: Store, breach: Breach) -> int:
 def quarantine(db: Session, breach: Breach, decision: Poison, now: float) -> None:
     """Keep the breach as its vehicle sent it."""
     delivery = Delivery(topic(breach.vehicle_id, "breach"), messages.encode(_message(breach)))
-    facts.quarantine(db, delivery, CalibrationFailedError(decision.reason), now, Effects())
+    error = CalibrationFailedError(decision.reason)
+    quarantined.keep(db, [Refused(delivery, error)], now)
 
 
 def _message(breach: Breach) -> messages.Breach:

@@ -20,12 +20,12 @@ from cloud.intake.interpretation import Delivery, Upward, interpret, refused_off
 from cloud.intake.receipts import Acknowledger
 from cloud.mqtt.protocol import Inbox, Publisher
 from cloud.observability.telemetry import Telemetry
-from cloud.store import facts
+from cloud.store import facts, quarantined
 from cloud.store.database import Store
 from cloud.store.facts import Effects, Recorder
 from common.errors import ContractError, TransientError
 from common.freshness import Freshness, vouch
-from common.messages import Breach, Receipt, SignedFreshness, encode
+from common.messages import Breach, Receipt, SignedFreshness, Status, TripSummary, encode
 from common.signing import Signer
 from common.topics import topic
 
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 BATCH: Final = 200
 FIRST_RETRY_S: Final = 0.05
 LONGEST_RETRY_S: Final = 5.0
+KNOWN_VEHICLES: Final = 200_000
+"""So many are remembered to be there, some 20 MB; then it begins anew."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Ingest:
         self._clock, self._committed = clock, committed
         self._telemetry = telemetry or Telemetry()
         self._acknowledger = Acknowledger(publisher.acknowledge)
+        self._known: set[str] = set()  # vehicles
         self._chunks = ChunkServer(store, publisher)
 
     def run(self, inbox: Inbox, stop: threading.Event) -> None:
@@ -111,16 +114,18 @@ class Ingest:
         return None
 
     def _commit(self, batch: Sequence[Delivery]) -> Effects:
-        """All in one transaction; when one message spoils it, each in its own."""
+        """All in one transaction; when one message spoils it, half of them in each of two."""
         try:
             return self._commit_once(batch)
         except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, one message must not stop all
+            if len(batch) == 1:
+                return self._refuse(batch[0], error)
             log.warning("batch_taken_apart messages=%d error=%r", len(batch), str(error))
-        effects = Effects()
-        for delivery in batch:
-            self._commit_alone(delivery, effects)
+        middle = len(batch) // 2
+        effects = self._commit(batch[:middle])
+        effects.add(self._commit(batch[middle:]))
         return effects
 
     def _commit_once(self, batch: Sequence[Delivery]) -> Effects:
@@ -128,7 +133,7 @@ class Ingest:
         interpreted = [self._interpret(delivery) for delivery in batch]
         good = [message for message in interpreted if not isinstance(message, ContractError)]
         with self._store.write() as db:
-            recorder = Recorder(db, good, now)
+            recorder = Recorder(db, good, now, self._known)
             for delivery, message in zip(batch, interpreted, strict=True):
                 try:
                     if isinstance(message, ContractError):
@@ -136,22 +141,26 @@ class Ingest:
                     recorder.record(message, retained=delivery.retained)
                 except ContractError as error:
                     _log_refusal(delivery, error)
-                    facts.quarantine(db, delivery, error, now, recorder.effects)
-            recorder.date_verdicts()
+                    facts.refuse(delivery, error, recorder.effects)
+            recorder.finish()
+        self._remember(good)
         return recorder.effects
 
-    def _commit_alone(self, delivery: Delivery, effects: Effects) -> None:
-        try:
-            alone = self._commit_once([delivery])
-        except StoreUnavailableError:
-            raise
-        except Exception as cause:  # noqa: BLE001  # the reason goes into the quarantine
-            error = UnstorableMessageError(cause)
-            _log_refusal(delivery, error)
-            with self._store.write() as db:
-                facts.quarantine(db, delivery, error, self._clock(), effects)
-            return
-        effects.add(alone)
+    def _remember(self, news: Sequence[Upward]) -> None:
+        """These vehicles are there; an answer of one that is not is refused."""
+        if len(self._known) > KNOWN_VEHICLES:
+            self._known.clear()
+        self._known.update(
+            m.vehicle_id for m in news if isinstance(m, TripSummary | Breach | Status)
+        )
+
+    def _refuse(self, delivery: Delivery, cause: Exception) -> Effects:
+        effects, error = Effects(), UnstorableMessageError(cause)
+        _log_refusal(delivery, error)
+        facts.refuse(delivery, error, effects)
+        with self._store.write() as db:
+            quarantined.keep(db, effects.refused, self._clock())
+        return effects
 
     def _interpret(self, delivery: Delivery) -> Upward | ContractError:
         try:

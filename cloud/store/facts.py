@@ -5,42 +5,38 @@ Must never act on the outside: what is to be sent comes back as `Effects`.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
-from sqlalchemy import BindParameter, bindparam, delete, func, update
+from sqlalchemy import BindParameter, bindparam, insert
 from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
 from cloud.intake.interpretation import KINDS, Delivery, Upward, refused_offer
-from cloud.store import evidence, key_statements, locks, releases, revisions, verdicts
-from cloud.store.tables import Breach, ProvisionalRow, Quarantine, RevisionRow, Trip, Vehicle
+from cloud.store import evidence, key_statements, locks, quarantined, releases, revisions, verdicts
+from cloud.store.quarantined import Refused
+from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, Trip, Vehicle
 from common import messages
-from common.errors import TopicError, UnknownSchemaError
+from common.errors import UnknownSchemaError
 from common.freshness import Freshness
 from common.messages import Acknowledgement, Declined, Provisional, Status, TripSummary
 from common.release import BundleAck, Fetch
-from common.topics import parse_topic
-
-QUARANTINE_ROWS: Final = 10_000
-QUARANTINE_PAYLOAD_BYTES: Final = messages.MAX_PAYLOAD_BYTES
-QUARANTINE_WHOLE_ROWS: Final = 500
-"""The latest are kept whole, so that they can be taken in again; of older ones the beginning."""
-QUARANTINE_BEGINNING_BYTES: Final = 4096
-
 
 # Built once: putting a statement together costs more than running it.
 _IDS: BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
-_KNOWN_BREACHES = select(Breach).where(col(Breach.message_id).in_(_IDS))
+_KNOWN_BREACHES = (
+    select(Breach.vehicle_id, Breach.message_id, Breach.bundle)
+    .add_columns(col(Breach.state), col(Breach.reason))
+    .where(col(Breach.message_id).in_(_IDS))
+)
+_ADD_TRIPS = insert(Trip)
+_ADD_BREACHES = insert(Breach)
 _KNOWN_TRIPS = select(Trip.vehicle_id, Trip.message_id).where(col(Trip.message_id).in_(_IDS))
 
 
-_NUMBERS_LEFT_OUT: Final = 20
-"""A transaction that is rolled back leaves its numbers out: so far back is looked again."""
 _RECEIVED = select(Breach.vehicle_id, Breach.message_id, Breach.received_at).where(
     col(Breach.message_id).in_(_IDS)
 )
@@ -48,6 +44,23 @@ _KIND_OF: Final = {message: kind for kind, message in KINDS.items()}
 # Where what it answers is not known, it is refused, and brings no vehicle into being.
 _Answer = Acknowledgement | BundleAck | Fetch
 _NOT_KEPT: Final = {"schema", "vehicle_id", "awaiting", "question", "sent_at"}
+
+
+class _KnownBreach(NamedTuple):
+    """What an answer to a breach that came before needs of it."""
+
+    vehicle_id: str
+    message_id: str
+    bundle: str
+    state: str = "pending"
+    reason: str | None = None
+
+
+def _known_breaches(db: Session, message_ids: Sequence[str]) -> list[_KnownBreach]:
+    if not message_ids:
+        return []
+    rows = db.connection().execute(_KNOWN_BREACHES, {"ids": message_ids})
+    return [_KnownBreach(*row) for row in rows]
 
 
 @dataclass
@@ -74,6 +87,7 @@ class Effects:
     new_breaches: int = 0
     newcomers: int = 0
     quarantined: int = 0
+    refused: list[Refused] = field(default_factory=list)
     fetches: list[Fetch] = field(default_factory=list)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -119,17 +133,24 @@ class Recorder:
     Their vehicles are locked first: another writer that has the same message comes after.
     """
 
-    def __init__(self, db: Session, news: Sequence[Upward], now: float) -> None:
+    def __init__(
+        self, db: Session, news: Sequence[Upward], now: float, known: Collection[str] = ()
+    ) -> None:
+        """`known` are vehicles that are there: nobody ever removes one."""
         self.effects = Effects()
         self._db, self._now = db, now
+        self._new_trips: list[dict[str, object]] = []
+        self._new_breaches: list[dict[str, object]] = []
         breaches = [m.message_id for m in news if isinstance(m, messages.Breach)]
         trips = [m.message_id for m in news if isinstance(m, TripSummary)]
-        locks.add_vehicles(db, {m.vehicle_id for m in news if not isinstance(m, _Answer)}, now)
+        named = {m.vehicle_id for m in news if not isinstance(m, _Answer)}
+        locks.add_vehicles(db, named.difference(known), now)
         self._vehicles = locks.vehicles(db, {m.vehicle_id for m in news})
         is_asked = any(isinstance(m, Status) for m in news)
         self._newest_keys = key_statements.newest(db) if is_asked else 0
-        known = db.exec(_KNOWN_BREACHES, params={"ids": breaches}) if breaches else ()
-        self._breaches = {(row.vehicle_id, row.message_id): row for row in known}
+        self._breaches = {
+            (row.vehicle_id, row.message_id): row for row in _known_breaches(db, breaches)
+        }
         self._trips = set(db.exec(_KNOWN_TRIPS, params={"ids": trips}) if trips else ())
 
     def record(self, message: Upward, *, retained: bool = False) -> None:
@@ -164,7 +185,16 @@ class Recorder:
                 self.effects.fetches.append(message)
         return True
 
-    def date_verdicts(self) -> None:
+    def finish(self) -> None:
+        """Write what was gathered, in a few statements: last, before the commit."""
+        if self._new_trips:
+            self._db.connection().execute(_ADD_TRIPS, self._new_trips)
+        if self._new_breaches:
+            self._db.connection().execute(_ADD_BREACHES, self._new_breaches)
+        quarantined.keep(self._db, self.effects.refused, self._now)
+        self._date_verdicts()
+
+    def _date_verdicts(self) -> None:
         """Look up, at once for all, when the breaches came that the verdicts go back to."""
         verdicts = [verdict for verdict in self.effects.verdicts if verdict.row.kind == "breach"]
         if not verdicts:
@@ -188,7 +218,8 @@ class Recorder:
         self._trips.add((trip.vehicle_id, trip.message_id))
         fields = {name: getattr(trip, name) for name in trip.__struct_fields__ if name != "schema"}
         fields["feature_means"] = msgspec.json.encode(trip.feature_means)
-        self._db.add(Trip(**fields, received_at=self._now))
+        fields["received_at"] = self._now
+        self._new_trips.append(fields)
         vehicle.trips += 1
         self.effects.newcomers += vehicle.trips == 1
         vehicle.bundle = vehicle.bundle or trip.bundle
@@ -208,9 +239,9 @@ class Recorder:
             for name in breach.__struct_fields__
             if name not in {"schema", "trace"}
         }
-        trace = msgspec.json.encode(breach.trace)
-        self._breaches[key] = Breach(**fields, trace=trace, received_at=self._now)
-        self._db.add(self._breaches[key])
+        fields |= {"trace": msgspec.json.encode(breach.trace), "received_at": self._now}
+        self._new_breaches.append(fields)
+        self._breaches[key] = _KnownBreach(*key, breach.bundle)
         vehicle.breaches += 1
         self.effects.new_breaches += 1
         return True
@@ -256,7 +287,7 @@ class Recorder:
         for breach in revisions.breaches_of(self._db, status.vehicle_id, status.awaiting):
             self._tell_outcome(breach)
 
-    def _tell_again(self, known: Breach, breach: messages.Breach) -> None:
+    def _tell_again(self, known: _KnownBreach, breach: messages.Breach) -> None:
         """The same trip under another bundle is no new fact, and the old outcome does not fit."""
         if known.bundle == breach.bundle:
             self._tell_outcome(known)
@@ -264,7 +295,7 @@ class Recorder:
         reason = f"its trip was reported before, with bundle {known.bundle[:12]}"
         self.effects.decline(breach.vehicle_id, Declined(breach.message_id, reason))
 
-    def _tell_outcome(self, breach: Breach) -> None:
+    def _tell_outcome(self, breach: Breach | _KnownBreach) -> None:
         """Say again what became of a breach: why it was declined, or its revision."""
         if breach.state == "declined":
             declined = Declined(breach.message_id, breach.reason or "")
@@ -272,7 +303,7 @@ class Recorder:
         elif breach.state == "calibrated":
             self._tell_revision(breach)
 
-    def _tell_revision(self, breach: Breach) -> None:
+    def _tell_revision(self, breach: Breach | _KnownBreach) -> None:
         made = revisions.caused_by(self._db, breach.vehicle_id, breach.message_id)
         newest = revisions.newest_standing(self._db, breach.vehicle_id, breach.bundle)
         if made is None:
@@ -300,14 +331,13 @@ class Recorder:
         return True
 
 
-def quarantine(
-    db: Session, delivery: Delivery, error: Exception, now: float, effects: Effects
-) -> None:
-    """Keep a refused message for the operator, once however often it comes; the oldest make room.
+def refuse(delivery: Delivery, error: Exception, effects: Effects) -> None:
+    """Note a refused message, to be kept for the operator before the commit (`keep_refused`).
 
     What will be refused for ever gets its receipt, so that the vehicle lets go of it; a message of
     a future schema does not: the software that reads it may come.
     """
+    effects.refused.append(Refused(delivery, error))
     effects.quarantined += 1
     effects.counts[_kind_of(delivery), "quarantined"] += 1
     effects.reasons[type(error).__name__] += 1
@@ -316,38 +346,6 @@ def quarantine(
         effects.receipt_for(offered.vehicle_id, offered.message_id)
         if offered.kind == "breach":
             effects.decline(offered.vehicle_id, Declined(offered.message_id, str(error)[:256]))
-    row = {
-        "topic": _storable(delivery.topic[:256]),
-        "payload": delivery.payload[:QUARANTINE_PAYLOAD_BYTES],
-        "payload_bytes": len(delivery.payload),
-        "error": type(error).__name__,
-        "reason": _storable(str(error)[:1024]),
-        "received_at": now,
-        "digest": hashlib.sha256(delivery.topic.encode() + b"\0" + delivery.payload).hexdigest(),
-        "vehicle_id": _sender(delivery.topic),
-    }
-    # Not known means new here: in this order, what comes often takes up no numbers, by which the
-    # oldest are found.
-    if not _came_again(db, row):
-        locks.add_missing(db, Quarantine, [{**row, "times": 0}])
-        _came_again(db, row)
-        _make_room(db)
-
-
-def _came_again(db: Session, row: Mapping[str, object]) -> bool:
-    again = update(Quarantine).where(col(Quarantine.digest) == row["digest"])
-    noted = again.values(times=Quarantine.times + 1, received_at=row["received_at"])
-    return db.connection().execute(noted).rowcount > 0
-
-
-def _make_room(db: Session) -> None:
-    newest = db.exec(select(func.max(Quarantine.id))).one() or 0
-    db.exec(delete(Quarantine).where(col(Quarantine.id) <= newest - QUARANTINE_ROWS))
-    beginning = func.substr(Quarantine.payload, 1, QUARANTINE_BEGINNING_BYTES)
-    older = col(Quarantine.id).between(
-        newest - QUARANTINE_WHOLE_ROWS - _NUMBERS_LEFT_OUT, newest - QUARANTINE_WHOLE_ROWS
-    )
-    db.exec(update(Quarantine).where(older).values(payload=beginning))
 
 
 def _keep(vehicle: Vehicle, status: Status) -> None:
@@ -361,13 +359,6 @@ def _keep(vehicle: Vehicle, status: Status) -> None:
 def _storable(text: str) -> str:
     """PostgreSQL's text holds every character but this one."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
-def _sender(topic: str) -> str | None:
-    try:
-        return parse_topic(topic)[0]
-    except TopicError:
-        return None
 
 
 def _kind_of(delivery: Delivery) -> str:
