@@ -36,11 +36,8 @@ def vehicles(db: Session, vehicle_ids: Collection[str]) -> dict[str, Vehicle]:
 def add_vehicles(db: Session, vehicle_ids: Collection[str], now: float) -> None:
     """Those of these that are not there yet; another writer may add them at the same time."""
     if vehicle_ids:
-        rows = [
-            Vehicle(vehicle_id=one, first_seen_at=now).model_dump(exclude_none=True)
-            for one in sorted(vehicle_ids)
-        ]
-        add_missing(db, Vehicle, rows)
+        template = Vehicle(vehicle_id="", first_seen_at=now).model_dump(exclude_none=True)
+        add_missing(db, Vehicle, [template | {"vehicle_id": one} for one in sorted(vehicle_ids)])
 
 
 def add_missing(db: Session, kind: type[SQLModel], rows: Sequence[dict[str, object]]) -> None:
