@@ -9,10 +9,11 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 import cloud
-from cloud.api import health_routes, key_routes, operating, problems, reading
+from cloud.api import docs_page, health_routes, key_routes, operating, problems, reading
 from cloud.api.access import Context
 from cloud.api.authority import VIEWER
-from cloud.api.described import described_only
+from cloud.api.conditional import Conditional
+from cloud.api.described import describe, described_only
 from cloud.api.gate import Gate
 from cloud.api.hardening import Hardening
 from cloud.api.measured import Measured
@@ -24,6 +25,9 @@ battery.
 
 Lists are pages: `limit` and `cursor`; `next` (and the `Link` header) lead on. Units stand in the
 field names; odometers are in `odometer_unit`. Times are RFC 3339 in UTC. `null` means unknown.
+Every list is a file, too: `?format=csv`, `ndjson` or `parquet`, or the `Accept` header; without
+`limit` all of it. Answers carry an `ETag` for `If-None-Match`.
+
 Errors are `application/problem+json` (RFC 9457). Unknown query parameters are refused.
 
 All but liveness, readiness and this description needs `Authorization: Bearer` with an API key or a
@@ -39,9 +43,8 @@ def create_app(context: Context) -> FastAPI:
         version=cloud.__version__,
         description=DESCRIPTION,
         openapi_url="/api/v1/openapi.json",
-        docs_url="/api/v1/docs",
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         dependencies=[Depends(described_only)],
         generate_unique_id_function=lambda route: route.name,
     )
@@ -50,6 +53,8 @@ def create_app(context: Context) -> FastAPI:
         app.include_router(router, dependencies=[VIEWER])  # and each route says what more it needs
     app.include_router(health_routes.router)
     app.include_router(_open)
+    app.include_router(docs_page.router)
+    describe(app)
     problems.install(app)
     _guard(app)
     app.add_middleware(Measured)
@@ -63,6 +68,7 @@ def _guard(app: FastAPI) -> None:
         found: Context = app.state.context
         return found
 
+    app.add_middleware(Conditional)
     app.add_middleware(Gate, entrance=lambda: context().entrance)
     if app.state.context is not None and context().entrance.cors_origins:
         app.add_middleware(

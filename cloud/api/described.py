@@ -1,13 +1,52 @@
-"""A query parameter that the API's own description does not name is refused, on every route.
+"""The API's own description: completed here, and what it does not name is refused everywhere.
 
 Must never need a list beside the routes: what a route takes stands in its signature alone.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 
-from cloud.api.problems import invalid
+from cloud.api.export import MEDIA
+from cloud.api.problems import MEANINGS, invalid
+
+
+def describe(app: FastAPI) -> None:
+    """Complete what FastAPI describes by what every list has: its formats, and that one may lack.
+
+    Call it when all routes are in; the description is made once, when it is first asked for.
+    """
+    made = app.openapi
+
+    def completed() -> dict[str, Any]:
+        is_new = app.openapi_schema is None
+        described = made()
+        if is_new:
+            for methods in described["paths"].values():
+                for operation in methods.values():
+                    if _is_list(operation):
+                        _add_formats(operation["responses"])
+        return described
+
+    app.openapi = completed  # type: ignore[method-assign]
+
+
+def _is_list(operation: dict[str, Any]) -> bool:
+    return any(one["name"] == "format" for one in operation.get("parameters", []))
+
+
+def _add_formats(answers: dict[str, Any]) -> None:
+    text: dict[str, Any] = {"schema": {"type": "string"}}
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    files = {MEDIA["csv"]: text, MEDIA["ndjson"]: text, MEDIA["parquet"]: binary}
+    answers["200"]["content"] |= files
+    problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    answers["406"] = {
+        "description": MEANINGS[406],
+        "content": {"application/problem+json": problem},
+    }
 
 
 def described_only(request: Request) -> None:

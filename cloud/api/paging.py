@@ -1,4 +1,4 @@
-"""Cursor pages: one dependency for `limit` and `cursor`, opaque cursors, the Link header.
+"""Lists: one dependency for page and format, opaque cursors, the Link header, files.
 
 Must never let a cursor of another list pass.
 """
@@ -6,16 +6,19 @@ Must never let a cursor of another list pass.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 from fastapi import Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 from sqlmodel import Session
 
-from cloud.api.problems import invalid
+from cloud.api.export import MEDIA, Chunk, Format, chosen, encoded
+from cloud.api.problems import ProblemError, invalid
 from cloud.store.database import Store
 
 T = TypeVar("T")
@@ -25,6 +28,8 @@ Row = TypeVar("Row")
 DEFAULT_LIMIT: Final = 50
 LARGEST_INTEGER: Final = 2**63 - 1  # that a database can compare with
 LARGEST_LIMIT: Final = 500
+EXPORT_PAGE: Final = 1000
+MOST_EXPORTED: Final = 1_000_000
 
 
 class Page(BaseModel, Generic[T]):
@@ -36,11 +41,12 @@ class Page(BaseModel, Generic[T]):
 
 @dataclass(frozen=True)
 class Paging:
-    """Which page of a list is asked for."""
+    """Which page of a list is asked for, and as what; `limit` None: none was given."""
 
     request: Request
-    limit: int
+    limit: int | None
     cursor: str | None
+    format: Format
 
 
 @dataclass(frozen=True)
@@ -59,31 +65,97 @@ class Listing(Generic[Row, K]):
 def _paging(
     request: Request,
     limit: Annotated[
-        int, Query(ge=1, le=LARGEST_LIMIT, description="How many items a page has at most.")
-    ] = DEFAULT_LIMIT,
+        int | None,
+        Query(
+            ge=1,
+            le=LARGEST_LIMIT,
+            description=f"How many items at most [default: {DEFAULT_LIMIT}; of a file, all].",
+        ),
+    ] = None,
     cursor: Annotated[
         str | None,
         Query(max_length=512, description="`next` of the page before; none for the first."),
     ] = None,
+    format_: Annotated[
+        Format | None,
+        Query(alias="format", description="Before the Accept header. All but json are files."),
+    ] = None,
 ) -> Paging:
-    return Paging(request, limit, cursor)
+    found = chosen(format_, request.headers.get("accept"))
+    if found is None:
+        raise ProblemError(406, f"This list is given as {', '.join(MEDIA.values())}.")
+    return Paging(request, limit, cursor, found)
 
 
 Paged = Annotated[Paging, Depends(_paging)]
 
 
 def answer(store: Store, paging: Paging, listing: Listing[Row, K]) -> Response:
-    """The page that is asked for. Raises ProblemError (422)."""
-    after: K | None = decode_cursor(paging.cursor, listing.key_type)
-    with store.read() as db:
-        rows = listing.rows(db, after, paging.limit + 1)
-        shown = rows[: paging.limit]
-        items = listing.items(db, shown)
-    is_last = len(rows) <= paging.limit
-    following = None if is_last else encode_cursor(listing.key(shown[-1]))
-    content = {"items": [item.model_dump() for item in items], "next": following}
-    headers = {} if following is None else {"Link": _link(paging.request, following)}
+    """The page, or the file, that is asked for. Raises ProblemError (422)."""
+    after = decode_cursor(paging.cursor, listing.key_type)
+    if paging.format != "json":
+        return _file(store, paging, listing, after)
+    items, following = _read(store, listing, after, paging.limit or DEFAULT_LIMIT)
+    content: dict[str, object] = {"items": [item.model_dump() for item in items], "next": None}
+    headers = {}
+    if following is not None:
+        content["next"] = cursor = encode_cursor(following)
+        headers["Link"] = _link(paging.request, cursor)
     return Response(msgspec.json.encode(content), headers=headers, media_type="application/json")
+
+
+def _read(
+    store: Store, listing: Listing[Row, K], after: Any, limit: int
+) -> tuple[Sequence[BaseModel], Any]:
+    """Items, and the key behind which there are more (None: there are none)."""
+    with store.read() as db:
+        rows = listing.rows(db, after, limit + 1)
+        shown = rows[:limit]
+        items = listing.items(db, shown)
+    return items, listing.key(shown[-1]) if len(rows) > limit else None
+
+
+def _file(store: Store, paging: Paging, listing: Listing[Row, K], after: Any) -> StreamingResponse:
+    """The whole list from the cursor on; each page in a transaction of its own."""
+    first = _read(store, listing, after, min(paging.limit or EXPORT_PAGE, EXPORT_PAGE))
+    kind = _item_type(paging.request)
+    chunks = _chunks(store, listing, first, paging.limit or MOST_EXPORTED)
+    name = "-".join(_words(paging.request.url.path)) + "." + paging.format
+    return StreamingResponse(
+        encoded(paging.format, kind, chunks),
+        media_type=MEDIA[paging.format],
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+def _chunks(
+    store: Store,
+    listing: Listing[Row, K],
+    first: tuple[Sequence[BaseModel], Any],
+    most: int,
+) -> Iterator[Chunk]:
+    """`first` has been read, so that a wrong question is a problem before a file begins."""
+    items, following = first
+    left = most - len(items)
+    yield items
+    while following is not None and left > 0:
+        items, following = _read(store, listing, following, min(left, EXPORT_PAGE))
+        left -= len(items)
+        yield items
+    if following is not None:
+        yield encode_cursor(following)
+
+
+def _item_type(request: Request) -> type[BaseModel]:
+    """What the list is of, as its route declares it."""
+    page: Any = request.scope["route"].response_model
+    kind: type[BaseModel] = page.model_fields["items"].annotation.__args__[0]
+    return kind
+
+
+def _words(path: str) -> list[str]:
+    """Of a path, what names the file."""
+    return [re.sub(r"[^A-Za-z0-9_-]", "_", word) for word in path.split("/")[3:]]
 
 
 def decode_cursor(cursor: str | None, kind: Any) -> Any:

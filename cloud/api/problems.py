@@ -25,6 +25,7 @@ MEANINGS: Final = {
     403: "Who asks is known, and may not do this.",
     404: "Nothing is known under this address.",
     405: "The address does not take this method.",
+    406: "The list cannot be given in a format that `Accept` takes.",
     409: "What is asked for contradicts what is known; the detail says what.",
     412: "It has changed since it was read: read it again.",
     413: "The body of the request is larger than the service takes.",

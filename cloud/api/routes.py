@@ -23,6 +23,7 @@ from cloud.api.access import (
 )
 from cloud.api.authority import Viewer
 from cloud.api.paging import Listing, Page, Paged, answer
+from cloud.api.preconditions import etag_of
 from cloud.api.problems import invalid, responses
 from cloud.api.vehicle_query import Filtered, Sorted
 from cloud.store import pages, revisions, vehicle_pages
@@ -67,14 +68,19 @@ def list_vehicles(
 
 
 @router.get("/vehicles/{vehicle_id}", responses=responses(404), tags=["vehicles"])
-def get_vehicle(here: Here, viewer: Viewer, vehicle_id: str) -> schemas.VehicleDetail:
+def get_vehicle(
+    here: Here, viewer: Viewer, vehicle_id: str, response: Response
+) -> schemas.VehicleDetail:
     """One vehicle, and the features that a prediction for it needs."""
     with here.store.read() as db:
         vehicle = known_vehicle(db, viewer, vehicle_id)
         newest = revisions.newest_of(db, [vehicle_id]).get(vehicle_id)
         known = views.standing(db, vehicle, here.catalogue, here.clock())
     listed = Listed(vehicle, newest.number if newest else 0)
-    return views.vehicle_detail(listed, known, here.catalogue, here.clock())
+    detail = views.vehicle_detail(listed, known, here.catalogue, here.clock())
+    ageless = detail.model_copy(update={"last_seen_age_s": None, "last_trip_age_s": None})
+    response.headers["ETag"] = etag_of(ageless)
+    return detail
 
 
 @router.post(
