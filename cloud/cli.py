@@ -16,6 +16,7 @@ from cloud.commands import (
     audit_cli,
     aws_cli,
     bundle_cli,
+    database_cli,
     derived_cli,
     fleet_cli,
     key_cli,
@@ -58,6 +59,7 @@ app.add_typer(api_key_cli.api_keys, name="api-keys")
 app.add_typer(fleet_cli.fleet_prior, name="fleet-prior")
 app.add_typer(bundle_cli.bundle, name="bundle")
 app.add_typer(aws_cli.aws, name="aws")
+app.add_typer(database_cli.database, name="database")
 
 
 def main() -> int:
@@ -139,6 +141,7 @@ def _add_training(arguments: list[str]) -> None:
         "history",
         "quarantine",
         "bundle",
+        "database",
         *AUDIT,
         *DERIVED,
         *FLEET,

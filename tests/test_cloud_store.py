@@ -190,7 +190,7 @@ def foreign(path: Path) -> None:
 def future(path: Path) -> None:
     Store(path).close()
     with sqlite3.connect(path) as db:
-        db.execute("UPDATE schema_version SET version = 99")
+        db.execute("UPDATE alembic_version SET version_num = '99'")
     db.close()
 
 
@@ -230,11 +230,11 @@ def test_commits_are_durable_and_concurrent_readers_see_the_last_one(tmp_path: P
         assert db.connection().scalar(text("PRAGMA journal_mode")) == "wal"
         assert db.connection().scalar(text("PRAGMA synchronous")) == 2
     with store.write() as writing:
-        writing.connection().execute(text("INSERT INTO schema_version VALUES (7)"))
+        writing.connection().execute(text("INSERT INTO alembic_version VALUES (7)"))
         with store.read() as db:
-            assert db.connection().scalar(text("SELECT count(*) FROM schema_version")) == 1
+            assert db.connection().scalar(text("SELECT count(*) FROM alembic_version")) == 1
     with store.read() as db:
-        assert db.connection().scalar(text("SELECT count(*) FROM schema_version")) == 2
+        assert db.connection().scalar(text("SELECT count(*) FROM alembic_version")) == 2
     store.close()
 
 

@@ -140,7 +140,7 @@ class Service:
     def _database(self) -> str | None:
         try:
             with self.store.read() as db:
-                db.connection().execute(text("SELECT version FROM schema_version"))
+                db.connection().execute(text("SELECT 1 FROM alembic_version"))
         except StoreUnavailableError as error:
             return str(error)
         return None

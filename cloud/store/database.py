@@ -11,16 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session
 
 from cloud.errors import StoreError, StoreUnavailableError
 from cloud.location import Location, PostgresUrl
-from cloud.store import events, migrations, postgres, sqlite, triggers
-from cloud.store.metadata import METADATA
-from cloud.store.tables import SCHEMA_VERSION
+from cloud.store import events, postgres, preparing, sqlite
 
 
 class Store:
@@ -33,16 +31,17 @@ class Store:
         """Open it: an empty database gets its tables, an older one new ones. Raises StoreError."""
         self.location = location
         self._turn: AbstractContextManager[object] = nullcontext()
+        self._writer = _writing_engine(location)
         if isinstance(location, PostgresUrl):
-            self._writer = postgres.writing_engine(location)
             self._reader = postgres.reading_engine(self._writer)
         else:
-            sqlite.check_file(location)
             self._turn = threading.Lock()
-            self._writer = sqlite.engine(location, "BEGIN IMMEDIATE")
             self._reader = sqlite.engine(location, "BEGIN")
         with _opening(location, self.close):
-            _prepare(self._writer, location)
+            with self._writer.begin() as connection:
+                preparing.prepare(connection, location)
+            if isinstance(location, Path):
+                sqlite.use_wal(self._writer, location)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -76,9 +75,7 @@ class Reader:
         """Raises StoreError."""
         self._engine = _reading_engine(location)
         with _opening(location, self.close), self._engine.begin() as connection:
-            found = _version(connection, location)
-            if found < SCHEMA_VERSION:
-                raise _other_version(location, found, "Start the service on it once.")
+            preparing.require_newest(connection, location)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -89,6 +86,34 @@ class Reader:
     def close(self) -> None:
         """Give the database back."""
         self._engine.dispose()
+
+
+def upgrade(location: Location) -> tuple[str | None, str]:
+    """Bring a database up to date, or make its tables; its versions before (None) and after.
+
+    Raises StoreError.
+    """
+    engine = _writing_engine(location)
+    with _opening(location, engine.dispose), engine.begin() as connection:
+        versions = preparing.upgrade(connection, location)
+    engine.dispose()
+    return versions
+
+
+def version_of(location: Location) -> str | None:
+    """The version of its tables; None: it is empty. Raises StoreError."""
+    engine = _reading_engine(location)
+    with _opening(location, engine.dispose), engine.begin() as connection:
+        found = preparing.require_known(connection, location)
+    engine.dispose()
+    return found
+
+
+def _writing_engine(location: Location) -> Engine:
+    if isinstance(location, PostgresUrl):
+        return postgres.writing_engine(location)
+    sqlite.check_file(location)
+    return sqlite.engine(location, "BEGIN IMMEDIATE")
 
 
 def _reading_engine(location: Location) -> Engine:
@@ -133,39 +158,3 @@ def _translated() -> Iterator[None]:
         if isinstance(error, OperationalError | InterfaceError) or type(error) is DatabaseError:
             raise StoreUnavailableError(error.orig or error) from error
         raise
-
-
-def _prepare(engine: Engine, location: Location) -> None:
-    with engine.begin() as connection:
-        if isinstance(location, PostgresUrl):
-            postgres.wait_for_turn(connection)
-        if inspect(connection).get_table_names():
-            found = _version(connection, location)
-            if found < SCHEMA_VERSION:
-                migrations.upgrade(connection, found)
-        else:
-            _make_tables(connection)
-    if isinstance(location, Path):
-        sqlite.use_wal(engine, location)
-
-
-def _make_tables(connection: Connection) -> None:
-    METADATA.create_all(connection)
-    triggers.create(connection)
-    insert = text("INSERT INTO schema_version VALUES (:version)")
-    connection.execute(insert, {"version": SCHEMA_VERSION})
-
-
-def _version(connection: Connection, location: Location) -> int:
-    """One that this software reads, or can bring up to date. Raises StoreError."""
-    if not inspect(connection).has_table("schema_version"):
-        raise StoreError(location, "it is another program's", "Give another path or URL.")
-    found = connection.scalar(text("SELECT version FROM schema_version"))
-    if not isinstance(found, int) or not migrations.OLDEST <= found <= SCHEMA_VERSION:
-        raise _other_version(location, found, "Use the software that wrote it, or a new database.")
-    return found
-
-
-def _other_version(location: Location, found: object, remedy: str) -> StoreError:
-    problem = f"its tables have version {found}, this software knows {SCHEMA_VERSION}"
-    return StoreError(location, problem, remedy)

@@ -6,22 +6,10 @@ then `verify` compares both.
 
 from __future__ import annotations
 
-from typing import Final
-
-from sqlalchemy import Index, LargeBinary, UniqueConstraint, text, true
+from sqlalchemy import Index, LargeBinary, UniqueConstraint, false, text, true
 from sqlmodel import Field, SQLModel
 
 from cloud.store.lanes import lane_of_row
-
-SCHEMA_VERSION: Final = 4
-
-
-class SchemaVersion(SQLModel, table=True):
-    """One row: the version of the tables in this file."""
-
-    __tablename__ = "schema_version"
-
-    version: int = Field(primary_key=True)
 
 
 class Vehicle(SQLModel, table=True):
@@ -58,7 +46,7 @@ class Vehicle(SQLModel, table=True):
     calibrations: int = 0  # revisions of its present bundle that stand
     failures: int = 0  # breaches in a row, since a revision was applied, that brought none
     estimate_state: str = "learning"
-    started: bool = False  # it has a revision
+    started: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
     # Last, where an older file gets them.
     on_trial: bool | None = None
     fallen_back: int | None = None
@@ -343,7 +331,7 @@ class KeyStatementRow(SQLModel, table=True):
 
     __tablename__ = "key_statement"
 
-    number: int = Field(primary_key=True)
+    number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     signed: bytes = Field(sa_type=LargeBinary)
     made_at: float
 

@@ -44,6 +44,14 @@ def create(connection: Connection, rules: tuple[Rule, ...] = RULES) -> None:
         connection.exec_driver_sql(statement)
 
 
+def replace(connection: Connection, rule: Rule) -> None:
+    """The rule of a table that has one for fewer columns."""
+    on = f" ON {rule.table}" if connection.dialect.name == "postgresql" else ""
+    for what in ("is_not_updated", "is_not_deleted", "is_not_truncated", "follows"):
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {rule.table}_{what}{on}")
+    create(connection, (rule,))
+
+
 def statements(dialect: str, rules: tuple[Rule, ...] = RULES) -> list[str]:
     """What makes the triggers of these rules."""
     if dialect == "postgresql":
@@ -91,7 +99,7 @@ def _postgres(rule: Rule) -> list[str]:
 def _postgres_follows(rule: Rule) -> list[str]:
     table, told = rule.table, f"{rule.named} are append-only"
     return [
-        f"""CREATE FUNCTION {table}_must_follow() RETURNS trigger LANGUAGE plpgsql AS $$
+        f"""CREATE OR REPLACE FUNCTION {table}_must_follow() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         IF NEW.{rule.number} IS NULL OR NEW.{rule.number} <= coalesce(
             (SELECT max({rule.number}) FROM {table} WHERE {rule.within} = NEW.{rule.within}), 0)

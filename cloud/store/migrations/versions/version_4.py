@@ -1,0 +1,58 @@
+"""Version 4, not released yet: cohorts, lanes, figures to sort by, events, API keys."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from alembic import op
+
+from cloud.store import lanes, triggers
+from cloud.store.metadata import METADATA
+from cloud.store.migrations.statements import run
+
+revision = "4"
+down_revision = "3"
+
+STATEMENTS: Final = (
+    "DROP TABLE IF EXISTS schema_version",
+    "ALTER TABLE vehicle ADD COLUMN cohort VARCHAR DEFAULT 'default' NOT NULL",
+    "ALTER TABLE vehicle ADD COLUMN label VARCHAR",
+    "ALTER TABLE vehicle ADD COLUMN note VARCHAR",
+    "CREATE INDEX vehicle_of_cohort ON vehicle (cohort, vehicle_id)",
+    "ALTER TABLE vehicle ADD COLUMN soh FLOAT",
+    "ALTER TABLE vehicle ADD COLUMN soh_std FLOAT",
+    "ALTER TABLE vehicle ADD COLUMN drift FLOAT",
+    "ALTER TABLE vehicle ADD COLUMN figures_revision INTEGER",
+    "ALTER TABLE vehicle ADD COLUMN relative_std FLOAT",
+    "ALTER TABLE vehicle ADD COLUMN error_left FLOAT",
+    "CREATE INDEX vehicle_by_last_seen ON vehicle (last_seen_at, vehicle_id)",
+    "CREATE INDEX vehicle_by_breaches ON vehicle (breaches, vehicle_id)",
+    "CREATE INDEX vehicle_by_odometer ON vehicle (odometer, vehicle_id)",
+    "CREATE INDEX vehicle_by_error ON vehicle (last_trip_error_v, vehicle_id)",
+    "CREATE INDEX vehicle_by_soh ON vehicle (soh, vehicle_id)",
+    "CREATE INDEX vehicle_by_drift ON vehicle (drift, vehicle_id)",
+    "CREATE INDEX trip_received ON trip (received_at, error_v)",
+    "CREATE INDEX breach_received ON breach (received_at)",
+    "CREATE INDEX revision_created ON revision (created_at)",
+    "ALTER TABLE quarantine ADD COLUMN vehicle_id VARCHAR",
+    "CREATE INDEX quarantine_of_vehicle ON quarantine (vehicle_id, id)",
+    "ALTER TABLE vehicle ADD COLUMN lane INTEGER DEFAULT 0 NOT NULL",
+    "ALTER TABLE breach ADD COLUMN lane INTEGER DEFAULT 0 NOT NULL",
+    "ALTER TABLE breach ADD COLUMN tries INTEGER DEFAULT 0 NOT NULL",
+    """CREATE INDEX breach_pending_of_lane ON breach (lane, id)
+    WHERE state = 'pending'""",
+    "CREATE INDEX revision_unpublished ON revision (id) WHERE published_at IS NULL",
+    """CREATE INDEX breach_calibrated ON breach (vehicle_id, message_id)
+    WHERE state = 'calibrated'""",
+    "ALTER TABLE revision ADD COLUMN inputs BLOB",
+)
+
+
+def upgrade() -> None:
+    """From version 3. Tables that are missing are made, until this version is released."""
+    connection = op.get_bind()
+    run(connection, STATEMENTS)
+    METADATA.create_all(connection)
+    triggers.replace(connection, triggers.REVISIONS)
+    triggers.create(connection, (triggers.NOTES, triggers.STATEMENTS))
+    lanes.fill(connection)
