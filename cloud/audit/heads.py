@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloud.audit import merkle
 from cloud.audit.walk import Checkpoint, Heads
@@ -23,7 +22,7 @@ from common.errors import ContractError, SignatureError
 from common.json_document import decode_document
 from common.messages import Digest, UnixTime
 from common.revision import GENESIS
-from common.signing import TrustedKeys, check_signature, key_id
+from common.signing import Signer, TrustedKeys, check_signature, key_id
 
 SCHEMA: Final = 1
 
@@ -68,7 +67,7 @@ def make(
     before: Signed | None,
     heads: Mapping[str, Checkpoint],
     changed: Iterable[str],
-    author: Ed25519PrivateKey,
+    author: Signer,
     now: float,
     code_version: str,
 ) -> Signed:
