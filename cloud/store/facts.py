@@ -16,9 +16,19 @@ from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
 from cloud.intake.interpretation import KINDS, Delivery, Upward, refused_offer
-from cloud.store import evidence, key_statements, locks, quarantined, releases, revisions, verdicts
+from cloud.store import (
+    evidence,
+    key_statements,
+    locks,
+    quarantined,
+    releases,
+    revisions,
+    totals,
+    verdicts,
+)
 from cloud.store.quarantined import Refused
 from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, Trip, Vehicle
+from cloud.store.totals import Totals
 from common import messages
 from common.errors import UnknownSchemaError
 from common.freshness import Freshness
@@ -145,7 +155,10 @@ class Recorder:
         trips = [m.message_id for m in news if isinstance(m, TripSummary)]
         named = {m.vehicle_id for m in news if not isinstance(m, _Answer)}
         locks.add_vehicles(db, named.difference(known), now)
-        self._vehicles = locks.vehicles(db, {m.vehicle_id for m in news})
+        whole = {m.vehicle_id for m in news if not isinstance(m, TripSummary)}
+        held = totals.locked(db, {m.vehicle_id for m in news})
+        self._totals = {name: one for name, one in held.items() if name not in whole}
+        self._vehicles = locks.vehicles(db, whole)
         is_asked = any(isinstance(m, Status) for m in news)
         self._newest_keys = key_statements.newest(db) if is_asked else 0
         self._breaches = {
@@ -158,21 +171,22 @@ class Recorder:
         row = self._acknowledged(message) if isinstance(message, Acknowledgement) else None
         if isinstance(message, BundleAck | Fetch):
             releases.heard(self._db, message, self._now)
-        vehicle = self._vehicle(message.vehicle_id)
-        if not retained:
-            vehicle.last_seen_at = self._now
-        is_news = self._write(vehicle, message, row)
+        is_news = self._write(message, row, retained=retained)
         if not isinstance(message, Status | Fetch):
             self.effects.receipt_for(message.vehicle_id, message.message_id)
         self.effects.counts[_KIND_OF[type(message)], "stored" if is_news else "repeated"] += 1
         if is_news:
             self.effects.news.append(message)
 
-    def _write(self, vehicle: Vehicle, message: Upward, row: RevisionRow | None) -> bool:
+    def _write(self, message: Upward, row: RevisionRow | None, *, retained: bool) -> bool:
         """Whether it says anything new; of status, requests and releases always."""
+        if isinstance(message, TripSummary):
+            known = self._totals.get(message.vehicle_id) or self._vehicle(message.vehicle_id)
+            known.last_seen_at = known.last_seen_at if retained else self._now
+            return self._record_trip(known, message)
+        vehicle = self._vehicle(message.vehicle_id)
+        vehicle.last_seen_at = vehicle.last_seen_at if retained else self._now
         match message:
-            case TripSummary():
-                return self._record_trip(vehicle, message)
             case messages.Breach():
                 return self._record_breach(vehicle, message)
             case Provisional():
@@ -187,6 +201,7 @@ class Recorder:
 
     def finish(self) -> None:
         """Write what was gathered, in a few statements: last, before the commit."""
+        totals.write(self._db, self._totals.values())
         if self._new_trips:
             self._db.connection().execute(_ADD_TRIPS, self._new_trips)
         if self._new_breaches:
@@ -212,7 +227,7 @@ class Recorder:
             self._vehicles |= locks.vehicles(self._db, [vehicle_id])
         return self._vehicles[vehicle_id]
 
-    def _record_trip(self, vehicle: Vehicle, trip: TripSummary) -> bool:
+    def _record_trip(self, vehicle: Vehicle | Totals, trip: TripSummary) -> bool:
         if (trip.vehicle_id, trip.message_id) in self._trips:
             return False
         self._trips.add((trip.vehicle_id, trip.message_id))
