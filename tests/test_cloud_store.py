@@ -60,6 +60,7 @@ def inside(tmp_path: Path, filled: Path, bundle_path: Path) -> Iterator[Insides]
         "UPDATE revision SET vehicle_id = 'c' WHERE number = 1",
         "UPDATE revision SET signature = 'x' WHERE number = 1",
         "UPDATE revision SET odometer = 0",
+        "UPDATE revision SET parent_hash = 'x'",
         "DELETE FROM revision WHERE number = 5",
         "INSERT OR REPLACE INTO revision SELECT * FROM revision WHERE number = 1",
         (
@@ -117,6 +118,7 @@ EDITS: dict[str, tuple[str, int]] = {
     "garbage": edit(5, "content = x'FF'"),
     "an index column": edit(5, "odometer = 1"),
     "its kind": edit(4, "kind = 'replacement'"),
+    "its parent's hash": edit(4, "parent_hash = 'x'"),
     "a middle row gone": ("DELETE FROM revision WHERE vehicle_id='a' AND number=3", 3),
     "the first row gone": ("DELETE FROM revision WHERE vehicle_id='a' AND number=1", 1),
     "the last row gone": ("DELETE FROM revision WHERE vehicle_id='a' AND number=5", 5),

@@ -30,6 +30,7 @@ class Link(NamedTuple):
     cause_message_id: str
     created_at: float
     kind: str
+    parent_hash: str
     key_id: str
     signature: str
     inputs: object
@@ -179,7 +180,8 @@ class _Chain:
     def _check_columns(self, link: Link, told: _Content) -> None:
         has = (link.number, link.bundle, link.odometer, link.cause_message_id, link.created_at)
         says = (told.number, told.bundle, told.odometer, told.cause.message_id, told.created_at)
-        if has != says or link.kind != told.cause.kind:
+        chained = (link.kind, link.parent_hash) == (told.cause.kind, told.parent_hash)
+        if has != says or not chained:
             self._break(told.number, "its columns differ from its content")
 
     def _check_inputs(self, link: Link, told: _Content) -> None:

@@ -128,6 +128,7 @@ def signed_row(revision: Revision, author: Author) -> RevisionRow:
         signature=signed.signature,
         created_at=revision.created_at,
         kind=revision.cause.kind,
+        parent_hash=revision.parent_hash,
     )
 
 

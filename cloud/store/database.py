@@ -135,7 +135,8 @@ def _opening(location: Location, close: Callable[[], None]) -> Iterator[None]:
         close()
         remedy = "Free it, or restore a backup."
         if isinstance(location, PostgresUrl):
-            remedy = "Start the server, or correct the URL or the rights of its user."
+            remedy = "Start the server, correct the URL, or let the owner of its tables make them: "
+            remedy += "`twin-cloud database upgrade`."
         raise StoreError(location, str(error.orig).strip(), remedy) from error
     except StoreError:
         close()

@@ -10,6 +10,7 @@ from sqlalchemy import Index, LargeBinary, UniqueConstraint, false, text, true
 from sqlmodel import Field, SQLModel
 
 from cloud.store.lanes import lane_of_row
+from common.revision import GENESIS
 
 
 class Vehicle(SQLModel, table=True):
@@ -212,6 +213,8 @@ class RevisionRow(SQLModel, table=True):
     next_trip_error_before_v: float | None = None  # of what it replaced, on that trip
     next_trip_error_after_v: float | None = None
     inputs: bytes | None = Field(default=None, sa_type=LargeBinary)  # cloud.audit.inputs
+    # The hash of the revision before: the database itself refuses any other.
+    parent_hash: str = Field(default=GENESIS, sa_column_kwargs={"server_default": GENESIS})
 
 
 class ProvisionalRow(SQLModel, table=True):

@@ -11,25 +11,39 @@ from typing import Final
 
 from sqlalchemy import Connection
 
+from common.revision import GENESIS
+
 
 @dataclass(frozen=True)
 class Rule:
-    """Of `table`: its `columns` (none: all of them) stay, and `number` rises within `within`."""
+    """Of `table`: its `columns` (none: all of them) stay, and `number` rises within `within`.
+
+    Where the rows are `chained`, each has as `parent_hash` the `hash` of the one before.
+    """
 
     table: str
     named: str
     columns: str = ""
     number: str = ""
     within: str = ""
+    chained: bool = False
+
+    def last(self, column: str) -> str:
+        """That column of the newest row before NEW."""
+        return (
+            f"(SELECT {column} FROM {self.table} WHERE {self.within} = NEW.{self.within} "  # noqa: S608 - names of ours
+            f"ORDER BY {self.number} DESC LIMIT 1)"
+        )
 
 
 REVISIONS: Final = Rule(
     "revision",
     "revisions",
     "id, vehicle_id, number, bundle, odometer, cause_message_id, content, hash, key_id, signature, "
-    "created_at, kind, inputs",
+    "created_at, kind, inputs, parent_hash",
     "number",
     "vehicle_id",
+    chained=True,
 )
 PRIORS: Final = Rule("fleet_prior", "fleet priors", "", "version", "bundle")
 PROVISIONALS: Final = Rule("provisional", "provisionals")
@@ -47,7 +61,7 @@ def create(connection: Connection, rules: tuple[Rule, ...] = RULES) -> None:
 def replace(connection: Connection, rule: Rule) -> None:
     """The rule of a table that has one for fewer columns."""
     on = f" ON {rule.table}" if connection.dialect.name == "postgresql" else ""
-    for what in ("is_not_updated", "is_not_deleted", "is_not_truncated", "follows"):
+    for what in ("is_not_updated", "is_not_deleted", "is_not_truncated", "follows", "is_chained"):
         connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {rule.table}_{what}{on}")
     create(connection, (rule,))
 
@@ -73,6 +87,10 @@ def _sqlite(rule: Rule) -> list[str]:
     WHEN NEW.{rule.number} IS NULL OR NEW.{rule.number} <= coalesce(
         (SELECT max({rule.number}) FROM {table} WHERE {rule.within} = NEW.{rule.within}), 0)
     BEGIN SELECT RAISE(ABORT, '{told}: a {rule.number} does not follow'); END""")  # noqa: S608 - names of ours
+    if rule.chained:
+        lines.append(f"""CREATE TRIGGER {table}_is_chained BEFORE INSERT ON {table}
+    WHEN NEW.parent_hash IS NOT coalesce({rule.last("hash")}, '{GENESIS}')
+    BEGIN SELECT RAISE(ABORT, '{told}: a parent is not the newest'); END""")
     return lines
 
 
@@ -98,16 +116,24 @@ def _postgres(rule: Rule) -> list[str]:
 
 def _postgres_follows(rule: Rule) -> list[str]:
     table, told = rule.table, f"{rule.named} are append-only"
+    hold = parent = ""
+    if rule.chained:  # without the lock two writers at once could both see the same newest row
+        hold = f"PERFORM 1 FROM vehicle WHERE {rule.within} = NEW.{rule.within} FOR UPDATE;"
+        parent = f"""IF NEW.parent_hash IS DISTINCT FROM coalesce({rule.last("hash")}, '{GENESIS}')
+        THEN RAISE EXCEPTION '{told}: a parent is not the newest'
+            USING ERRCODE = 'integrity_constraint_violation';
+        END IF;"""
     return [
         f"""CREATE OR REPLACE FUNCTION {table}_must_follow() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        IF NEW.{rule.number} IS NULL OR NEW.{rule.number} <= coalesce(
-            (SELECT max({rule.number}) FROM {table} WHERE {rule.within} = NEW.{rule.within}), 0)
+        {hold}
+        IF NEW.{rule.number} IS NULL OR NEW.{rule.number} <= coalesce({rule.last(rule.number)}, 0)
         THEN RAISE EXCEPTION '{told}: a {rule.number} does not follow'
             USING ERRCODE = 'integrity_constraint_violation';
         END IF;
+        {parent}
         RETURN NEW;
-    END $$""",  # noqa: S608 - names of ours
+    END $$""",
         f"""CREATE TRIGGER {table}_follows BEFORE INSERT ON {table}
     FOR EACH ROW EXECUTE FUNCTION {table}_must_follow()""",
     ]

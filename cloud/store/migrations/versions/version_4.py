@@ -9,6 +9,7 @@ from alembic import op
 from cloud.store import lanes, triggers
 from cloud.store.metadata import METADATA
 from cloud.store.migrations.statements import run
+from common.revision import GENESIS
 
 revision = "4"
 down_revision = "3"
@@ -45,6 +46,10 @@ STATEMENTS: Final = (
     """CREATE INDEX breach_calibrated ON breach (vehicle_id, message_id)
     WHERE state = 'calibrated'""",
     "ALTER TABLE revision ADD COLUMN inputs BLOB",
+    f"ALTER TABLE revision ADD COLUMN parent_hash VARCHAR DEFAULT '{GENESIS}' NOT NULL",
+    """UPDATE revision SET parent_hash = parent.hash FROM (
+        SELECT id, lag(hash) OVER (PARTITION BY vehicle_id ORDER BY number) AS hash FROM revision
+    ) AS parent WHERE parent.id = revision.id AND parent.hash IS NOT NULL""",
 )
 
 
