@@ -6,6 +6,7 @@ Must never print anything but data on stdout; messages go to stderr.
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -115,6 +116,31 @@ def quarantine(database: Database, *, as_json: Json = False) -> None:
 
 
 audit_cli.register(app)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  twin-cloud doctor --database twin.db
+  twin-cloud doctor --database twin.db --url http://127.0.0.1:8080 --json
+"""
+)
+def doctor(
+    database: Database,
+    url: Annotated[
+        str | None, typer.Option("--url", help="The service's address, to ask it as well.")
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Whether the service keeps up: lag, rates, outboxes, broker, migrations (problem: code 1)."""
+    from cloud.commands.doctor import doctor as look  # noqa: PLC0415
+
+    require(database)
+    if not look(database, url, time.time(), as_json=as_json):
+        sys.exit(FAILED)
+
+
 derived_cli.register(app)
 app.command(
     "battery-replaced",
@@ -143,6 +169,7 @@ def _add_training(arguments: list[str]) -> None:
         "bundle",
         "database",
         *AUDIT,
+        "doctor",
         *DERIVED,
         *FLEET,
     }

@@ -357,6 +357,7 @@ def test_the_program_says_when_it_is_ready_and_ends_cleanly_on_sigterm(
         with httpx.Client(base_url=address, trust_env=False) as client:
             assert client.get("/readyz").json()["checks"] == {
                 "database": "ok",
+                "migrations": "ok",
                 "broker": "ok",
                 "ingest": "ok",
                 "worker": "ok",

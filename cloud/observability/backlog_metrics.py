@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from typing import Final, Protocol
+from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from sqlmodel import Session
 
 from cloud.errors import StoreUnavailableError
+from cloud.observability.readiness import Readable
 from cloud.store import backlog
 from cloud.store.backlog import Pending
 
@@ -22,12 +21,6 @@ FRESH_S: Final = 5.0
 PENDING: Final = "twin_pending_breaches"
 OLDEST: Final = "twin_oldest_pending_breach_age_seconds"
 REACHABLE: Final = "twin_database_reachable"
-
-
-class Readable(Protocol):
-    """A store to read from."""
-
-    def read(self) -> AbstractContextManager[Session]: ...  # noqa: D102
 
 
 class BacklogMetrics(Collector):

@@ -16,11 +16,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
-from sqlalchemy import text
 
 import cloud
 from cloud.api.access import Context
@@ -31,10 +31,11 @@ from cloud.bundles import load_catalogue
 from cloud.calibration.revising import Author
 from cloud.calibration.rounds import Calibrations
 from cloud.config import Config, load_config
-from cloud.errors import PortOccupiedError, StoreUnavailableError
+from cloud.errors import PortOccupiedError
 from cloud.intake.ingest import Committed, Ingest
 from cloud.mqtt.choice import open_link
 from cloud.mqtt.protocol import Inbox
+from cloud.observability import readiness
 from cloud.observability.backlog_metrics import BacklogMetrics
 from cloud.observability.logs import configure_logging
 from cloud.observability.telemetry import open_telemetry
@@ -72,6 +73,7 @@ class Service:
         self.telemetry = open_telemetry(config.tracing, "serve")
         self.metrics = self.telemetry.metrics
         self.metrics.registry.register(BacklogMetrics(self.store, clock))
+        self.metrics.watch_pool(self.store.connections())
         self.metrics.watch_inbox(self._inbox.qsize)
         self._told_connected = connected
         self.link = open_link(config.mqtt, self._inbox, self._connected, random.Random())  # noqa: S311  # jitter
@@ -123,7 +125,12 @@ class Service:
         """What `/health/ready` asks."""
         alive = {name: self._is_alive(thread) for name, thread in self._threads.items()}
         alive["worker"] = lambda: self._is_alive(self._threads["worker"])() or self.worker.trouble
-        return {"database": self._database, "broker": self._broker, **alive}
+        return {
+            "database": partial(readiness.database, self.store),
+            "migrations": partial(readiness.migrations, self.store),
+            "broker": self._broker,
+            **alive,
+        }
 
     def _connected(self) -> None:
         self.metrics.connections.inc()
@@ -136,14 +143,6 @@ class Service:
             self.worker.republish(news.republish)
         elif news.behind_on_keys or news.new_breaches or news.newcomers:
             self.worker.wake()
-
-    def _database(self) -> str | None:
-        try:
-            with self.store.read() as db:
-                db.connection().execute(text("SELECT 1 FROM alembic_version"))
-        except StoreUnavailableError as error:
-            return str(error)
-        return None
 
     def _broker(self) -> str | None:
         return None if self.link.is_connected else "there is no connection to the broker"

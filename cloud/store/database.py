@@ -14,6 +14,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import QueuePool
 from sqlmodel import Session
 
 from cloud.errors import StoreError, StoreUnavailableError
@@ -61,6 +62,15 @@ class Store:
         """A consistent view. Raises StoreUnavailableError when the database itself fails."""
         with _translated(), _session(self._reader) as session:
             yield session
+
+    def connections(self) -> dict[str, Callable[[], int]]:
+        """How many connections are in use and idle, for whoever asks now and then."""
+        pools = {id(engine.pool): engine.pool for engine in (self._writer, self._reader)}
+        queued = [pool for pool in pools.values() if isinstance(pool, QueuePool)]
+        return {
+            "busy": lambda: sum(pool.checkedout() for pool in queued),
+            "idle": lambda: sum(pool.checkedin() for pool in queued),
+        }
 
     def close(self) -> None:
         """Give the database back."""

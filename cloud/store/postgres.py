@@ -25,6 +25,7 @@ def writing_engine(url: PostgresUrl) -> Engine:
     made = create_engine(
         make_url(url.full).set(drivername="postgresql+psycopg"),
         isolation_level="READ COMMITTED",
+        hide_parameters=True,  # no payload in an error, and so none in a log
         pool_size=_POOL,
         max_overflow=_MORE,
         pool_timeout=_WAIT_S,

@@ -21,7 +21,9 @@ _BUSY_S: Final = 10.0
 def engine(path: Path, begin: str) -> Engine:
     """Connections whose transactions begin as `begin` says."""
     made = create_engine(
-        f"sqlite:///{path}", connect_args={"timeout": _BUSY_S, "check_same_thread": False}
+        f"sqlite:///{path}",
+        connect_args={"timeout": _BUSY_S, "check_same_thread": False},
+        hide_parameters=True,  # no payload in an error, and so none in a log
     )
 
     @event.listens_for(made, "connect")
