@@ -26,6 +26,7 @@ from sqlalchemy import insert
 
 from bench.figures import Figure, document, print_table
 from cloud.audit import heads, verification
+from cloud.audit.inputs import Inputs
 from cloud.audit.walk import NO_HEADS, Checkpoint, Heads
 from cloud.calibration.revising import Author, signed_row
 from cloud.store import heads as kept
@@ -117,7 +118,7 @@ def _group(names: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, A
 def _chain(vehicle_id: str) -> Iterator[RevisionRow]:
     parent = GENESIS
     for number in range(1, PER_VEHICLE + 1):
-        row = signed_row(_revision(vehicle_id, number, parent), AUTHOR)
+        row = signed_row(_revision(vehicle_id, number, parent), AUTHOR, Inputs())
         parent = row.hash
         yield row
 

@@ -5,6 +5,7 @@ Must never print anything but data on stdout; messages go to stderr.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -43,7 +44,7 @@ Examples:
   twin-cloud serve --config twin-cloud.toml
 """
 FLEET: Final = ("fleet-prior", "battery-replaced", "roll-back")
-AUDIT: Final = ("verify", "heads")
+AUDIT: Final = ("verify", "heads", "audit", "reproduce")
 DERIVED: Final = ("health", "forecast", "range", "planned-trip")
 TRAINING: Final = ("train", "sensitivity", "import-model")
 
@@ -65,6 +66,8 @@ app.add_typer(database_cli.database, name="database")
 
 def main() -> int:
     """Run the command line; an error of the project becomes one sentence and an exit code."""
+    # More threads do not help matrices so small, and the last bits depend on their number.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _add_training(sys.argv[1:])
     try:
         app(prog_name="twin-cloud")

@@ -12,6 +12,7 @@ from typing import Final
 
 from sqlmodel import Session
 
+from cloud.audit.inputs import Inputs, this_platform
 from cloud.bundles import Catalogue
 from cloud.calibration import figures
 from cloud.calibration.fleet_priors import FleetPriors
@@ -93,7 +94,8 @@ class BatteryStarts:
         odometer = max(order.odometer, standing.odometer if standing else 0.0)
         message = message_id(order.vehicle_id, repr(order.odometer), "battery-replaced")
         cause = Cause(kind="replacement", message_id=message)
-        row = self._add(db, vehicle, cause, odometer, battery_from=odometer)
+        named = f"battery_replaced-{order.id}"
+        row = self._add(db, vehicle, cause, odometer, battery_from=odometer, order=named)
         kept.revision = row.number
         vehicle.calibrations = vehicle.failures = 0
         vehicle.estimate_state = "learning"
@@ -116,7 +118,13 @@ class BatteryStarts:
         return self._add(db, vehicle, cause, first.odometer_start, battery_from=0.0)
 
     def _add(
-        self, db: Session, vehicle: Vehicle, cause: Cause, odometer: float, battery_from: float
+        self,
+        db: Session,
+        vehicle: Vehicle,
+        cause: Cause,
+        odometer: float,
+        battery_from: float,
+        order: str = "",
     ) -> RevisionRow:
         bundle = vehicle.bundle or ""
         manifest = self._catalogue.manifest(bundle)
@@ -132,7 +140,13 @@ class BatteryStarts:
             author=self._author,
             now=self._clock(),
         )
-        row = signed_row(revision, self._author)
+        inputs = Inputs(
+            prior=prior.version if prior else 0,
+            battery_from=battery_from,
+            platform=this_platform(),
+            order=order,
+        )
+        row = signed_row(revision, self._author, inputs)
         db.add(row)
         vehicle.started = True
         figures.note([(vehicle, row)], self._catalogue.model(bundle), manifest)

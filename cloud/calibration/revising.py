@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from cloud.audit.inputs import Inputs, hash_of, this_platform
+from cloud.audit.inputs import encode as encode_inputs
 from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow
 from common import calibration, fleet_prior
@@ -109,11 +111,26 @@ def make_row(
     prior: FleetPrior | None = None,
 ) -> RevisionRow:
     """The next revision of the breach's vehicle, hashed and signed."""
-    return signed_row(_revision(breach, history, decision, author, now, prior), author)
+    made = revision_of(breach, history, decision, author, now, prior)
+    return signed_row(made, author, inputs_of(breach, history, prior))
 
 
-def signed_row(revision: Revision, author: Author) -> RevisionRow:
-    """A revision as it is stored: hashed and signed."""
+def inputs_of(breach: Breach, history: History, prior: FleetPrior | None) -> Inputs:
+    """What the revision of a breach is made from, beyond its content."""
+    return Inputs(
+        prior=prior.version if prior else 0,
+        running=history.running.number if history.running else 0,
+        provisional=breach.provisional,
+        failures=history.failures,
+        battery_from=history.battery_from,
+        platform=this_platform(),
+    )
+
+
+def signed_row(revision: Revision, author: Author, inputs: Inputs) -> RevisionRow:
+    """A revision as it is stored: hashed and signed, with what it was made from."""
+    kept = encode_inputs(inputs)
+    revision = msgspec.structs.replace(revision, inputs_hash=hash_of(kept))
     content = encode_revision(revision)
     signed = sign(content, author.key)
     return RevisionRow(
@@ -129,6 +146,7 @@ def signed_row(revision: Revision, author: Author) -> RevisionRow:
         created_at=revision.created_at,
         kind=revision.cause.kind,
         parent_hash=revision.parent_hash,
+        inputs=kept,
     )
 
 
@@ -167,7 +185,7 @@ def _estimate(row: RevisionRow | None, manifest: Manifest) -> Estimate:
     return calibration.estimate_of(decode_revision(row.content))
 
 
-def _revision(
+def revision_of(
     breach: Breach,
     history: History,
     decision: MakeRevision,
@@ -175,34 +193,79 @@ def _revision(
     now: float,
     prior: FleetPrior | None,
 ) -> Revision:
-    found = decision.calibrated
-    age = max(breach.odometer - history.battery_from, 0.0)
-    estimate = found.estimate
-    if prior is not None:  # the newest of the fleet knows best how ageing speeds up from here
-        estimate = replace(estimate, growth=fleet_prior.growth_at(prior, age))
-    if history.base is None:
-        prior_version = _version_for(prior, age)
-    else:
-        prior_version = decode_revision(history.base.content).prior_version
+    """What a decision on a breach makes of it: the next revision of its vehicle."""
     place = Place(breach.vehicle_id, breach.bundle, history.newest, breach.revision)
+    base = history.base.number if history.base else 0
     return revision_at(
         place,
-        estimate,
-        base=history.base.number if history.base else 0,
-        prior_version=prior_version,
-        cause=Cause(
-            kind="breach",
-            finding="changed_battery" if found.finding == "changed_battery" else "drift",
-            message_id=breach.message_id,
-            trip_id=breach.trip_id,
-            points=found.points,
-            nis=found.nis,
-            error_before_v=decision.error_before_v,
-            error_after_v=found.error_after_v,
-        ),
+        grown(breach, history, decision, prior),
+        base=base,
+        prior_version=_began_with(breach, history, prior),
+        cause=cause_of(breach, decision),
         author=author,
         now=now,
     )
+
+
+def revised(
+    made: Revision,
+    breach: Breach,
+    history: History,
+    decision: MakeRevision,
+    prior: FleetPrior | None,
+) -> Revision:
+    """A revision that was made, with what a decision on its breach says now."""
+    own = made.cause
+    cause = msgspec.structs.replace(
+        cause_of(breach, decision),
+        kind=own.kind,
+        message_id=own.message_id,
+        replays=own.replays,
+        returns_to=own.returns_to,
+        ordered_by=own.ordered_by,
+        why=own.why,
+    )
+    return msgspec.structs.replace(
+        made,
+        **calibration.carried(grown(breach, history, decision, prior)),
+        prior_version=_began_with(breach, history, prior),
+        cause=cause,
+    )
+
+
+def grown(
+    breach: Breach, history: History, decision: MakeRevision, prior: FleetPrior | None
+) -> Estimate:
+    """The posterior; the newest of the fleet knows best how ageing speeds up from here."""
+    estimate = decision.calibrated.estimate
+    if prior is None:
+        return estimate
+    return replace(estimate, growth=fleet_prior.growth_at(prior, _age(breach, history)))
+
+
+def cause_of(breach: Breach, decision: MakeRevision) -> Cause:
+    """What the calibration of a breach saw."""
+    found = decision.calibrated
+    return Cause(
+        kind="breach",
+        finding="changed_battery" if found.finding == "changed_battery" else "drift",
+        message_id=breach.message_id,
+        trip_id=breach.trip_id,
+        points=found.points,
+        nis=found.nis,
+        error_before_v=decision.error_before_v,
+        error_after_v=found.error_after_v,
+    )
+
+
+def _began_with(breach: Breach, history: History, prior: FleetPrior | None) -> int:
+    if history.base is None:
+        return _version_for(prior, _age(breach, history))
+    return decode_revision(history.base.content).prior_version
+
+
+def _age(breach: Breach, history: History) -> float:
+    return max(breach.odometer - history.battery_from, 0.0)
 
 
 @dataclass(frozen=True)

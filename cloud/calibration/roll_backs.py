@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from sqlmodel import Session
 
+from cloud.audit.inputs import Inputs, this_platform
 from cloud.bundles import Catalogue
 from cloud.calibration import figures
 from cloud.calibration.revising import Author, Place, numbered, signed_row
@@ -67,7 +68,9 @@ class RollBacks:
         newest = revisions.newest_of(db, [order.vehicle_id]).get(order.vehicle_id)
         place = Place(order.vehicle_id, target.bundle, newest, vehicle.revision or 0)
         vehicle.failures = 0
-        row = signed_row(self._again(decode_revision(target.content), place, order), self._author)
+        again = self._again(decode_revision(target.content), place, order)
+        inputs = Inputs(platform=this_platform(), order=f"roll_back-{order.id}")
+        row = signed_row(again, self._author, inputs)
         if self._catalogue.find(row.bundle) is not None:
             model = self._catalogue.model(row.bundle)
             figures.note([(vehicle, row)], model, self._catalogue.manifest(row.bundle))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cloud.api import history_schemas, operator_schemas, schemas
+from cloud.api import history_schemas, operator_schemas, provenance_schemas, schemas
 from cloud.client.transport import Transport
 
 V1 = "/api/v1"
@@ -44,6 +44,11 @@ class Reading(Transport):
         """One revision."""
         path = f"{V1}/vehicles/{vehicle_id}/revisions/{number}"
         return self.get(schemas.RevisionDetail, path)
+
+    def get_audit(self, vehicle_id: str, number: int) -> provenance_schemas.RevisionAudit:
+        """What a revision was made from, and what became of it."""
+        path = f"{V1}/vehicles/{vehicle_id}/revisions/{number}/audit"
+        return self.get(provenance_schemas.RevisionAudit, path)
 
     def list_provisionals(
         self, vehicle_id: str, **params: object

@@ -24,6 +24,19 @@ Examples:
   twin-cloud heads export s3://audit-bucket/twin --database twin.db
 """
 
+AUDIT_EXAMPLES: Final = """\b
+Examples:
+  twin-cloud audit car-7 12 --database twin.db
+  twin-cloud audit car-7 12 --database twin.db --json
+"""
+REPRODUCE_EXAMPLES: Final = """\b
+Examples:
+  twin-cloud reproduce car-7 12 --config twin-cloud.toml
+  twin-cloud reproduce car-7 12 --config twin-cloud.toml --json
+"""
+
+Number = Annotated[int, typer.Argument(help="The number of a revision.", min=1)]
+Service = Annotated[Path, typer.Option("--config", help="The service's configuration (TOML).")]
 Keys = Annotated[
     list[Path] | None,
     typer.Option(
@@ -43,6 +56,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command(epilog=VERIFY_EXAMPLES)(verify)
     app.add_typer(heads, name="heads")
+    app.command(epilog=AUDIT_EXAMPLES)(audit)
+    app.command(epilog=REPRODUCE_EXAMPLES)(reproduce)
 
 
 def verify(
@@ -92,3 +107,23 @@ def export(
             NOT_FOUND,
         )
     typer.echo(f"{count} statements are in {to}.", err=True)
+
+
+def audit(vehicle: str, number: Number, database: Database, *, as_json: Json = False) -> None:
+    """What is known of a revision: cause, inputs, who approved it, pushes, verdicts."""
+    from cloud.commands import audit_reports  # noqa: PLC0415
+
+    require(database)
+    if not audit_reports.audit(database, vehicle, number, as_json=as_json):
+        end(f"There is no revision {number} of vehicle {vehicle!r} in {database}.", NOT_FOUND)
+
+
+def reproduce(vehicle: str, number: Number, config: Service, *, as_json: Json = False) -> None:
+    """Compute a revision again from what it was made from; exit code 1 when a byte differs."""
+    from cloud.commands import audit_reports  # noqa: PLC0415
+
+    same = audit_reports.reproduce(config, vehicle, number, as_json=as_json)
+    if same is None:
+        end(f"There is no revision {number} of vehicle {vehicle!r}.", NOT_FOUND)
+    if not same:
+        sys.exit(FAILED)

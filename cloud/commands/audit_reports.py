@@ -9,23 +9,28 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from sqlmodel import Session
 
-from cloud.audit import head_files, heads, verification
+from cloud.audit import head_files, heads, record, reproduction, verification
 from cloud.audit.verification import Outcome
 from cloud.audit.walk import NO_HEADS, Found, Heads
+from cloud.bundles import load_catalogue
+from cloud.commands.console import wide_console
 from cloud.commands.reports import show
+from cloud.config import load_config
 from cloud.errors import HeadsError
 from cloud.location import Location
 from cloud.store import heads as kept
+from cloud.store import revisions
 from cloud.store.database import Reader
 from cloud.store.verification import remembered_keys
 from common.errors import ChainError
@@ -131,3 +136,59 @@ def _row(found: Found) -> dict[str, Any]:
         "revisions": found.revisions,
         "head": found.head,
     }
+
+
+def audit(database: Location, vehicle_id: str, number: int, *, as_json: bool) -> bool:
+    """Print what is known of a revision; False: there is none. Raises StoreError."""
+    with closing(Reader(database)) as reader, reader.read() as db:
+        row = revisions.by_number(db, vehicle_id, number)
+        found = record.of_revision(db, row) if row is not None else None
+    if found is None:
+        return False
+    document = found.model_dump(mode="json")
+    if as_json:
+        _print_json(document)
+    else:
+        rows = [{"what": name, "value": value} for name, value in _flat("", document)]
+        show(rows, ["what", "value"], as_json=False)
+    return True
+
+
+def reproduce(config: Path, vehicle_id: str, number: int, *, as_json: bool) -> bool | None:
+    """Print what differs; None: there is no such revision. Raises TwinError."""
+    settings = load_config(config)
+    catalogue = load_catalogue([settings.path(name) for name in settings.bundles.paths])
+    with closing(Reader(settings.database())) as reader, reader.read() as db:
+        row = revisions.by_number(db, vehicle_id, number)
+        if row is None:
+            return None
+        found = reproduction.reproduce(db, catalogue, row)
+    for warning in found.warnings:
+        typer.echo(f"twin-cloud: {warning}", err=True)
+    differences = [asdict(one) for one in found.differences]
+    if as_json:
+        own = {"vehicle_id": vehicle_id, "number": number, "kind": found.kind}
+        told = {"same": found.same, "differences": differences, "warnings": found.warnings}
+        _print_json(own | told)
+    elif differences:
+        show(differences, ["field", "stored", "computed"], as_json=False)
+    else:
+        typer.echo(f"Revision {number} of {vehicle_id} is the same to the last byte.")
+    return found.same
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """One line for each number and word, by its path."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}" if name else str(key), inner)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _flat(f"{name}.{index}", inner)
+    else:
+        yield name, value
+
+
+def _print_json(document: object) -> None:
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    wide_console().out(text, highlight=False)

@@ -20,6 +20,7 @@ from cloud.store import (
     evidence,
     key_statements,
     locks,
+    notes,
     quarantined,
     releases,
     revisions,
@@ -339,6 +340,7 @@ class Recorder:
         return row
 
     def _record_verdict(self, vehicle: Vehicle, row: RevisionRow, ack: Acknowledgement) -> bool:
+        notes.add_verdict(self._db, row, ack, self._now)
         if not verdicts.record(vehicle, row, ack, self._now):
             return False
         self._db.flush()  # later messages of the batch ask for the newest revision that stands

@@ -14,7 +14,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, and_, col, or_, select
 
 from cloud.errors import OvertakenError
-from cloud.store import locks
+from cloud.store import locks, notes
 from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, SigningKey, Vehicle
 from common.messages import Provisional, decode
 
@@ -327,7 +327,8 @@ def breaches_of(db: Session, vehicle_id: str, message_ids: Sequence[str]) -> lis
 
 
 def mark_published(db: Session, ids: Sequence[int], now: float) -> None:
-    """The broker has taken these revisions."""
+    """The broker has taken these revisions, once more or for the first time."""
+    notes.add_pushed(db, ids, now)
     db.exec(
         update(RevisionRow)
         .where(col(RevisionRow.id).in_(ids), col(RevisionRow.published_at).is_(None))
