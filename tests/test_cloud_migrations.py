@@ -12,6 +12,9 @@ import pytest
 from sqlalchemy import Connection, MetaData, insert, inspect, text
 from sqlmodel import select
 
+from cloud.audit.inputs import Inputs
+from cloud.calibration import revising
+from cloud.calibration.revising import Author
 from cloud.errors import StoreError
 from cloud.location import PostgresUrl
 from cloud.store import migrations, postgres, verification
@@ -20,10 +23,13 @@ from cloud.store.metadata import METADATA
 from cloud.store.migrations import HEAD, RELEASED
 from cloud.store.tables import RevisionRow, Vehicle
 from cloud.store.verification import Verified
+from common.revision import Revision, encode_revision, revision_hash
+from common.signing import sign
 from demo.database import PrivatePostgres
 from tests.cloud_doubles import Insides, write_bundle
 
 DUMPS = Path(__file__).parent / "data"
+SIGNED_ROW = revising.signed_row
 FILLED = ("vehicle", "trip", "breach", "revision", "signing_key")
 SCHEMA_OF_POSTGRES = """
 SELECT table_name || '.' || column_name, data_type || ' ' || is_nullable || ' '
@@ -64,13 +70,25 @@ def schema(url: PostgresUrl) -> dict[str, str]:
     return found
 
 
+def without_inputs(revision: Revision, author: Author, _inputs: object) -> RevisionRow:
+    """As released versions made it: nothing was kept of what it was made from."""
+    content = encode_revision(revision)
+    signed = sign(content, author.key)
+    row = SIGNED_ROW(revision, author, Inputs())
+    row.content, row.hash, row.signature = content, revision_hash(content), signed.signature
+    row.inputs = None
+    return row
+
+
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The newest version, with a vehicle that has a revision and one that has none."""
     folder = tmp_path_factory.mktemp("filled")
     inside = Insides(folder, write_bundle(folder / "bundle"))
     inside.take(inside.car("a").breach(5), inside.car("b").trip(1))
-    inside.work()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(revising, "signed_row", without_inputs)
+        inside.work()
     inside.store.close()
     return inside.path
 
