@@ -31,11 +31,13 @@ Said = Event | Literal["gap", "dropped"] | None
 @dataclass(eq=False)
 class _Follower:
     wanted: Wanted
+    behind: int  # what came up to here is read for it alone: the tail may lag
     queue: asyncio.Queue[Event] = field(default_factory=lambda: asyncio.Queue(QUEUE))
     is_dropped: bool = False
 
     def offer(self, event: Event) -> None:
-        if self.is_dropped or not self.wanted.takes(event):
+        is_known = (event.id or 0) <= self.behind
+        if self.is_dropped or is_known or not self.wanted.takes(event):
             return
         try:
             self.queue.put_nowait(event)
@@ -51,7 +53,6 @@ class EventHub:
         self._followers: set[_Follower] = set()
         self._last = event_pages.START
         self._tail: asyncio.Task[None] | None = None
-        self._starting = asyncio.Lock()
 
     @property
     def followers(self) -> int:
@@ -65,17 +66,16 @@ class EventHub:
 
         Raises StoreUnavailableError, before the first is given.
         """
-        follower = _Follower(wanted)
-        async with self._starting:
-            if self._tail is None or self._tail.done():
-                self._last = await asyncio.to_thread(self._newest)
-                self._followers.add(follower)
-                self._tail = asyncio.create_task(self._run())
-            self._followers.add(follower)
-            begun = self._last  # nothing is awaited since: the queue goes on from exactly here
+        newest = await asyncio.to_thread(self._newest)
+        if self._tail is None or self._tail.done():
+            self._last = newest
+        follower = _Follower(wanted, behind=max(newest, self._last))
+        self._followers.add(follower)  # nothing was awaited since: it misses nothing
+        if self._tail is None or self._tail.done():
+            self._tail = asyncio.create_task(self._run())
         try:
             if since is not None:
-                async for said in self._missed(wanted, since, begun):
+                async for said in self._missed(wanted, since, follower.behind):
                     yield said
             async for said in _queued(follower, quiet_s):
                 yield said
