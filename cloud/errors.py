@@ -162,6 +162,17 @@ class BatteryOrderError(TwinError):
         )
 
 
+class ApprovalError(TwinError):
+    """A revision does not wait for an operator's decision."""
+
+    def __init__(self, vehicle_id: str, number: int, problem: str) -> None:
+        self.vehicle_id, self.number, self.problem = vehicle_id, number, problem
+        super().__init__(
+            f"Revision {number} of vehicle {vehicle_id} cannot be approved or rejected: {problem}. "
+            "`GET /api/v1/approvals` lists what waits."
+        )
+
+
 class KeyReusedError(TwinError):
     """An Idempotency-Key came again with another request."""
 

@@ -52,7 +52,7 @@ def put_settings(
 
     def change(db: Session) -> Answer:
         vehicle = known_vehicle(db, actor, vehicle_id)
-        _require_own(actor, told.cohort)
+        require_own(actor, told.cohort)
         check_match(if_match, etag_of(_settings(vehicle)))
         who, now = named(actor, told.by), here.clock()
         cohorts.move(db, vehicle, told.cohort, who, told.why, now)
@@ -86,7 +86,7 @@ def assign(
     here: Here, actor: Operator, once: OnceOnly, cohort: CohortName, told: schemas.CohortAssignment
 ) -> Response:
     """Put up to 1000 vehicles into a cohort, all of them or, where one is unknown, none."""
-    _require_own(actor, cohort)
+    require_own(actor, cohort)
 
     def change(db: Session) -> Answer:
         wanted = dict.fromkeys(told.vehicle_ids)
@@ -109,6 +109,7 @@ def _settings(vehicle: Vehicle) -> schemas.VehicleSettings:
     return schemas.VehicleSettings(**vehicle.model_dump(include=set(fields)))
 
 
-def _require_own(actor: Actor, cohort: str) -> None:
+def require_own(actor: Actor, cohort: str) -> None:
+    """Raises ProblemError (403) unless the cohort is the actor's."""
     if not actor.may_see(cohort):
         raise ProblemError(403, f"The cohort {cohort!r} is not among {actor.name}'s.")

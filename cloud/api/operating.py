@@ -9,6 +9,13 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from cloud.api import audit, cohorts, live, orders
+from cloud.api import approvals, audit, cohorts, live, orders, policies
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (orders.router, cohorts.router, audit.router, live.router)
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    orders.router,
+    cohorts.router,
+    policies.router,
+    approvals.router,
+    audit.router,
+    live.router,
+)

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from cloud.policy import DEFAULT
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Why = Annotated[str, Field(min_length=1, max_length=256, description="The reason, in a few words.")]
 By = Annotated[
@@ -97,6 +99,87 @@ class OrderItem(BaseModel):
     to_revision: int | None = Field(default=None, description="Whose content is wanted again.")
     revision: int | None = Field(description="The revision that it brought; null: none (yet).")
     problem: str | None = Field(description="Why it was refused.")
+
+
+class PolicySettings(BaseModel):
+    """What a policy says; what is left out is as in a cohort without a policy."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    calibration: Literal["automatic", "approval"] = Field(
+        default=DEFAULT.calibration,
+        description="`approval`: a revision waits for an operator before it is pushed.",
+    )
+    calibrate_from_error_v: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="A breach with a smaller error brings no revision. (From which error on a trip "
+        "is a breach stands in the bundle, and is the vehicle's to apply.)",
+    )
+    refuse_above_error_v: float | None = Field(
+        default=None, gt=0, le=1000, description="Nor does one with a larger error."
+    )
+    health_limit: float = Field(
+        default=DEFAULT.health_limit, gt=0, lt=1, description="Of state of health: below, an alarm."
+    )
+    forecast_horizon_days: float = Field(default=DEFAULT.forecast_horizon_days, gt=0, le=36525)
+    stale_after_days: float = Field(
+        default=DEFAULT.stale_after_days,
+        gt=0,
+        le=3650,
+        description="Not seen for so long: an alarm.",
+    )
+    failures_in_a_row: int = Field(
+        default=DEFAULT.failures_in_a_row,
+        ge=1,
+        le=1000,
+        description="So many breaches that brought no usable revision: an alarm.",
+    )
+
+
+class PolicyChange(Told):
+    """The policy of a cohort as it shall be."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"policy": {"calibration": "approval"}, "why": "a pilot fleet"}]
+        }
+    )
+
+    policy: PolicySettings
+
+
+class PolicyItem(BaseModel):
+    """A version of a cohort's policy; version 0 is what holds where nobody has said anything."""
+
+    cohort: str
+    version: int
+    policy: PolicySettings
+    changed_by: str | None
+    changed_at: datetime | None
+    why: str | None
+
+
+class Verdict(Told):
+    """An operator's decision on a revision that waits."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"why": "the error after it is plausible"}]}
+    )
+
+
+class ApprovalItem(BaseModel):
+    """A revision that waits, or waited, for an operator."""
+
+    vehicle_id: str
+    revision: int
+    approval: Literal["pending", "approved", "rejected"]
+    made_at: datetime
+    odometer: float
+    decided_by: str | None
+    decided_at: datetime | None
+    why: str | None
 
 
 class EventItem(BaseModel):

@@ -17,7 +17,7 @@ from cloud.bundles import Catalogue
 from cloud.calibration import figures
 from cloud.calibration.fleet_priors import FleetPriors
 from cloud.calibration.revising import Author, Place, revision_at, signed_row, started
-from cloud.store import battery_orders, fleet_priors, locks, revisions
+from cloud.store import battery_orders, events, fleet_priors, locks, revisions
 from cloud.store.database import Store
 from cloud.store.tables import BatteryOrder, RevisionRow, Vehicle
 from common.errors import TransientError
@@ -97,6 +97,10 @@ class BatteryStarts:
         named = f"battery_replaced-{order.id}"
         row = self._add(db, vehicle, cause, odometer, battery_from=odometer, order=named)
         kept.revision = row.number
+        name = f"battery_replaced-{order.id}"
+        events.of_vehicle(
+            db, "order.done", self._clock(), vehicle, order=name, revision=row.number
+        )  # fmt: skip
         vehicle.calibrations = vehicle.failures = 0
         vehicle.estimate_state = "learning"
         return row
@@ -148,6 +152,9 @@ class BatteryStarts:
         )
         row = signed_row(revision, self._author, inputs)
         db.add(row)
+        events.of_vehicle(
+            db, "revision.made", row.created_at, vehicle, revision=row.number, cause=row.kind
+        )  # fmt: skip
         vehicle.started = True
         figures.note([(vehicle, row)], self._catalogue.model(bundle), manifest)
         return row

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from sqlmodel import Session
@@ -17,9 +17,9 @@ from cloud.bundles import Catalogue
 from cloud.calibration import figures
 from cloud.calibration.revising import Author, Place, numbered, signed_row
 from cloud.errors import RollBackError
-from cloud.store import locks, revisions, roll_back_orders
+from cloud.store import events, locks, revisions, roll_back_orders
 from cloud.store.database import Store
-from cloud.store.tables import RevisionRow, RollBackOrder
+from cloud.store.tables import RevisionRow, RollBackOrder, Vehicle
 from common.messages import message_id
 from common.revision import Cause, Revision, decode_revision
 
@@ -47,7 +47,7 @@ class RollBacks:
     def _settle(self, order: RollBackOrder) -> RevisionRow | None:
         """What cannot be followed any more is settled with its reason."""
         with self._store.write() as db:
-            locks.vehicles(db, [order.vehicle_id])
+            vehicle = locks.vehicles(db, [order.vehicle_id]).get(order.vehicle_id)
             kept = db.get(RollBackOrder, order.id)
             if kept is None or kept.done_at is not None:
                 return None  # another worker was faster
@@ -57,10 +57,20 @@ class RollBacks:
             except RollBackError as error:
                 log.warning("not_rolled_back vehicle_id=%s why=%r", order.vehicle_id, error.problem)
                 kept.problem = error.problem
+                self._tell(db, vehicle, "order.refused", order, why=error.problem)
                 return None
             kept.revision = row.number
             db.add(row)
+            self._tell(db, vehicle, "order.done", order, revision=row.number)
+            self._tell(db, vehicle, "revision.made", order, revision=row.number, cause=row.kind)
         return row
+
+    def _tell(
+        self, db: Session, vehicle: Vehicle | None, kind: str, order: RollBackOrder, **what: Any
+    ) -> None:
+        if vehicle is not None:
+            name = f"roll_back-{order.id}"
+            events.of_vehicle(db, kind, self._clock(), vehicle, order=name, **what)
 
     def _row(self, db: Session, order: RollBackOrder) -> RevisionRow:
         target = roll_back_orders.target(db, order)

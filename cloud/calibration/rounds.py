@@ -28,7 +28,8 @@ from cloud.calibration.poison import (
 from cloud.calibration.revising import Author, case_of, make_row
 from cloud.calibration.roll_backs import RollBacks
 from cloud.errors import OvertakenError
-from cloud.store import evidence, locks, revisions
+from cloud.policy import DEFAULT, Policy, refusal
+from cloud.store import approvals, events, evidence, locks, policies, revisions
 from cloud.store.database import Store
 from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow, Vehicle
@@ -37,6 +38,7 @@ from common.calibrator import Case, Decision, Decline, MakeRevision, decide
 from common.errors import TransientError
 from common.estimate_state import judge
 from common.fleet_prior import FleetPrior
+from common.manifest import Manifest
 from common.revision import decode_revision
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class Item:
     breach: Breach
     history: History
     prior: FleetPrior | None
+    policy: Policy = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,11 @@ class Calibrations:
             histories = revisions.histories(db, breaches)
             bundles = dict.fromkeys(breach.bundle for breach in breaches)
             priors = {bundle: self._priors.newest(db, bundle) for bundle in bundles}
-        items = [Item(b, h, priors[b.bundle]) for b, h in zip(breaches, histories, strict=True)]
+            rules = policies.of_vehicles(db, {breach.vehicle_id for breach in breaches})
+        items = [
+            Item(b, h, priors[b.bundle], rules.get(b.vehicle_id, DEFAULT))
+            for b, h in zip(breaches, histories, strict=True)
+        ]
         for bundle in bundles:
             same = [item for item in items if item.breach.bundle == bundle]
             trusted = [item for item in same if not item.breach.tries]
@@ -139,7 +146,7 @@ class Calibrations:
         if items[0].breach.tries > MAX_TRIES:
             return [poison(f"{items[0].breach.tries - 1} workers ended over it")]
         manifest, model = self._catalogue.manifest(bundle), self._catalogue.model(bundle)
-        prepared = [case_of(item.breach, item.history, manifest, item.prior) for item in items]
+        prepared = [_prepared(item, manifest) for item in items]
         cases = [case for case in prepared if isinstance(case, Case)]
         made = iter(decide(cases, model, manifest, Settings()))
         return [known if isinstance(known, Decline) else next(made) for known in prepared]
@@ -178,6 +185,7 @@ class Calibrations:
             for one in made:
                 if isinstance(one.decision, Poison):
                     quarantine(db, one.item.breach, one.decision, now)
+            events.add_many(db, now, [_happened(one, vehicles) for one in made])
             self._judge_estimates(vehicles, made, now)
         at = Stages(now, signed, self._clock())
         return [Outcome(one.item.breach, one.row, at) for one in made]
@@ -190,7 +198,9 @@ class Calibrations:
     def _row(self, item: Item, decision: Decision, now: float) -> RevisionRow | None:
         if isinstance(decision, Decline):
             return None
-        return make_row(item.breach, item.history, decision, self._author, now, item.prior)
+        row = make_row(item.breach, item.history, decision, self._author, now, item.prior)
+        row.approval = approvals.PENDING if item.policy.calibration == "approval" else None
+        return row
 
     def _judge_estimates(
         self, vehicles: Mapping[str, Vehicle], made: Sequence[_Made], now: float
@@ -229,6 +239,25 @@ class Calibrations:
         revision = decode_revision(standing.content) if standing else None
         found = evidence.gather(vehicle, revision, manifest, now)
         vehicle.estimate_state = judge(vehicle.estimate_state, found).state  # type: ignore[arg-type]
+
+
+def _prepared(item: Item, manifest: Manifest) -> Case | Decline:
+    reason = refusal(item.policy, item.breach.error_v)
+    if reason is not None:
+        return Decline(reason, blames_estimate=False)
+    return case_of(item.breach, item.history, manifest, item.prior)
+
+
+def _happened(made: _Made, vehicles: Mapping[str, Vehicle]) -> events.Happened:
+    breach, row = made.item.breach, made.row
+    vehicle = vehicles.get(breach.vehicle_id)
+    cohort = vehicle.cohort if vehicle else None
+    what: dict[str, object] = {"trip": breach.trip_id, "error_v": breach.error_v}
+    if row is None:
+        what |= {"reason": breach.reason}
+        return events.Happened("breach.declined", breach.vehicle_id, cohort, what)
+    what |= {"revision": row.number, "cause": row.kind, "approval": row.approval}
+    return events.Happened("revision.made", breach.vehicle_id, cohort, what)
 
 
 def _count(vehicle: Vehicle, item: Item, decision: Decision) -> None:

@@ -80,6 +80,50 @@ class Ordering(Transport):
         path = f"{V1}/cohorts/{cohort}/vehicles"
         return self._write("POST", operator_schemas.CohortAssigned, path, told, dry_run=dry_run)
 
+    def list_policies(self) -> Iterator[operator_schemas.PolicyItem]:
+        """The policy of every cohort that has one."""
+        return self.pages(operator_schemas.PolicyItem, f"{V1}/policies")
+
+    def get_policy(self, cohort: str) -> operator_schemas.PolicyItem:
+        """The policy that holds for a cohort."""
+        return self.get(operator_schemas.PolicyItem, f"{V1}/policies/{cohort}")
+
+    def list_policy_versions(
+        self, cohort: str, **params: object
+    ) -> Iterator[operator_schemas.PolicyItem]:
+        """Every version of a cohort's policy, the newest first."""
+        return self.pages(operator_schemas.PolicyItem, f"{V1}/policies/{cohort}/versions", **params)
+
+    def put_policy(
+        self,
+        cohort: str,
+        told: operator_schemas.PolicyChange,
+        *,
+        if_match: str = "*",
+        dry_run: bool = False,
+    ) -> operator_schemas.PolicyItem:
+        """Make the next version of a cohort's policy."""
+        path, kind = f"{V1}/policies/{cohort}", operator_schemas.PolicyItem
+        return self._write("PUT", kind, path, told, dry_run=dry_run, if_match=if_match)
+
+    def list_approvals(self, **params: object) -> Iterator[operator_schemas.ApprovalItem]:
+        """Revisions that wait for an operator, the latest first."""
+        return self.pages(operator_schemas.ApprovalItem, f"{V1}/approvals", **params)
+
+    def approve(
+        self, vehicle_id: str, number: int, told: operator_schemas.Verdict, *, dry_run: bool = False
+    ) -> operator_schemas.ApprovalItem:
+        """Let a revision be pushed that waits."""
+        path = f"{V1}/vehicles/{vehicle_id}/revisions/{number}/approve"
+        return self._write("POST", operator_schemas.ApprovalItem, path, told, dry_run=dry_run)
+
+    def reject(
+        self, vehicle_id: str, number: int, told: operator_schemas.Verdict, *, dry_run: bool = False
+    ) -> operator_schemas.ApprovalItem:
+        """Keep a revision from ever being pushed that waits."""
+        path = f"{V1}/vehicles/{vehicle_id}/revisions/{number}/reject"
+        return self._write("POST", operator_schemas.ApprovalItem, path, told, dry_run=dry_run)
+
     def list_audit(self, **params: object) -> Iterator[operator_schemas.EventItem]:
         """What people did, the latest first."""
         return self.pages(operator_schemas.EventItem, f"{V1}/audit", **params)

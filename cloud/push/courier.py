@@ -76,7 +76,7 @@ class Courier:
         """
         asked_at, handed = self._clock(), 0
         for outcome in outcomes:
-            if outcome.row is not None:
+            if outcome.row is not None and outcome.row.approval is None:
                 pushed = self._pushed([outcome], asked_at, told)
                 handed += self.announcer.revision(outcome.row, pushed)
         refused = {o.breach.id: o for o in outcomes if o.row is None}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import BindParameter, bindparam, insert
@@ -17,6 +17,7 @@ from sqlmodel import Session, col, select
 from cloud.errors import UnknownRevisionError
 from cloud.intake.interpretation import KINDS, Delivery, Upward, refused_offer
 from cloud.store import (
+    events,
     evidence,
     key_statements,
     locks,
@@ -278,6 +279,9 @@ class Recorder:
         return True
 
     def _record_status(self, vehicle: Vehicle, status: Status) -> None:
+        if vehicle.online is not status.online:
+            kind = "vehicle.online" if status.online else "vehicle.offline"
+            events.of_vehicle(self._db, kind, self._now, vehicle)
         if not status.online and not status.sent_at:
             vehicle.online = False  # the last will was written before anything had happened
             return
@@ -286,7 +290,7 @@ class Recorder:
             return
         if status.key_statement < self._newest_keys:
             self.effects.behind_on_keys.add(status.vehicle_id)
-        newest = revisions.newest_standing(self._db, status.vehicle_id, status.bundle)
+        newest = revisions.newest_to_run(self._db, status.vehicle_id, status.bundle)
         if status.question:
             self.effects.asked[status.vehicle_id] = Freshness(
                 kind="freshness",
@@ -343,6 +347,13 @@ class Recorder:
         notes.add_verdict(self._db, row, ack, self._now)
         if not verdicts.record(vehicle, row, ack, self._now):
             return False
+        told: dict[str, Any] = {
+            "revision": ack.revision,
+            "verdict": ack.verdict,
+            "reason": ack.reason,
+        }
+        kind = "revision.refused" if ack.verdict == "refused" else "revision.acknowledged"
+        events.of_vehicle(self._db, kind, self._now, vehicle, **told)
         self._db.flush()  # later messages of the batch ask for the newest revision that stands
         self.effects.verdicts.append(Verdict(row, ack))
         return True

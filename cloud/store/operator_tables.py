@@ -5,7 +5,7 @@ Must never hold a secret in a form that was not asked for: an answer is kept for
 
 from __future__ import annotations
 
-from sqlalchemy import Index, LargeBinary
+from sqlalchemy import Index, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 
@@ -22,3 +22,18 @@ class IdempotencyKey(SQLModel, table=True):
     headers: bytes = Field(sa_type=LargeBinary)  # JSON
     body: bytes = Field(sa_type=LargeBinary)
     made_at: float
+
+
+class PolicyRow(SQLModel, table=True):
+    """A version of a cohort's policy; `content` is JSON."""
+
+    __tablename__ = "policy"
+    __table_args__ = (UniqueConstraint("cohort", "version"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    cohort: str
+    version: int
+    content: bytes = Field(sa_type=LargeBinary)
+    actor: str
+    why: str
+    at: float

@@ -16,7 +16,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from cloud.intake.interpretation import Delivery
-from cloud.store.tables import Quarantine
+from cloud.store import events
+from cloud.store.tables import Quarantine, Vehicle
 from common import messages
 from common.errors import TopicError
 from common.topics import parse_topic
@@ -67,6 +68,23 @@ def keep(db: Session, refused: Sequence[Refused], now: float) -> None:
     if new:
         connection.execute(_upsert(db), new)
         _make_room(db, len(new))
+        _tell(db, new, now)
+
+
+def _tell(db: Session, new: Sequence[dict[str, Any]], now: float) -> None:
+    senders = {row["vehicle_id"] for row in new if row["vehicle_id"]}
+    query = select(Vehicle.vehicle_id, Vehicle.cohort).where(col(Vehicle.vehicle_id).in_(senders))
+    cohorts = dict(db.exec(query).all()) if senders else {}
+    happened = [
+        events.Happened(
+            "quarantine.added",
+            row["vehicle_id"],
+            cohorts.get(row["vehicle_id"]),
+            {name: row[name] for name in ("topic", "error", "reason")},
+        )
+        for row in new
+    ]
+    events.add_many(db, now, happened)
 
 
 def _upsert(db: Session) -> Executable:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, and_, col, or_, select
 
 from cloud.errors import OvertakenError
-from cloud.store import locks, notes
+from cloud.store import events, locks, notes
 from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, SigningKey, Vehicle
 from common.messages import Provisional, decode
 
@@ -29,6 +29,7 @@ def _among(column: object, name: str) -> ColumnElement[bool]:
 # Built once: putting a statement together costs more than running it.
 _OF_VEHICLE = col(RevisionRow.vehicle_id) == bindparam("vehicle")
 _STANDS = func.coalesce(RevisionRow.verdict, "") != "refused"
+_MAY_RUN = func.coalesce(RevisionRow.approval, "") != "pending"  # nor what was rejected: refused
 _NEWEST_FIRST = col(RevisionRow.number).desc()
 _WAITS_BEHIND = exists().where(
     col(_EARLIER.vehicle_id) == Breach.vehicle_id,
@@ -47,11 +48,13 @@ _NEXT_BREACHES = (
 )
 _NEXT_OF_LANE = _NEXT_BREACHES.where(col(Breach.lane) == bindparam("lane"))
 _UNPUBLISHED = select(RevisionRow).where(
+    _MAY_RUN,
     col(RevisionRow.published_at).is_(None),
     col(RevisionRow.created_at) <= bindparam("before"),
     ~exists().where(
         col(_LATER.vehicle_id) == RevisionRow.vehicle_id,
         col(_LATER.number) > RevisionRow.number,
+        func.coalesce(_LATER.approval, "").not_in(["pending", "rejected"]),
     ),
 )
 _NUMBERS = (
@@ -70,12 +73,15 @@ _NEWEST_OF = select(RevisionRow).join(
 _BY_NUMBER = select(RevisionRow).where(_OF_VEHICLE, col(RevisionRow.number) == bindparam("number"))
 _NEWEST_STANDING = select(RevisionRow).where(_OF_VEHICLE, _STANDS).order_by(_NEWEST_FIRST).limit(1)
 _NEWEST_OF_BUNDLE = _NEWEST_STANDING.where(col(RevisionRow.bundle) == bindparam("bundle"))
+_NEWEST_TO_RUN = _NEWEST_OF_BUNDLE.where(_MAY_RUN)
 _UNANSWERED = select(RevisionRow).where(
+    _MAY_RUN,
     col(RevisionRow.verdict).is_(None),
     ~exists().where(
         col(_LATER.vehicle_id) == RevisionRow.vehicle_id,
         col(_LATER.number) > RevisionRow.number,
         func.coalesce(_LATER.verdict, "") != "refused",
+        func.coalesce(_LATER.approval, "") != "pending",
     ),
 )
 _VEHICLES = select(Vehicle).where(_among(Vehicle.vehicle_id, "vehicles"))
@@ -242,7 +248,15 @@ def newest_standing(db: Session, vehicle_id: str, bundle: str | None = None) -> 
 def newest_for(db: Session, vehicle_id: str) -> RevisionRow | None:
     """What a vehicle should run: the newest that stands for the bundle that it says it has."""
     vehicle = db.get(Vehicle, vehicle_id)
-    return newest_standing(db, vehicle_id, vehicle.bundle if vehicle else None)
+    return newest_to_run(db, vehicle_id, vehicle.bundle if vehicle else None)
+
+
+def newest_to_run(db: Session, vehicle_id: str, bundle: str | None) -> RevisionRow | None:
+    """The newest that stands, and waits for nobody's approval; of one bundle when it is given."""
+    if bundle is None:
+        return db.exec(_NEWEST_STANDING.where(_MAY_RUN), params={"vehicle": vehicle_id}).first()
+    wanted = {"vehicle": vehicle_id, "bundle": bundle}
+    return db.exec(_NEWEST_TO_RUN, params=wanted).first()
 
 
 def unpublished(db: Session, before: float) -> list[RevisionRow]:
@@ -329,6 +343,16 @@ def breaches_of(db: Session, vehicle_id: str, message_ids: Sequence[str]) -> lis
 def mark_published(db: Session, ids: Sequence[int], now: float) -> None:
     """The broker has taken these revisions, once more or for the first time."""
     notes.add_pushed(db, ids, now)
+    query = (
+        select(RevisionRow.vehicle_id, RevisionRow.number, Vehicle.cohort)
+        .join(Vehicle, col(Vehicle.vehicle_id) == RevisionRow.vehicle_id)
+        .where(col(RevisionRow.id).in_(ids), col(RevisionRow.published_at).is_(None))
+    )
+    pushed = [
+        events.Happened("revision.pushed", vehicle_id, cohort, {"revision": number})
+        for vehicle_id, number, cohort in db.exec(query)
+    ]
+    events.add_many(db, now, pushed)
     db.exec(
         update(RevisionRow)
         .where(col(RevisionRow.id).in_(ids), col(RevisionRow.published_at).is_(None))

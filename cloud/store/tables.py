@@ -181,6 +181,7 @@ class RevisionRow(SQLModel, table=True):
             postgresql_where=text("published_at IS NULL"),
         ),
         Index("revision_created", "created_at"),
+        Index("revision_to_approve", "id", sqlite_where=text("approval = 'pending'")),
         Index(
             "revision_replacement",
             "vehicle_id",
@@ -215,6 +216,10 @@ class RevisionRow(SQLModel, table=True):
     inputs: bytes | None = Field(default=None, sa_type=LargeBinary)  # cloud.audit.inputs
     # The hash of the revision before: the database itself refuses any other.
     parent_hash: str = Field(default=GENESIS, sa_column_kwargs={"server_default": GENESIS})
+    approval: str | None = None  # pending, approved or rejected; None: it needed none
+    approval_by: str | None = None
+    approval_at: float | None = None
+    approval_why: str | None = None
 
 
 class ProvisionalRow(SQLModel, table=True):

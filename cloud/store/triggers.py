@@ -49,7 +49,8 @@ PRIORS: Final = Rule("fleet_prior", "fleet priors", "", "version", "bundle")
 PROVISIONALS: Final = Rule("provisional", "provisionals")
 NOTES: Final = Rule("revision_note", "notes")
 STATEMENTS: Final = Rule("head_statement", "statements", "number, signed, made_at")
-RULES: Final = (REVISIONS, PRIORS, PROVISIONALS, NOTES, STATEMENTS)
+POLICIES: Final = Rule("policy", "policies", "", "version", "cohort")
+RULES: Final = (REVISIONS, PRIORS, PROVISIONALS, NOTES, STATEMENTS, POLICIES)
 
 
 def create(connection: Connection, rules: tuple[Rule, ...] = RULES) -> None:

@@ -50,6 +50,11 @@ STATEMENTS: Final = (
     """UPDATE revision SET parent_hash = parent.hash FROM (
         SELECT id, lag(hash) OVER (PARTITION BY vehicle_id ORDER BY number) AS hash FROM revision
     ) AS parent WHERE parent.id = revision.id AND parent.hash IS NOT NULL""",
+    "ALTER TABLE revision ADD COLUMN approval VARCHAR",
+    "ALTER TABLE revision ADD COLUMN approval_by VARCHAR",
+    "ALTER TABLE revision ADD COLUMN approval_at FLOAT",
+    "ALTER TABLE revision ADD COLUMN approval_why VARCHAR",
+    "CREATE INDEX revision_to_approve ON revision (id) WHERE approval = 'pending'",
 )
 
 
@@ -59,5 +64,5 @@ def upgrade() -> None:
     run(connection, STATEMENTS)
     METADATA.create_all(connection)
     triggers.replace(connection, triggers.REVISIONS)
-    triggers.create(connection, (triggers.NOTES, triggers.STATEMENTS))
+    triggers.create(connection, (triggers.NOTES, triggers.STATEMENTS, triggers.POLICIES))
     lanes.fill(connection)
