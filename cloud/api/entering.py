@@ -23,13 +23,13 @@ def entrance_of(config: Config, store: Store, clock: Callable[[], float]) -> Ent
     """What `[api]` and `[oidc]` say. Raises StoreUnavailableError."""
     api, oidc = config.api, config.oidc
     if api.auth == "none":
-        log.warning("api_open why='[api] auth is none: everybody on this machine is an admin'")
+        log.warning("api_open: [api] auth is none, everybody on this machine is an admin")
         lets = None
     else:
         lets = Doors(KeyDoor(store, clock), TokenDoor(oidc) if oidc else None, clock)
         _tell_of_first_key(config, store)
     if not is_loopback(api.host):
-        log.warning("api_without_tls host=%s why='put a proxy with TLS before it'", api.host)
+        log.warning("api_without_tls host=%s: put a proxy with TLS before it", api.host)
     return Entrance(
         lets=lets,
         limits=api.limits,
@@ -42,4 +42,4 @@ def _tell_of_first_key(config: Config, store: Store) -> None:
     with store.read() as db:
         can_enter = config.oidc is not None or api_keys.is_any(db)
     if not can_enter:
-        log.warning("api_has_no_key why='make the first one: twin-cloud api-keys create'")
+        log.warning("api_has_no_key: make the first one by twin-cloud api-keys create")

@@ -73,7 +73,7 @@ class HeadKeeper:
             log.exception("heads_failed")
         else:
             for broken in made.broken:
-                log.error("chain_broken vehicle=%s error=%r", broken.vehicle_id, str(broken))
+                log.error("chain_broken vehicle_id=%s error=%r", broken.vehicle_id, str(broken))
 
     def make(self) -> Made:
         """Check what is new and state it. Raises StoreUnavailableError, HeadsError."""
@@ -94,7 +94,7 @@ class HeadKeeper:
                 kept.add(db, number, signed, changed, now)
         except IntegrityError:  # another process has made that one
             return Made(None, broken)
-        log.info("heads_stated number=%d vehicles=%d", number, len(changed))
+        log.info("heads_stated statement=%d vehicles=%d", number, len(changed))
         return Made(number, broken)
 
     def export(self) -> int:

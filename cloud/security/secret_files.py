@@ -36,7 +36,7 @@ def warn_of_readable(files: Iterable[Path]) -> list[Path]:
     """Log, and return, those that others may read; their group may (0640 is as it should be)."""
     found = [file for file in files if _is_readable_by_others(file)]
     for file in found:
-        log.warning("secret_file_is_readable path=%s why='chmod o-rwx,g-w it'", file)
+        log.warning("secret_file_is_readable path=%s: chmod o-rwx,g-w it", file)
     return found
 
 
