@@ -52,6 +52,14 @@ class StoreUnavailableError(TransientError):
         super().__init__(f"The database does not answer ({cause}): free its disk or its lock.")
 
 
+class BackupError(TwinError):
+    """The database cannot be copied, or not be brought back."""
+
+    def __init__(self, where: object, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"No copy was made of or from {where}: {problem}.")
+
+
 class OvertakenError(TransientError):
     """Another worker has done meanwhile what this one was at."""
 

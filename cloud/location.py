@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 _URL: Final = re.compile(r"^postgres(ql)?(\+psycopg)?://")
 _PASSWORD: Final = re.compile(r"(?<=:)[^:@/]*(?=@)|(?<=[?&]password=)[^&]*")
@@ -21,8 +22,22 @@ class PostgresUrl:
     full: str = field(repr=False)
 
     def __str__(self) -> str:
+        return self._with_password("***")
+
+    @property
+    def password(self) -> str | None:
+        """The password, as it is: for the environment of a program."""
+        found = _PASSWORD.search(self.full.partition("://")[2])
+        return unquote(found.group(0)) if found else None
+
+    @property
+    def without_password(self) -> str:
+        """The URL for the arguments of a program, which everybody on the machine can read."""
+        return self._with_password("")
+
+    def _with_password(self, other: str) -> str:
         scheme, _, rest = self.full.partition("://")
-        return f"{scheme}://{_PASSWORD.sub('***', rest)}"
+        return f"{scheme}://{_PASSWORD.sub(other, rest)}"
 
 
 Location = Path | PostgresUrl

@@ -87,7 +87,8 @@ def rewritten(inside: Insides, vehicle: str, number: int) -> list[str]:
         signed = sign(content, inside.key)
         statements.append(
             f"UPDATE revision SET content=CAST('{content.decode()}' AS BLOB), hash='{parent}', "
-            f"signature='{signed.signature}' WHERE id={row.id}"
+            f"signature='{signed.signature}', parent_hash='{revision.parent_hash}' "
+            f"WHERE id={row.id}"
         )
     return statements
 

@@ -1,18 +1,19 @@
-"""`twin-cloud database`: its version, and the way up from an older one.
+"""`twin-cloud database`: its version, the way up from an older one, backup and restore.
 
-Must never go down: that is what a backup is for.
+Must never go down, nor write over anything: a database goes back by its backup.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
 from cloud.commands.command import REFUSED, Database, Json, end, require
 
 database: Final = typer.Typer(
-    help="The service's database: its version, upgrades.",
+    help="The service's database: version, upgrades, backup and restore.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -56,3 +57,36 @@ def upgrade(database: Database) -> None:
     before, now = run(database)
     told = "made" if before is None else "newest already" if before == now else f"from {before}"
     typer.echo(f"{database}: version {now} ({told}).", err=True)
+
+
+@database.command(
+    epilog="""\b
+Examples:
+  twin-cloud database backup 2031-05-04.db --database twin.db
+  twin-cloud database backup 2031-05-04.dump --database postgresql://twin_owner@db/twin
+"""
+)
+def backup(file: Annotated[Path, typer.Argument()], database: Database) -> None:
+    """Copy one state of the whole database into a new FILE, while services run."""
+    from cloud.store.backup import backup as run  # noqa: PLC0415
+
+    require(database)
+    run(database, file)
+    typer.echo(f"Backed up {database}.", err=True)
+    typer.echo(str(file))
+
+
+@database.command(
+    epilog="""\b
+Examples:
+  twin-cloud database restore 2031-05-04.db --database restored.db
+  twin-cloud database restore 2031-05-04.dump --database postgresql://twin_owner@db/restored
+  twin-cloud verify --database restored.db --public-key keys/public.pem
+"""
+)
+def restore(file: Annotated[Path, typer.Argument()], database: Database) -> None:
+    """Fill an empty DATABASE, or a file that is not there, from a backup; `verify` it then."""
+    from cloud.store.backup import restore as run  # noqa: PLC0415
+
+    version = run(database, file)
+    typer.echo(f"Restored {database}: version {version}. Now run `twin-cloud verify`.", err=True)
