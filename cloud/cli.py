@@ -22,6 +22,7 @@ from cloud.commands import (
     derived_cli,
     fleet_cli,
     key_cli,
+    reading_cli,
 )
 from cloud.commands.command import (
     DONE,
@@ -145,6 +146,7 @@ def doctor(
 
 
 derived_cli.register(app)
+reading_cli.register(app)
 app.command(
     "battery-replaced",
     epilog="""\b
@@ -174,6 +176,7 @@ def _add_training(arguments: list[str]) -> None:
         *AUDIT,
         "doctor",
         *DERIVED,
+        *reading_cli.NAMES,
         *FLEET,
     }
     if arguments and arguments[0] in own:

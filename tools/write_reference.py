@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import msgspec
+import write_openapi
 
 import cloud.api.app
 import cloud.client.errors
@@ -65,6 +66,15 @@ COMMANDS: Final = (
             "forecast",
             "range",
             "planned-trip",
+            "vehicles",
+            "trips",
+            "trace",
+            "revisions",
+            "parameters",
+            "diff",
+            "summary",
+            "events",
+            "export",
             "fleet-prior",
             "fleet-prior make",
             "fleet-prior show",
@@ -106,9 +116,10 @@ Written by `make docs` from the code itself; a test fails when this page is out 
 def main(arguments: list[str]) -> int:
     """Write the page, or compare it with what would be written."""
     page = "\n".join(_page())
+    described = write_openapi.main(arguments)
     if "--check" in arguments:
         if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page:
-            return 0
+            return described
         print(f"{PAGE.relative_to(ROOT)} is out of date: run `make docs`.", file=sys.stderr)
         return 1
     PAGE.write_text(page, encoding="utf-8")

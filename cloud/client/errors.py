@@ -35,6 +35,15 @@ class WrongQuestionError(ProblemAnswerError):
     """406, 415 or 422: a parameter or a field is wrong; `problem["violations"]` names it."""
 
 
+class NoSuchListError(TwinError):
+    """No list has that name, or it is one of a vehicle and none is named, or the other way."""
+
+    def __init__(self, what: str, *, needs_vehicle: bool) -> None:
+        self.what = what
+        problem = "name its vehicle (--vehicle)" if needs_vehicle else "see `--help`"
+        super().__init__(f"There is no list {what!r} like that: {problem}.")
+
+
 class ServiceUnreachableError(TransientError):
     """No answer came."""
 

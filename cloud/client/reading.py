@@ -6,11 +6,15 @@ Must never change anything on the service.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from cloud.api import history_schemas, operator_schemas, provenance_schemas, schemas
+from cloud.client.errors import NoSuchListError
 from cloud.client.transport import Transport
 
 V1 = "/api/v1"
+OF_VEHICLE: Final = ("trips", "revisions", "provisionals")
+OF_FLEET: Final = ("vehicles", "quarantine", "events", "audit")
 
 
 class Reading(Transport):
@@ -89,6 +93,17 @@ class Reading(Transport):
     def list_events(self, **params: object) -> Iterator[operator_schemas.EventItem]:
         """What happened, the latest first."""
         return self.pages(operator_schemas.EventItem, f"{V1}/events", **params)
+
+    def export(self, what: str, vehicle_id: str | None = None, **params: object) -> Iterator[bytes]:
+        """A whole list as a file (`format`: csv, ndjson or parquet), piece by piece.
+
+        Raises NoSuchListError.
+        """
+        if what in OF_VEHICLE and vehicle_id is not None:
+            return self.stream(f"{V1}/vehicles/{vehicle_id}/{what}", params=params)
+        if what in OF_FLEET and vehicle_id is None:
+            return self.stream(f"{V1}/{what}", params=params)
+        raise NoSuchListError(what, needs_vehicle=what in OF_VEHICLE)
 
     def list_quarantine(self, **params: object) -> Iterator[schemas.QuarantineItem]:
         """Messages that were refused, the latest first."""

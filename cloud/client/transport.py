@@ -76,7 +76,9 @@ class Transport:
             self._sleep(_wait_s(response, attempt))
         return _checked(response)
 
-    def stream(self, path: str, *, params: Params | None = None, accept: str) -> Iterator[bytes]:
+    def stream(
+        self, path: str, *, params: Params | None = None, accept: str = "*/*"
+    ) -> Iterator[bytes]:
         """The bytes of an answer as they come. Raises as `send`."""
         request = self._request("GET", path, params, None, {"Accept": accept})
         try:
