@@ -81,7 +81,7 @@ class CohortAssigned(BaseModel):
     already: int
 
 
-OrderKind = Literal["battery_replaced", "roll_back"]
+OrderKind = Literal["battery_replaced", "pin", "recalibration", "roll_back"]
 OrderState = Literal["waiting", "done", "refused"]
 
 
@@ -97,6 +97,8 @@ class OrderItem(BaseModel):
     why: str
     odometer: float | None = Field(default=None, description="Where the battery was replaced.")
     to_revision: int | None = Field(default=None, description="Whose content is wanted again.")
+    from_revision: int | None = Field(default=None, description="Breaches after it are replayed.")
+    ended_at: datetime | None = Field(default=None, description="When a pin was ended.")
     revision: int | None = Field(description="The revision that it brought; null: none (yet).")
     problem: str | None = Field(description="Why it was refused.")
 

@@ -19,8 +19,9 @@ from cloud.api.operator_schemas import OrderItem
 from cloud.api.paging import Listing, Page, Paged, answer
 from cloud.api.problems import ProblemError, not_found, responses
 from cloud.api.writing import WRITE_STATUSES, Answer, Once, OnceOnly, named
-from cloud.errors import BatteryOrderError, RollBackError
-from cloud.store import battery_orders, orders, roll_back_orders
+from cloud.errors import BatteryOrderError, PinError, RecalibrationError, RollBackError
+from cloud.store import battery_orders, orders, pins, recalibration_orders, roll_back_orders
+from cloud.store.audit_tables import Pin, RecalibrationOrder
 from cloud.store.orders import AnyOrder, Found, Kind
 from cloud.store.tables import BatteryOrder, RollBackOrder, Vehicle
 
@@ -78,6 +79,74 @@ def roll_back(
     return _ordered(once, actor, vehicle_id, "roll_back", place)
 
 
+@router.post(
+    "/vehicles/{vehicle_id}/recalibrate",
+    status_code=202,
+    response_model=OrderItem,
+    responses=responses(*WRITE_STATUSES),
+    tags=["orders"],
+)
+def recalibrate(
+    here: Here, actor: Operator, once: OnceOnly, vehicle_id: str, told: schemas.Recalibrate
+) -> Response:
+    """Replay the breaches recorded after a revision: new revisions, a new branch of lineage."""
+
+    def place(db: Session, _vehicle: Vehicle) -> AnyOrder:
+        wanted = RecalibrationOrder(
+            vehicle_id=vehicle_id,
+            from_revision=told.start,
+            ordered_by=named(actor, told.by),
+            why=told.why,
+            ordered_at=here.clock(),
+        )
+        return recalibration_orders.place(db, wanted)
+
+    return _ordered(once, actor, vehicle_id, "recalibration", place)
+
+
+@router.post(
+    "/vehicles/{vehicle_id}/pin",
+    status_code=202,
+    response_model=OrderItem,
+    responses=responses(*WRITE_STATUSES),
+    tags=["orders"],
+)
+def pin(
+    here: Here, actor: Operator, once: OnceOnly, vehicle_id: str, told: schemas.RollBack
+) -> Response:
+    """Keep the content of a revision: until it is ended breaches bring no revision."""
+
+    def place(db: Session, _vehicle: Vehicle) -> AnyOrder:
+        wanted = Pin(
+            vehicle_id=vehicle_id,
+            to_revision=told.to,
+            ordered_by=named(actor, told.by),
+            why=told.why,
+            ordered_at=here.clock(),
+        )
+        return pins.place(db, wanted)
+
+    return _ordered(once, actor, vehicle_id, "pin", place)
+
+
+@router.post(
+    "/vehicles/{vehicle_id}/unpin",
+    status_code=202,
+    response_model=OrderItem,
+    responses=responses(*WRITE_STATUSES),
+    tags=["orders"],
+)
+def unpin(
+    here: Here, actor: Operator, once: OnceOnly, vehicle_id: str, told: schemas.Unpin
+) -> Response:
+    """End a pin: the next breach brings a revision again."""
+
+    def place(db: Session, _vehicle: Vehicle) -> AnyOrder:
+        return pins.end(db, vehicle_id, named(actor, told.by), told.why, here.clock())
+
+    return _ordered(once, actor, vehicle_id, "pin", place)
+
+
 @router.get("/orders", response_model=Page[OrderItem], responses=responses(), tags=["orders"])
 def list_orders(here: Here, actor: Viewer, paging: Paged, vehicle_id: VehicleId = None) -> Response:
     """What was ordered, of every kind, the latest first."""
@@ -111,7 +180,7 @@ def _ordered(
         vehicle = known_vehicle(db, actor, vehicle_id)
         try:
             order = place(db, vehicle)
-        except (BatteryOrderError, RollBackError) as error:
+        except (BatteryOrderError, PinError, RecalibrationError, RollBackError) as error:
             raise ProblemError(409, str(error)) from error
         found = Found(kind, order, vehicle.cohort)
         return Answer(_item(found), 202, {"Location": f"/api/v1/orders/{found.id}"})
@@ -121,11 +190,13 @@ def _ordered(
 
 def _item(found: Found) -> OrderItem:
     order = found.order
-    own = {"vehicle_id", "odometer", "to_revision", "ordered_by", "why", "revision", "problem"}
+    own = {"vehicle_id", "odometer", "to_revision", "from_revision", "ordered_by", "why"}
+    own |= {"revision", "problem"}
     return OrderItem(
         id=found.id,
         kind=found.kind,
         state=found.state,
         ordered_at=views.some_utc(order.ordered_at),
+        ended_at=views.utc(getattr(order, "ended_at", None)),
         **{"problem": None, **order.model_dump(include=own)},
     )

@@ -22,7 +22,7 @@ from cloud.store.tables import ProvisionalRow
 
 router = APIRouter(prefix="/api/v1/vehicles/{vehicle_id}", tags=["revisions"])
 
-Kind = Literal["breach", "fleet_prior", "replacement", "roll_back"]
+Kind = Literal["breach", "fleet_prior", "replacement", "roll_back", "recalibration"]
 Verdict = Literal["applied", "refused", "none"]
 
 

@@ -123,7 +123,7 @@ class TripItem(BaseModel):
 class CauseItem(BaseModel):
     """Why a revision was made; of a breach, what the calibration saw on its trace."""
 
-    kind: Literal["breach", "fleet_prior", "replacement", "roll_back"]
+    kind: Literal["breach", "fleet_prior", "replacement", "roll_back", "recalibration"]
     finding: Literal["drift", "changed_battery"] = Field(
         description="What the trace says: it drifted as expected, or it changed at once."
     )
@@ -319,3 +319,38 @@ class Ready(BaseModel):
 
     status: Literal["ready"] = "ready"
     checks: dict[str, str] = Field(examples=[{"database": "ok", "broker": "ok"}])
+
+
+class Recalibrate(BaseModel):
+    """An operator wants breaches replayed: who, from which revision on, and why."""
+
+    model_config = {
+        "extra": "forbid",
+        "json_schema_extra": {"examples": [{"by": "fleet desk", "from": 3, "why": "a bad sensor"}]},
+    }
+
+    by: str | None = Field(
+        default=None,
+        max_length=64,
+        description="Who says so; counts only where the service authenticates nobody.",
+    )
+    start: int = Field(
+        alias="from", ge=0, le=2**31 - 1, description="0: from the beginning of the battery."
+    )
+    why: str = Field(min_length=1, max_length=256)
+
+
+class Unpin(BaseModel):
+    """An operator ends a pin: who, and why."""
+
+    model_config = {
+        "extra": "forbid",
+        "json_schema_extra": {"examples": [{"by": "fleet desk", "why": "the sensor was changed"}]},
+    }
+
+    by: str | None = Field(
+        default=None,
+        max_length=64,
+        description="Who says so; counts only where the service authenticates nobody.",
+    )
+    why: str = Field(min_length=1, max_length=256)

@@ -165,7 +165,7 @@ def signed_now(row: RevisionRow, author: Author) -> SignedRevision:
 def _lateness(breach: Breach, standing: RevisionRow | None) -> str | None:
     if standing is None or breach.odometer > standing.odometer:
         return None
-    if standing.kind != "breach" and breach.odometer == standing.odometer:
+    if standing.kind not in {"breach", "recalibration"} and breach.odometer == standing.odometer:
         return None  # the first trip of a battery that has only been started
     return (
         f"arrived after a newer revision: its odometer is {breach.odometer:.6g}, "

@@ -16,6 +16,7 @@ from cloud.bundles import Catalogue
 from cloud.calibration import figures
 from cloud.calibration.battery_starts import BatteryStarts
 from cloud.calibration.fleet_priors import FleetPriors
+from cloud.calibration.pinning import Pinning
 from cloud.calibration.poison import (
     MAX_TRIES,
     Poison,
@@ -25,11 +26,13 @@ from cloud.calibration.poison import (
     quarantine,
     suspect,
 )
+from cloud.calibration.replays import Replays
 from cloud.calibration.revising import Author, case_of, make_row
 from cloud.calibration.roll_backs import RollBacks
 from cloud.errors import OvertakenError
 from cloud.policy import DEFAULT, Policy, refusal
-from cloud.store import approvals, events, evidence, locks, policies, revisions
+from cloud.store import approvals, events, evidence, locks, pins, policies, revisions
+from cloud.store.audit_tables import Pin
 from cloud.store.database import Store
 from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow, Vehicle
@@ -54,6 +57,7 @@ class Item:
     history: History
     prior: FleetPrior | None
     policy: Policy = DEFAULT
+    pin: Pin | None = None
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,16 @@ class Calibrations:
         self._priors = FleetPriors(store, catalogue, clock)
         self._starts = BatteryStarts(store, catalogue, author, self._priors, clock)
         self._roll_backs = RollBacks(store, catalogue, author, clock)
+        self._pinning = Pinning(store, author, clock)
+        self._replays = Replays(store, catalogue, author, self._priors, clock)
 
     def starts(self, lane: int | None = None) -> list[RevisionRow]:
-        """New vehicles, replaced batteries, ordered roll-backs; of one lane, if it is given.
+        """New vehicles, replaced batteries, what operators ordered; of one lane, if it is given.
 
         Raises StoreUnavailableError.
         """
-        return [*self._starts.round(lane), *self._roll_backs.round(lane)]
+        parts = (self._starts, self._roll_backs, self._pinning, self._replays)
+        return [row for part in parts for row in part.round(lane)]
 
     def round(self, lane: int | None = None) -> list[Outcome]:
         """Settle the next breach of up to VEHICLES_AT_ONCE vehicles; empty: none is pending.
@@ -128,8 +135,15 @@ class Calibrations:
             bundles = dict.fromkeys(breach.bundle for breach in breaches)
             priors = {bundle: self._priors.newest(db, bundle) for bundle in bundles}
             rules = policies.of_vehicles(db, {breach.vehicle_id for breach in breaches})
+            pinned = pins.in_force(db, [breach.vehicle_id for breach in breaches])
         items = [
-            Item(b, h, priors[b.bundle], rules.get(b.vehicle_id, DEFAULT))
+            Item(
+                b,
+                h,
+                priors[b.bundle],
+                rules.get(b.vehicle_id, DEFAULT),
+                pinned.get(b.vehicle_id),
+            )
             for b, h in zip(breaches, histories, strict=True)
         ]
         for bundle in bundles:
@@ -242,6 +256,8 @@ class Calibrations:
 
 
 def _prepared(item: Item, manifest: Manifest) -> Case | Decline:
+    if item.pin is not None:
+        return Decline(pins.reason(item.pin), blames_estimate=False)
     reason = refusal(item.policy, item.breach.error_v)
     if reason is not None:
         return Decline(reason, blames_estimate=False)

@@ -43,6 +43,27 @@ class Ordering(Transport):
         path = f"{V1}/vehicles/{vehicle_id}/roll-back"
         return self._write("POST", operator_schemas.OrderItem, path, told, dry_run=dry_run)
 
+    def recalibrate(
+        self, vehicle_id: str, told: schemas.Recalibrate, *, dry_run: bool = False
+    ) -> operator_schemas.OrderItem:
+        """Replay the breaches recorded after a revision."""
+        path = f"{V1}/vehicles/{vehicle_id}/recalibrate"
+        return self._write("POST", operator_schemas.OrderItem, path, told, dry_run=dry_run)
+
+    def pin(
+        self, vehicle_id: str, told: schemas.RollBack, *, dry_run: bool = False
+    ) -> operator_schemas.OrderItem:
+        """Keep the content of a revision."""
+        path = f"{V1}/vehicles/{vehicle_id}/pin"
+        return self._write("POST", operator_schemas.OrderItem, path, told, dry_run=dry_run)
+
+    def unpin(
+        self, vehicle_id: str, told: schemas.Unpin, *, dry_run: bool = False
+    ) -> operator_schemas.OrderItem:
+        """End a pin."""
+        path = f"{V1}/vehicles/{vehicle_id}/unpin"
+        return self._write("POST", operator_schemas.OrderItem, path, told, dry_run=dry_run)
+
     def list_orders(self, **params: object) -> Iterator[operator_schemas.OrderItem]:
         """What was ordered, the latest first."""
         return self.pages(operator_schemas.OrderItem, f"{V1}/orders", **params)

@@ -13,12 +13,18 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from sqlalchemy import ColumnElement, literal
 from sqlmodel import Session, and_, col, or_, select
 
+from cloud.store.audit_tables import Pin, RecalibrationOrder
 from cloud.store.tables import BatteryOrder, RollBackOrder, Vehicle
 
-Kind = Literal["battery_replaced", "roll_back"]
-_TABLES: Final[dict[str, Any]] = {"battery_replaced": BatteryOrder, "roll_back": RollBackOrder}
+Kind = Literal["battery_replaced", "pin", "recalibration", "roll_back"]
+_TABLES: Final[dict[str, Any]] = {
+    "battery_replaced": BatteryOrder,
+    "pin": Pin,
+    "recalibration": RecalibrationOrder,
+    "roll_back": RollBackOrder,
+}
 _NUMBER: Final = re.compile("[0-9]{1,18}")
-AnyOrder = BatteryOrder | RollBackOrder
+AnyOrder = BatteryOrder | Pin | RecalibrationOrder | RollBackOrder
 Key: TypeAlias = tuple[float, str, int]
 """Time, kind, number."""
 
