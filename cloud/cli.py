@@ -18,6 +18,7 @@ from cloud.commands import (
     audit_cli,
     aws_cli,
     bundle_cli,
+    ca_cli,
     database_cli,
     derived_cli,
     fleet_cli,
@@ -59,6 +60,7 @@ app = typer.Typer(
 )
 app.add_typer(key_cli.keys, name="keys")
 app.add_typer(api_key_cli.api_keys, name="api-keys")
+app.add_typer(ca_cli.ca, name="ca")
 app.add_typer(fleet_cli.fleet_prior, name="fleet-prior")
 app.add_typer(bundle_cli.bundle, name="bundle")
 app.add_typer(aws_cli.aws, name="aws")
@@ -162,6 +164,16 @@ Example:
 """,
 )(key_cli.roll_back)
 
+app.command(
+    "enroll",
+    epilog="""\b
+Examples:
+  twin-cloud enroll vehicle-0001 --csr vehicle.csr --out vehicle.crt --ca ca
+  twin-cloud enroll twin-cloud --service --out twin-cloud.crt --ca ca
+  twin-cloud enroll broker.example.com --broker --out broker.crt --ca ca
+""",
+)(ca_cli.enroll)
+
 
 def _add_training(arguments: list[str]) -> None:
     """Training needs heavy libraries: load it only where it is asked for, or listed."""
@@ -169,6 +181,8 @@ def _add_training(arguments: list[str]) -> None:
         "serve",
         "keys",
         "api-keys",
+        "ca",
+        "enroll",
         "history",
         "quarantine",
         "bundle",

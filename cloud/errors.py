@@ -144,6 +144,14 @@ class UnsignableError(TwinError):
         )
 
 
+class AuthorityError(TwinError):
+    """The certificate authority does not do what is asked of it."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"The certificate authority refuses: {problem}.")
+
+
 class ApiKeyError(TwinError):
     """An API key cannot be made or changed so."""
 

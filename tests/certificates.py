@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cloud.security.certificates import revocation_list
+
 
 @dataclass(frozen=True)
 class Issued:
@@ -45,6 +47,8 @@ class Authority:
         certificate = self._sign(name, self._key.public_key(), (basic, True), (usage, True))
         self.ca_file = folder / "ca.crt"
         self.ca_file.write_bytes(certificate.public_bytes(Encoding.PEM))
+        nobody = revocation_list(certificate, self._key, [], datetime.now(UTC))
+        (folder / "ca.crl").write_bytes(nobody.public_bytes(Encoding.PEM))
 
     def issue(self, common_name: str) -> Issued:
         """A certificate for a client or for a server on loopback."""

@@ -157,7 +157,7 @@ def test_a_vehicle_that_claims_anothers_client_id_gets_neither_its_session_nor_i
 
 def test_a_client_without_a_certificate_is_refused(fleet: Fleet) -> None:
     with pytest.raises((ssl.SSLError, OSError)):
-        _handshake(fleet, _trusting(fleet.authority))
+        _handshake(fleet.broker, _trusting(fleet.authority))
 
 
 def test_a_certificate_of_a_foreign_authority_is_refused(fleet: Fleet, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_certificate_of_a_foreign_authority_is_refused(fleet: Fleet, tmp_path:
     context = _trusting(fleet.authority)
     context.load_cert_chain(foreign.certificate_file, foreign.key_file)
     with pytest.raises((ssl.SSLError, OSError)):
-        _handshake(fleet, context)
+        _handshake(fleet.broker, context)
 
 
 def test_a_forged_authority_of_the_same_name_is_refused(fleet: Fleet, tmp_path: Path) -> None:
@@ -173,27 +173,27 @@ def test_a_forged_authority_of_the_same_name_is_refused(fleet: Fleet, tmp_path: 
     context = _trusting(fleet.authority)
     context.load_cert_chain(forged.certificate_file, forged.key_file)
     with pytest.raises((ssl.SSLError, OSError)):
-        _handshake(fleet, context)
+        _handshake(fleet.broker, context)
 
 
 def test_the_authoritys_own_certificates_are_let_in(fleet: Fleet) -> None:
     own = fleet.authority.issue("v1")
     context = _trusting(fleet.authority)
     context.load_cert_chain(own.certificate_file, own.key_file)
-    assert _handshake(fleet, context)[:1] == b"\x20"  # CONNACK
+    assert _handshake(fleet.broker, context)[:1] == b"\x20"  # CONNACK
 
 
 def _trusting(authority: Authority) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(authority.ca_file))
 
 
-def _handshake(fleet: Fleet, context: ssl.SSLContext) -> bytes:
+def _handshake(broker: PrivateBroker, context: ssl.SSLContext) -> bytes:
     """TLS, an MQTT 3.1.1 CONNECT, and the first bytes of the answer."""
     name = b"v1"
     head = b"\x00\x04MQTT\x04\x02\x00\x3c"
     body = head + len(name).to_bytes(2, "big") + name
     with (
-        socket.create_connection((fleet.broker.host, fleet.broker.port), DEADLINE_S) as plain,
+        socket.create_connection((broker.host, broker.port), DEADLINE_S) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as secured,
     ):
         secured.sendall(b"\x10" + bytes([len(body)]) + body)
