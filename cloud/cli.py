@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -24,6 +23,7 @@ from cloud.commands import (
     fleet_cli,
     key_cli,
     reading_cli,
+    role_cli,
 )
 from cloud.commands.command import (
     DONE,
@@ -86,22 +86,6 @@ def main() -> int:
     return DONE
 
 
-@app.command(
-    epilog="""\b
-Examples:
-  twin-cloud serve --config twin-cloud.toml
-  twin-cloud serve --config /etc/twin-cloud/cloud.toml 2>> twin-cloud.log
-"""
-)
-def serve(
-    config: Annotated[Path, typer.Option("--config", help="The configuration (TOML).")],
-) -> None:
-    """Ingest, calibrate, publish, and answer operators, until SIGTERM."""
-    from cloud.roles.service import serve as run  # noqa: PLC0415  # the other commands start faster
-
-    run(config)
-
-
 @app.command()
 def history(vehicle: str, database: Database, *, as_json: Json = False) -> None:
     """List a vehicle's revisions: cause, errors, verdict; the newest first."""
@@ -147,6 +131,7 @@ def doctor(
         sys.exit(FAILED)
 
 
+role_cli.register(app)
 derived_cli.register(app)
 reading_cli.register(app)
 app.command(
@@ -178,7 +163,7 @@ Examples:
 def _add_training(arguments: list[str]) -> None:
     """Training needs heavy libraries: load it only where it is asked for, or listed."""
     own = {
-        "serve",
+        *role_cli.ROLES,
         "keys",
         "api-keys",
         "ca",

@@ -84,6 +84,27 @@ class Bundles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     paths: Annotated[list[File], msgspec.Meta(min_length=1)]
 
 
+class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A worker process beside others, on PostgreSQL.
+
+    Vehicles are in 64 lanes; a worker has up to `lanes` of them in hand at one time. It ends, and
+    another takes over, when one round of calibrations takes longer than `deadline_s`.
+    """
+
+    lanes: Annotated[int, msgspec.Meta(ge=1, le=64)] = 16
+    deadline_s: Annotated[float, msgspec.Meta(ge=1)] = 60.0
+
+
+class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where `ingest` and `worker` answer health checks and metrics; without a port, nowhere.
+
+    Port 0 lets the system choose one. The API and `serve` answer them beside the API.
+    """
+
+    host: Host = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+
+
 class Logs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a log line on stderr looks like: logfmt, or one JSON object."""
 
@@ -120,6 +141,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     store: Store = Store()
     mqtt: Mqtt = Mqtt()
     api: Api = Api()
+    worker: Worker = Worker()
+    health: Health = Health()
     logs: Logs = Logs()
     tracing: Tracing = Tracing()
     oidc: Oidc | None = None

@@ -37,6 +37,17 @@ class PortOccupiedError(TwinError):
         )
 
 
+class RoleError(TwinError):
+    """This role cannot run on this database."""
+
+    def __init__(self, role: str, location: object) -> None:
+        self.role = role
+        super().__init__(
+            f"`twin-cloud {role}` shares the work with other processes, which {location} does not "
+            "allow: give [store] a postgresql:// url, or run `twin-cloud serve`."
+        )
+
+
 class LinkError(TwinError):
     """The link to the broker cannot even be set up."""
 

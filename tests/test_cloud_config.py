@@ -224,7 +224,7 @@ def test_what_serve_cannot_use_is_one_sentence_with_the_remedy(
     write_bundle(tmp_path / "bundle")
     create_key_pair(tmp_path / "keys" / "private.pem", tmp_path / "keys" / "public.pem")
     with pytest.raises(error, match=sentence):
-        serve(write_config(tmp_path, **replaced))
+        serve(load_config(write_config(tmp_path, **replaced)))
 
 
 def test_the_api_cannot_listen_where_this_machine_is_not(tmp_path: Path) -> None:

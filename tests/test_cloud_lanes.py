@@ -61,7 +61,7 @@ def test_rows_carry_the_lane_of_their_vehicle(inside: Insides) -> None:
 def test_a_round_of_a_lane_leaves_the_other_lanes_alone(inside: Insides) -> None:
     inside.take(inside.car("a").breach(5), inside.car("b").breach(5))
     assert lane_of("a") != lane_of("b")
-    calibrations(inside).round(lane_of("b"))
+    calibrations(inside).round([lane_of("b")])
     assert [len(inside.rows(name)) for name in ("a", "b")] == [0, 1]
     with inside.store.read() as db:
         waiting = revisions.pending_lanes(db, inside.catalogue.hashes, inside.now)
@@ -111,7 +111,7 @@ def test_a_breach_over_which_workers_end_is_tried_alone_and_then_no_more(inside:
     inside.take(inside.car("a").breach(5))
     calibrations(inside).suspect(lane_of("a"))
     for _ in range(MAX_TRIES - 1):
-        next(calibrations(inside)._next(lane_of("a")))  # and here the worker ends
+        next(calibrations(inside)._next([lane_of("a")]))  # and here the worker ends
     assert inside.breach_states() == {"trip5": "pending"}
     inside.work()
     assert inside.breach_states() == {"trip5": "declined"}

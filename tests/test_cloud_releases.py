@@ -52,7 +52,7 @@ class Announcing(Insides):
         super().start()
         add_stored(self.store, self.catalogue)
         author = Author(self.key, "0.1.0")
-        self.worker._releases = Releases(
+        self.worker._releases = self.worker._courier._releases = Releases(
             self.store, self.catalogue, author, self.publisher, lambda: self.now
         )
 

@@ -109,13 +109,14 @@ class Calibrations:
         parts = (self._starts, self._roll_backs, self._pinning, self._replays)
         return [row for part in parts for row in part.round(lane)]
 
-    def round(self, lane: int | None = None) -> list[Outcome]:
+    def round(self, lanes: Sequence[int] | None = None) -> list[Outcome]:
         """Settle the next breach of up to VEHICLES_AT_ONCE vehicles; empty: none is pending.
 
-        Of the vehicles of one lane, if it is given. Raises StoreUnavailableError, OvertakenError.
+        Of the vehicles of these lanes, if they are given. Raises StoreUnavailableError,
+        OvertakenError.
         """
         outcomes = []
-        for items in self._next(lane):
+        for items in self._next(lanes):
             bundle = items[0].breach.bundle
             decisions = apart(partial(self._decide, bundle), items)
             outcomes += self._commit(items, decisions)
@@ -127,10 +128,10 @@ class Calibrations:
         with self._store.write() as db:
             suspect(db, lane, self._catalogue.hashes, VEHICLES_AT_ONCE)
 
-    def _next(self, lane: int | None) -> Iterator[list[Item]]:
+    def _next(self, lanes: Sequence[int] | None) -> Iterator[list[Item]]:
         """By bundle; what is suspected of having ended a worker by itself, and last."""
         with self._store.read() as db:
-            breaches = revisions.next_breaches(db, self._catalogue.hashes, VEHICLES_AT_ONCE, lane)
+            breaches = revisions.next_breaches(db, self._catalogue.hashes, VEHICLES_AT_ONCE, lanes)
             histories = revisions.histories(db, breaches)
             bundles = dict.fromkeys(breach.bundle for breach in breaches)
             priors = {bundle: self._priors.newest(db, bundle) for bundle in bundles}

@@ -43,13 +43,14 @@ class Committed:
     """News for the worker.
 
     There are new breaches, and first trips of vehicles; these vehicles need their revision again,
-    those the statements about keys.
+    those the statements about keys. Of the vehicles in `waiting` a breach is pending.
     """
 
     new_breaches: int
     republish: Collection[str]
     newcomers: int = 0
     behind_on_keys: Collection[str] = frozenset()
+    waiting: Collection[str] = frozenset()
 
 
 class Ingest:
@@ -90,7 +91,9 @@ class Ingest:
             return  # nothing is acknowledged: the broker has it all
         republish = frozenset(effects.republish)
         behind = frozenset(effects.behind_on_keys)
-        self._committed(Committed(effects.new_breaches, republish, effects.newcomers, behind))
+        waiting = frozenset(effects.waiting)
+        news = Committed(effects.new_breaches, republish, effects.newcomers, behind, waiting)
+        self._committed(news)
         self._answer(batch, effects)
         self._telemetry.stored(effects, len(batch), taken_at, self._clock())
         for fetch in effects.fetches:

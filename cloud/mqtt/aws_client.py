@@ -15,6 +15,7 @@ from awsiot import mqtt5_client_builder
 
 from cloud.config import Mqtt, Tls
 from cloud.errors import LinkError
+from cloud.mqtt.session import Session
 
 UNACKNOWLEDGED: Final = 100
 """Messages that AWS IoT Core may have open with one client; what bounds the inbox."""
@@ -37,14 +38,14 @@ class Callbacks:
     stopped: Callable[[mqtt5.LifecycleStoppedData], None]
 
 
-def build_client(config: Mqtt, callbacks: Callbacks) -> mqtt5.Client:
+def build_client(config: Mqtt, callbacks: Callbacks, session: Session) -> mqtt5.Client:
     """A client that has not started. Raises LinkError when the files cannot be used."""
     # A thread of its own: a full inbox may hold this client, and no other one with it.
     threads = io.EventLoopGroup(1)
     bootstrap = io.ClientBootstrap(threads, io.DefaultHostResolver(threads))
     if config.aws.limits and config.keepalive_s < SHORTEST_KEEP_ALIVE_S:
         raise LinkError(f"keepalive_s is below the {SHORTEST_KEEP_ALIVE_S} s that AWS takes")
-    common = _options(config, callbacks, bootstrap)
+    common = _options(config, callbacks, session, bootstrap)
     try:
         if config.aws.sigv4_region is not None:
             return mqtt5_client_builder.websockets_with_default_aws_signing(
@@ -58,17 +59,19 @@ def build_client(config: Mqtt, callbacks: Callbacks) -> mqtt5.Client:
         raise LinkError(f"its TLS files cannot be used ({error}): {_files(config.tls)}") from error
 
 
-def _options(config: Mqtt, callbacks: Callbacks, bootstrap: io.ClientBootstrap) -> dict[str, Any]:
+def _options(
+    config: Mqtt, callbacks: Callbacks, session: Session, bootstrap: io.ClientBootstrap
+) -> dict[str, Any]:
     limits = mqtt5.ExtendedValidationAndFlowControlOptions
     return {
         "endpoint": config.host,
         "port": config.port,
         "ca_filepath": config.tls.ca_file if config.tls else None,
         "client_bootstrap": bootstrap,
-        "client_id": config.client_id,
+        "client_id": session.client_id,
         "keep_alive_interval_sec": config.keepalive_s,
         "session_behavior": mqtt5.ClientSessionBehaviorType.REJOIN_ALWAYS,
-        "session_expiry_interval_sec": SESSION_S,
+        "session_expiry_interval_sec": min(session.expiry_s, SESSION_S),
         "receive_maximum": UNACKNOWLEDGED,
         "maximum_packet_size": LARGEST_PACKET_BYTES,
         "offline_queue_behavior": (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any, Final
@@ -20,10 +20,10 @@ from awscrt.exceptions import AwsCrtError
 from cloud.config import Mqtt
 from cloud.intake.interpretation import Delivery
 from cloud.mqtt.aws_client import Callbacks, build_client
-from cloud.mqtt.filters import filters
 from cloud.mqtt.hand_over import as_far_as_it_may_go, hand_over
 from cloud.mqtt.outages import Outages
 from cloud.mqtt.protocol import Inbox
+from cloud.mqtt.session import Session, alone
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,13 @@ NOTHING: Final = "twin/v1/nothing"
 class AwsLink:
     """See `protocol.Link`."""
 
-    def __init__(self, config: Mqtt, inbox: Inbox, connected: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: Mqtt,
+        inbox: Inbox,
+        connected: Callable[[], None],
+        session: Session | None = None,
+    ) -> None:
         """Raises LinkError when the TLS files cannot be used."""
         self._inbox, self._connected = inbox, connected
         self._lock = threading.Lock()
@@ -51,7 +57,8 @@ class AwsLink:
         self._outages = Outages(config.host, config.port)
         self._stopping = False
         self._stopped = threading.Event()
-        self._filters = filters(config.shared_group)
+        self._as = session or alone(config)
+        self._filters = self._as.filters
         self._client = build_client(
             config,
             Callbacks(
@@ -61,6 +68,7 @@ class AwsLink:
                 disconnected=self._on_disconnect,
                 stopped=lambda _: self._stopped.set(),
             ),
+            self._as,
         )
 
     @property
@@ -72,12 +80,20 @@ class AwsLink:
         """See the protocol."""
         self._client.start()
 
+    def leave(self) -> None:
+        """See the protocol."""
+        if self._as.leaves and self._linked:
+            for start in range(0, len(self._filters), SUBSCRIPTIONS_A_CALL):
+                some = self._filters[start : start + SUBSCRIPTIONS_A_CALL]
+                self._client.unsubscribe(mqtt5.UnsubscribePacket(list(some)))
+
     def stop(self) -> None:
         """See the protocol."""
         self._stopping = True
         if self._linked:
             self._flush()
-        self._client.stop(mqtt5.DisconnectPacket())
+        expiry_s = 0 if self._as.leaves else None
+        self._client.stop(mqtt5.DisconnectPacket(session_expiry_interval_sec=expiry_s))
         self._stopped.wait(LONGEST_STOP_S)
 
     def publish(
@@ -132,10 +148,13 @@ class AwsLink:
             self._connection += 1
             self._linked = True
             self._ungranted = len(self._filters)
+            self._ready = not self._filters
+        if self._ready:
+            self._tell_ready()
         for start in range(0, len(self._filters), SUBSCRIPTIONS_A_CALL):
             self._subscribe(self._filters[start : start + SUBSCRIPTIONS_A_CALL], self._connection)
 
-    def _subscribe(self, filters: list[str], connection: int) -> None:
+    def _subscribe(self, filters: Sequence[str], connection: int) -> None:
         wished = [mqtt5.Subscription(name, mqtt5.QoS.AT_LEAST_ONCE) for name in filters]
         asked = self._client.subscribe(mqtt5.SubscribePacket(wished))
         asked.add_done_callback(partial(self._on_subscribe, connection))
@@ -152,8 +171,11 @@ class AwsLink:
             self._ungranted -= len(reasons)
             self._ready = self._linked and self._ungranted == 0
         if self._ready:
-            self._outages.end()
-            self._connected()
+            self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        self._outages.end()
+        self._connected()
 
     def _on_disconnect(self, data: mqtt5.LifecycleDisconnectData) -> None:
         with self._lock:

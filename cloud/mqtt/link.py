@@ -24,17 +24,16 @@ from paho.mqtt.reasoncodes import ReasonCode
 from cloud.config import Mqtt
 from cloud.errors import LinkError
 from cloud.intake.interpretation import Delivery
-from cloud.mqtt.filters import filters
 from cloud.mqtt.hand_over import as_far_as_it_may_go, hand_over
 from cloud.mqtt.outages import Outages
 from cloud.mqtt.protocol import Inbox
+from cloud.mqtt.session import Session, alone
 
 log = logging.getLogger(__name__)
 
 UNACKNOWLEDGED: Final = 200
 """Messages that the broker may have open with us; what bounds the queue for MQTT 5."""
 LARGEST_PACKET_BYTES: Final = 1024 * 1024
-SESSION_NEVER_EXPIRES: Final = 0xFFFFFFFF
 FIRST_DELAY_S: Final = 0.25
 LONGEST_DELAY_S: Final = 30.0
 
@@ -43,10 +42,16 @@ class MqttLink:
     """`start()` once; deliveries come into `inbox`; `connected` is called at each connection."""
 
     def __init__(
-        self, config: Mqtt, inbox: Inbox, connected: Callable[[], None], jitter: random.Random
+        self,
+        config: Mqtt,
+        inbox: Inbox,
+        connected: Callable[[], None],
+        jitter: random.Random,
+        session: Session | None = None,
     ) -> None:
         """Raises LinkError when the TLS files cannot be used."""
         self._config = config
+        self._as = session or alone(config)
         self._inbox = inbox
         self._connected = connected
         self._jitter = jitter
@@ -73,9 +78,9 @@ class MqttLink:
         self._client.loop_start()
 
     def stop(self) -> None:
-        """Disconnect; the session stays with the broker."""
+        """See the protocol."""
         self._stopping = True
-        self._client.disconnect()
+        self._client.disconnect(properties=self._farewell())
         self._client.loop_stop()
 
     def publish(
@@ -112,16 +117,28 @@ class MqttLink:
         if self._config.protocol != "5":
             return {}
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = SESSION_NEVER_EXPIRES
+        properties.SessionExpiryInterval = self._as.expiry_s
         properties.ReceiveMaximum = UNACKNOWLEDGED
         properties.MaximumPacketSize = LARGEST_PACKET_BYTES
         return {"clean_start": False, "properties": properties}
+
+    def leave(self) -> None:
+        """See the protocol."""
+        if self._as.leaves and self._linked:
+            self._client.unsubscribe(list(self._as.filters))
+
+    def _farewell(self) -> Properties | None:
+        if self._config.protocol != "5" or not self._as.leaves:
+            return None
+        properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = 0
+        return properties
 
     def _build_client(self) -> Client:
         v5 = self._config.protocol == "5"
         client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=self._config.client_id,
+            client_id=self._as.client_id,
             clean_session=None if v5 else False,
             protocol=MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311,
             manual_ack=True,
@@ -149,7 +166,10 @@ class MqttLink:
         with self._lock:
             self._connection += 1
             self._linked = True
-        client.subscribe([(name, 1) for name in filters(self._config.shared_group)])
+        if self._as.filters:
+            client.subscribe([(name, 1) for name in self._as.filters])
+        else:
+            self._be_ready()
 
     def _on_subscribe(
         self, _c: Client, _d: object, _mid: int, reasons: list[ReasonCode], _p: object
@@ -160,6 +180,9 @@ class MqttLink:
                 f"it refuses the subscriptions ({[str(reason) for reason in reasons]})"
             )
             return
+        self._be_ready()
+
+    def _be_ready(self) -> None:
         with self._lock:
             self._ready = True
         self._outages.end()

@@ -41,5 +41,8 @@ class Link(Publisher, Protocol):
     def start(self) -> None:
         """Connect in the background, for ever."""
 
+    def leave(self) -> None:
+        """Take no new messages, where the session ends with the process: the others get them."""
+
     def stop(self) -> None:
-        """Disconnect; the session stays with the broker."""
+        """Disconnect; unless it has left, the session stays with the broker."""

@@ -32,14 +32,24 @@ class Confirmed:
 
     `newest` of each vehicle is the number of the last revision that this process handed over, where
     the broker has it: another process may have published an older one after it, or a newer before.
+    `noted` is to be called once that is written down.
     """
 
     revisions: Sequence[int]
     declined: Sequence[int]
     newest: Mapping[str, int] = field(default_factory=dict)
+    noted: Sequence[Callable[[], None]] = ()
 
     def __bool__(self) -> bool:
         return bool(self.revisions or self.declined)
+
+
+@dataclass(frozen=True)
+class _Taken:
+    row: int
+    vehicle_id: str
+    number: int
+    noted: Callable[[], None]
 
 
 class Announcer:
@@ -48,12 +58,17 @@ class Announcer:
     def __init__(self, publisher: Publisher, wake: Callable[[], None], author: Author) -> None:
         self._publisher, self._author = publisher, author
         self._wake = wake
-        self._revisions: deque[tuple[int, str, int]] = deque()
+        self._revisions: deque[_Taken] = deque()
         self._declined: deque[int] = deque()
         self._lock = threading.Lock()
         self._handed_over: dict[str, int] = {}
 
-    def revision(self, row: RevisionRow, told: Callable[[], None] = nothing) -> bool:
+    def revision(
+        self,
+        row: RevisionRow,
+        told: Callable[[], None] = nothing,
+        noted: Callable[[], None] = nothing,
+    ) -> bool:
         """Publish a revision, retained; `told` is called, from any thread, once the broker has it.
 
         False: without a connection nothing happens, and it comes later.
@@ -63,7 +78,9 @@ class Announcer:
             self._handed_over[row.vehicle_id] = max(row.number, before)
         name = topic(row.vehicle_id, "parameters")
         payload = encode(signed_now(row, self._author))
-        taken = partial(self._note_revision, (row.id or 0, row.vehicle_id, row.number), told)
+        taken = partial(
+            self._note_revision, _Taken(row.id or 0, row.vehicle_id, row.number, noted), told
+        )
         return self._publisher.publish(name, payload, taken, retain=True)
 
     def declined(
@@ -82,10 +99,11 @@ class Announcer:
         taken = _drain(self._revisions)
         newest = {}
         with self._lock:
-            for _, vehicle_id, number in taken:
-                if self._handed_over.get(vehicle_id) == number:
-                    newest[vehicle_id] = self._handed_over.pop(vehicle_id)
-        return Confirmed([row for row, _, _ in taken], _drain(self._declined), newest)
+            for one in taken:
+                if self._handed_over.get(one.vehicle_id) == one.number:
+                    newest[one.vehicle_id] = self._handed_over.pop(one.vehicle_id)
+        rows, noted = [one.row for one in taken], [one.noted for one in taken]
+        return Confirmed(rows, _drain(self._declined), newest, noted)
 
     def _declined_of(
         self,
@@ -101,7 +119,7 @@ class Announcer:
         taken = partial(self._note_declined, ids, partial(told, breaches))
         self._publisher.publish(topic(vehicle_id, "receipt"), encode(receipt), taken)
 
-    def _note_revision(self, taken: tuple[int, str, int], told: Callable[[], None]) -> None:
+    def _note_revision(self, taken: _Taken, told: Callable[[], None]) -> None:
         self._revisions.append(taken)
         self._wake()
         told()

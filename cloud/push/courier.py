@@ -64,21 +64,24 @@ class Courier:
     def turn(self) -> None:
         """Note what the broker took, publish what was asked. Raises StoreUnavailableError."""
         self._note_confirmed()
+        if self._releases is not None:
+            self._releases.note_taken()
         self.keys.turn()
         self._publish_again()
 
     def announce(
-        self, outcomes: Sequence[Outcome], began: float, told: Callable[[], None] = nothing
+        self, outcomes: Sequence[Outcome], began: float, noted: Callable[[], None] = nothing
     ) -> int:
         """Publish what came of a round that began then, and log it.
 
-        `told` is called for each revision that the broker has; how many were handed over.
+        `noted` is called for each revision once it is written down that the broker has it; the
+        result is how many were handed over.
         """
         asked_at, handed = self._clock(), 0
         for outcome in outcomes:
             if outcome.row is not None and outcome.row.approval is None:
-                pushed = self._pushed([outcome], asked_at, told)
-                handed += self.announcer.revision(outcome.row, pushed)
+                pushed = self._pushed([outcome], asked_at)
+                handed += self.announcer.revision(outcome.row, pushed, noted)
         refused = {o.breach.id: o for o in outcomes if o.row is None}
         self.announcer.declined(
             (o.breach for o in refused.values()),
@@ -90,33 +93,23 @@ class Courier:
         return handed
 
     def announce_started(
-        self, rows: Sequence[RevisionRow], told: Callable[[], None] = nothing
+        self, rows: Sequence[RevisionRow], noted: Callable[[], None] = nothing
     ) -> int:
-        """Publish revisions without a breach; `told` and result as above."""
+        """Publish revisions without a breach; `noted` and result as above."""
         handed = 0
         for row in rows:
-            handed += self.announcer.revision(row, self._pushed_again(told))
+            handed += self.announcer.revision(row, self._telemetry.pushed_again, noted)
             log.info(
                 "revision_without_breach vehicle_id=%s revision=%d cause=%s",
                 row.vehicle_id, row.number, row.kind,
             )  # fmt: skip
         return handed
 
-    def _pushed(
-        self, outcomes: Sequence[Outcome], asked_at: float, told: Callable[[], None] = nothing
-    ) -> Callable[[], None]:
+    def _pushed(self, outcomes: Sequence[Outcome], asked_at: float) -> Callable[[], None]:
         def note() -> None:
-            told()
             now = self._clock()
             for outcome in outcomes:
                 self._telemetry.pushed(outcome, asked_at, now)
-
-        return note
-
-    def _pushed_again(self, told: Callable[[], None] = nothing) -> Callable[[], None]:
-        def note() -> None:
-            told()
-            self._telemetry.pushed_again()
 
         return note
 
@@ -128,6 +121,8 @@ class Courier:
             revisions.mark_published(db, confirmed.revisions, self._clock())
             revisions.mark_heard(db, confirmed.declined, self._clock())
         self._publish_newer(confirmed)
+        for noted in confirmed.noted:
+            noted()
 
     def _publish_newer(self, confirmed: Confirmed) -> None:
         if not confirmed.newest:
@@ -138,7 +133,7 @@ class Courier:
             log.info(
                 "newer_revision_published vehicle_id=%s revision=%d", row.vehicle_id, row.number
             )
-            self.announcer.revision(row, self._pushed_again())
+            self.announcer.revision(row, self._telemetry.pushed_again)
 
     def _publish_again(self) -> None:
         with self._lock:
@@ -166,13 +161,13 @@ class Courier:
                     "revision_published_again vehicle_id=%s revision=%d",
                     row.vehicle_id, row.number,
                 )  # fmt: skip
-                self.announcer.revision(row, self._pushed_again())
+                self.announcer.revision(row, self._telemetry.pushed_again)
 
     def _publish_unanswered(self) -> None:
         with self._store.read() as db:
             rows, declined = revisions.unanswered(db), revisions.unheard(db)
         for row in rows:
-            self.announcer.revision(row, self._pushed_again())
+            self.announcer.revision(row, self._telemetry.pushed_again)
         self.announcer.declined(declined)
 
 

@@ -28,6 +28,8 @@ class KeyAnnouncer:
 
     def __init__(self, store: Store, publisher: Publisher, signs: str) -> None:
         self._store, self._publisher, self._signs = store, publisher, signs
+        self.tells_everybody = True
+        """Of news; one who does not answers only those that ask."""
         self._lock = threading.Lock()
         self._asked: set[str] = set()
         self._known: int | None = None
@@ -46,8 +48,9 @@ class KeyAnnouncer:
             self._complain_of_own_key()
         with self._lock:
             asked = bool(self._asked)
-        if is_new or asked:
-            self._publish(everyone=is_new)
+        everyone = is_new and self.tells_everybody
+        if everyone or asked:
+            self._publish(everyone=everyone)
 
     def _publish(self, *, everyone: bool) -> None:
         with self._store.read() as db:

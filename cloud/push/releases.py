@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from cloud.bundles import Catalogue
 from cloud.calibration.revising import Author
@@ -57,7 +57,7 @@ class Releases:
 
     def turn(self) -> bool:
         """Sign and publish a round of what was ordered; whether there was any."""
-        self._note_taken()
+        self.note_taken()
         with self._store.read() as db:
             if not releases.ordered(db, 1):
                 return False
@@ -127,7 +127,8 @@ class Releases:
         name = topic(row.vehicle_id, "bundle")
         self._publisher.publish(name, encode(signed), taken, retain=True)
 
-    def _note_taken(self) -> None:
+    def note_taken(self) -> None:
+        """Write down what the broker has. Raises StoreUnavailableError."""
         ids = [self._taken.popleft() for _ in range(len(self._taken))]
         if ids:
             with self._store.write() as db:
@@ -136,10 +137,10 @@ class Releases:
 
 def add_stored(store: Store, catalogue: Catalogue) -> None:
     """Let the catalogue know every bundle that was ever announced from this database."""
+    unknown = select(BundleFiles).where(col(BundleFiles.sha256).not_in(catalogue.hashes))
     with store.read() as db:
-        for files in db.exec(select(BundleFiles)):
-            if files.sha256 not in catalogue.hashes:
-                catalogue.add(bundle_of(files))
+        for files in db.exec(unknown):
+            catalogue.add(bundle_of(files))
 
 
 def bundle_of(files: BundleFiles) -> Bundle:

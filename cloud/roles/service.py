@@ -16,36 +16,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
 
-import cloud
 from cloud.api.access import Context
 from cloud.api.app import create_app
-from cloud.api.entering import entrance_of
 from cloud.audit.head_keeper import heads_of
-from cloud.bundles import load_catalogue
-from cloud.calibration.revising import Author
 from cloud.calibration.rounds import Calibrations
-from cloud.config import Config, load_config
+from cloud.config import Config
 from cloud.errors import PortOccupiedError
 from cloud.intake.ingest import Committed, Ingest
 from cloud.mqtt.choice import open_link
 from cloud.mqtt.protocol import Inbox
-from cloud.observability import readiness
-from cloud.observability.backlog_metrics import BacklogMetrics
-from cloud.observability.logs import configure_logging
-from cloud.observability.telemetry import open_telemetry
-from cloud.push.releases import Releases, add_stored
+from cloud.push.releases import Releases
+from cloud.roles.parts import Parts
 from cloud.roles.worker import Worker
-from cloud.security.key_orders import keys_now, require_may_sign
-from cloud.security.signers import load_signer
-from cloud.store import key_statements, revisions
-from cloud.store.database import Store
-from common.signing import key_id
 
 log = logging.getLogger(__name__)
 
@@ -62,18 +48,11 @@ class Service:
         self, config: Config, clock: Callable[[], float], connected: Callable[[], None]
     ) -> None:
         """Load and open everything. Raises TwinError: what cannot be used, and why."""
-        self.config = config
-        self.catalogue = load_catalogue([config.path(name) for name in config.bundles.paths])
-        author = Author(load_signer(config.keys, Path(config.base)), cloud.__version__)
-        self.store = Store(config.database())
-        _remember(self.store, author)
-        _require_may_sign(self.store, author)
-        add_stored(self.store, self.catalogue)
+        self.parts = Parts(config, "serve", clock)
+        self.catalogue, self.store = self.parts.catalogue, self.parts.store
+        self.telemetry, self.metrics = self.parts.telemetry, self.parts.metrics
+        author = self.parts.author
         self._inbox: Inbox = queue.Queue(INBOX)
-        self.telemetry = open_telemetry(config.tracing, "serve")
-        self.metrics = self.telemetry.metrics
-        self.metrics.registry.register(BacklogMetrics(self.store, clock))
-        self.metrics.watch_pool(self.store.connections())
         self.metrics.watch_inbox(self._inbox.qsize)
         self._told_connected = connected
         self.link = open_link(config.mqtt, self._inbox, self._connected, random.Random())  # noqa: S311  # jitter
@@ -118,19 +97,13 @@ class Service:
         self._no_more.set()  # what is calibrated till the end belongs to the last statement
         self._heads.join()
         self.link.stop()
-        self.store.close()
-        self.telemetry.close()
+        self.parts.close()
 
     def checks(self) -> dict[str, Callable[[], str | None]]:
         """What `/health/ready` asks."""
         alive = {name: self._is_alive(thread) for name, thread in self._threads.items()}
         alive["worker"] = lambda: self._is_alive(self._threads["worker"])() or self.worker.trouble
-        return {
-            "database": partial(readiness.database, self.store),
-            "migrations": partial(readiness.migrations, self.store),
-            "broker": self._broker,
-            **alive,
-        }
+        return {**self.parts.checks(), "broker": self._broker, **alive}
 
     def _connected(self) -> None:
         self.metrics.connections.inc()
@@ -156,18 +129,18 @@ class Service:
         return threading.Thread(target=run, args=args, name=name, daemon=True)
 
 
-def serve(config_path: Path) -> None:
+def serve(config: Config) -> None:
     """Run until SIGTERM or SIGINT. Raises TwinError before anything is started."""
-    config = load_config(config_path)
-    configure_logging(config.logs.format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     listener = listen(config.api.host, config.api.port)
     address = "http://{}:{}".format(*listener.getsockname()[:2])
     broker = f"{config.mqtt.host}:{config.mqtt.port}"
-    ready = _Ready({"api", "broker"}, lambda: log.info("ready api=%s broker=%s", address, broker))
+    ready = Ready({"api", "broker"}, lambda: log.info("ready api=%s broker=%s", address, broker))
     with listener:
         service = Service(config, time.time, lambda: ready.mark("broker"))
-        server = _server(service, lambda: ready.mark("api"))
+        server = api_server(
+            service.parts.api(service.checks(), service.worker.wake), lambda: ready.mark("api")
+        )
         for number in (signal.SIGTERM, signal.SIGINT):
             # uvicorn takes these over and raises them again when it has ended: by then, enough.
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))
@@ -188,30 +161,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise PortOccupiedError(host, port, error.strerror or str(error)) from error
 
 
-def _remember(store: Store, author: Author) -> None:
-    public = author.key.public_key()
-    with store.write() as db:
-        revisions.remember_key(db, key_id(public), public.public_bytes_raw().hex())
-
-
-def _require_may_sign(store: Store, author: Author) -> None:
-    with store.read() as db:
-        keys = keys_now(key_statements.statements(db), {})
-    require_may_sign(keys, key_id(author.key.public_key()))
-
-
-def _server(service: Service, started: Callable[[], None]) -> uvicorn.Server:
-    checks, wake = service.checks(), service.worker.wake
-    entrance = entrance_of(service.config, service.store, time.time)
-    context = Context(
-        service.store,
-        service.catalogue,
-        time.time,
-        checks,
-        wake,
-        metrics=service.metrics,
-        entrance=entrance,
-    )
+def api_server(context: Context, started: Callable[[], None]) -> uvicorn.Server:
+    """The API's server; `run` blocks until `should_exit` is set."""
     config = uvicorn.Config(
         create_app(context),
         server_header=False,
@@ -235,7 +186,7 @@ class _Server(uvicorn.Server):
         self._told_started()
 
 
-class _Ready:
+class Ready:
     """Tells, once, when every part has been marked. Thread-safe."""
 
     def __init__(self, parts: set[str], told: Callable[[], None]) -> None:
@@ -243,6 +194,7 @@ class _Ready:
         self._lock = threading.Lock()
 
     def mark(self, part: str) -> None:
+        """This part is ready."""
         with self._lock:
             was_missing = bool(self._missing)
             self._missing.discard(part)

@@ -97,6 +97,7 @@ class Effects:
     behind_on_keys: set[str] = field(default_factory=set)
     asked: dict[str, Freshness] = field(default_factory=dict)
     new_breaches: int = 0
+    waiting: set[str] = field(default_factory=set)  # vehicles that sent a breach that is pending
     newcomers: int = 0
     quarantined: int = 0
     refused: list[Refused] = field(default_factory=list)
@@ -130,6 +131,7 @@ class Effects:
         self.behind_on_keys |= other.behind_on_keys
         self.asked |= other.asked
         self.new_breaches += other.new_breaches
+        self.waiting |= other.waiting
         self.newcomers += other.newcomers
         self.quarantined += other.quarantined
         self.fetches += other.fetches
@@ -261,6 +263,7 @@ class Recorder:
         self._breaches[key] = _KnownBreach(*key, breach.bundle)
         vehicle.breaches += 1
         self.effects.new_breaches += 1
+        self.effects.waiting.add(breach.vehicle_id)
         return True
 
     def _record_provisional(self, made: Provisional) -> bool:
@@ -322,6 +325,8 @@ class Recorder:
             self.effects.decline(breach.vehicle_id, declined)
         elif breach.state == "calibrated":
             self._tell_revision(breach)
+        else:
+            self.effects.waiting.add(breach.vehicle_id)
 
     def _tell_revision(self, breach: Breach | _KnownBreach) -> None:
         made = revisions.caused_by(self._db, breach.vehicle_id, breach.message_id)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, inspect
 
 from cloud.errors import StoreError
 from cloud.location import Location, PostgresUrl
-from cloud.store import migrations, postgres, triggers
+from cloud.store import job_tables, migrations, postgres, triggers
 from cloud.store.metadata import METADATA
 
 _QUEUE: Final = "procrastinate_"
@@ -33,6 +33,8 @@ def prepare(connection: Connection, location: Location) -> None:
         raise _other_version(location, found, remedy)
     elif found != migrations.HEAD:
         migrations.upgrade(connection)
+    if isinstance(location, PostgresUrl):
+        job_tables.make(connection)
 
 
 def upgrade(connection: Connection, location: Location) -> tuple[str | None, str]:
@@ -44,6 +46,8 @@ def upgrade(connection: Connection, location: Location) -> tuple[str | None, str
         _make_tables(connection)
     elif found != migrations.HEAD:
         migrations.upgrade(connection)
+    if isinstance(location, PostgresUrl):
+        job_tables.make(connection)
     return found, migrations.HEAD
 
 

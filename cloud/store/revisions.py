@@ -46,7 +46,7 @@ _NEXT_BREACHES = (
     .order_by(col(Breach.id))
     .limit(bindparam("limit"))
 )
-_NEXT_OF_LANE = _NEXT_BREACHES.where(col(Breach.lane) == bindparam("lane"))
+_NEXT_OF_LANES = _NEXT_BREACHES.where(_among(Breach.lane, "lanes"))
 _UNPUBLISHED = select(RevisionRow).where(
     _MAY_RUN,
     col(RevisionRow.published_at).is_(None),
@@ -131,16 +131,16 @@ def made_of(db: Session, provisional: ProvisionalRow) -> int | None:
 
 
 def next_breaches(
-    db: Session, bundles: Sequence[str], limit: int, lane: int | None = None
+    db: Session, bundles: Sequence[str], limit: int, lanes: Sequence[int] | None = None
 ) -> list[Breach]:
     """The pending breach of lowest odometer of each vehicle, for `limit` vehicles, oldest first.
 
-    Of the vehicles of one lane, if it is given.
+    Of the vehicles of these lanes, if they are given.
     """
     wanted: dict[str, object] = {"bundles": bundles, "limit": limit}
-    if lane is None:
+    if lanes is None:
         return list(db.exec(_NEXT_BREACHES, params=wanted))
-    return list(db.exec(_NEXT_OF_LANE, params=wanted | {"lane": lane}))
+    return list(db.exec(_NEXT_OF_LANES, params=wanted | {"lanes": lanes}))
 
 
 def pending_lanes(db: Session, bundles: Sequence[str], before: float) -> list[int]:

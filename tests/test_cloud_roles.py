@@ -1,0 +1,196 @@
+"""The roles as processes of their own: real Mosquitto, real PostgreSQL, real kills."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlmodel import col, func, select
+
+from cloud.errors import RoleError
+from cloud.location import PostgresUrl
+from cloud.roles import process
+from cloud.store import verification
+from cloud.store.database import Store
+from cloud.store.tables import Breach as BreachRow
+from cloud.store.tables import RevisionRow
+from cloud.store.verification import Verified
+from common.bundle import Bundle, load_bundle
+from common.messages import Breach, Receipt, SignedRevision, decode, encode
+from common.revision import decode_revision
+from common.signing import create_key_pair
+from common.topics import topic
+from demo.broker import PrivateBroker
+from demo.roles import RoleProcess, running, write_config
+from tests.cloud_doubles import Car, write_bundle
+from tests.conftest import Connect
+from tests.mqtt_peer import Peer
+from tests.waiting import eventually
+
+LONG_S = 90.0
+
+
+@dataclass
+class Site:
+    """A database, a broker, a configuration; roles are started by the tests."""
+
+    folder: Path
+    bundle: Bundle
+    url: PostgresUrl
+    broker: PrivateBroker
+
+    def config(self, more: str = "") -> Path:
+        return write_config(
+            self.folder,
+            broker_port=self.broker.port,
+            url=self.url.full,
+            bundle=self.folder / "bundle",
+            key=self.folder / "keys" / "private.pem",
+            more=more,
+        )
+
+    def cars(self, count: int) -> list[Car]:
+        return [Car(f"car{i}", self.bundle) for i in range(count)]
+
+    def states(self) -> dict[str, int]:
+        """How many breaches are in each state."""
+        store = Store(self.url)
+        with store.read() as db:
+            found = db.exec(select(BreachRow.state, func.count()).group_by(BreachRow.state))
+            counted = dict(found.all())
+        store.close()
+        return counted
+
+    def are_settled(self, breaches: int) -> bool:
+        states = self.states()
+        return sum(states.values()) == breaches and "pending" not in states
+
+    def require_whole(self, breaches: int) -> None:
+        """Chains hold, each breach brought at most one revision, in odometer order."""
+        store = Store(self.url)
+        with store.read() as db:
+            keys = verification.remembered_keys(db)
+            assert all(isinstance(one, Verified) for one in verification.verify_all(db, keys))
+            rows = db.exec(select(RevisionRow).order_by(col(RevisionRow.number))).all()
+            known = db.exec(select(BreachRow)).all()
+        store.close()
+        assert len(known) == breaches
+        calibrated = [row.message_id for row in known if row.state == "calibrated"]
+        assert sorted(row.cause_message_id for row in rows) == sorted(calibrated)
+        reasons = [row.reason for row in known if row.state == "declined"]
+        assert not any("after a newer revision" in (reason or "") for reason in reasons)
+        for vehicle_id in {row.vehicle_id for row in rows}:
+            odometers = [row.odometer for row in rows if row.vehicle_id == vehicle_id]
+            assert odometers == sorted(odometers)
+
+
+@pytest.fixture
+def site(tmp_path: Path, postgres_database: PostgresUrl, mosquitto: PrivateBroker) -> Site:
+    write_bundle(tmp_path / "bundle")
+    create_key_pair(tmp_path / "keys" / "private.pem", tmp_path / "keys" / "public.pem")
+    return Site(tmp_path, load_bundle(tmp_path / "bundle"), postgres_database, mosquitto)
+
+
+@dataclass
+class Fleet:
+    """Vehicles that offer a breach after the receipt of the one before, and again without one."""
+
+    peer: Peer
+    waiting: dict[str, list[Breach]]
+    offered: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def breaches(self) -> int:
+        return sum(map(len, self.waiting.values()))
+
+    def receipts(self) -> set[str]:
+        found = [data for name, data in self.peer.received if name.endswith("/receipt")]
+        return {one for data in found for one in decode(data, Receipt).message_ids}
+
+    def offer(self, *, again: bool = False) -> bool:
+        """Offer what is due; False once everything has its receipt."""
+        known, left = self.receipts(), False
+        for vehicle_id, breaches in self.waiting.items():
+            due = [one for one in breaches if one.message_id not in known][:1]
+            left = left or bool(due)
+            for one in due:
+                if again or self.offered.get(vehicle_id) != one.message_id:
+                    self.offered[vehicle_id] = one.message_id
+                    self.peer.publish(topic(vehicle_id, "breach"), encode(one))
+        return left
+
+
+def fleet_of(site: Site, connect: Connect, cars: int, trips: int) -> Fleet:
+    peer = connect(site.broker, "fleet")
+    peer.subscribe("twin/v1/+/receipt", "twin/v1/+/parameters")
+    waiting = {
+        car.vehicle_id: [car.breach(n) for n in range(1, trips + 1)] for car in site.cars(cars)
+    }
+    return Fleet(peer, waiting)
+
+
+def drive(fleet: Fleet, *, again: bool = True) -> None:
+    """Until every breach has its receipt; what has none is offered again now and then."""
+    looks = iter(range(10**9))
+
+    def is_done() -> bool:
+        return not fleet.offer(again=again and next(looks) % 200 == 199)
+
+    eventually(is_done, LONG_S, "every receipt")
+
+
+def progress(fleet: Fleet, more: int) -> None:
+    """Until so many more breaches have their receipt, or all."""
+    enough = len(fleet.receipts()) + more
+    eventually(lambda: not fleet.offer() or len(fleet.receipts()) >= enough, LONG_S)
+
+
+@pytest.mark.parametrize("role", ["ingest", "worker", "api"])
+def test_a_role_that_shares_the_work_refuses_sqlite(tmp_path: Path, role: process.Role) -> None:
+    write_bundle(tmp_path / "bundle")
+    create_key_pair(tmp_path / "key.pem", tmp_path / "public.pem")
+    config = tmp_path / "c.toml"
+    config.write_text(
+        '[store]\npath="t.db"\n[bundles]\npaths=["bundle"]\n[keys]\nprivate="key.pem"'
+    )
+    with pytest.raises(RoleError, match=f"`twin-cloud {role}`.*postgresql://.*twin-cloud serve"):
+        process.run(config, role)
+
+
+def test_processes_divide_the_work_and_any_of_them_may_be_killed(
+    site: Site, connect: Connect
+) -> None:
+    """Two ingests, two workers and an API; each but the API is killed once under load."""
+    config = site.config()
+    ingests = [RoleProcess("ingest", config, f"ingest{n}") for n in (1, 2)]
+    workers = [RoleProcess("worker", config, f"worker{n}") for n in (1, 2)]
+    api = RoleProcess("api", config)
+    with running(*ingests, *workers, api):
+        fleet = fleet_of(site, connect, cars=10, trips=6)
+        for victim in (*workers, *ingests):
+            progress(fleet, 5)
+            victim.kill()
+            victim.start()
+        drive(fleet)
+        eventually(lambda: site.are_settled(60), LONG_S, "every outcome")
+        for one in (*ingests, *workers):
+            with httpx.Client(base_url=one.health(), trust_env=False) as client:
+                eventually(lambda: client.get("/health/ready").status_code == 200, LONG_S)
+                assert client.get("/health/live").json() == {"status": "alive"}
+                assert "twin_build_info" in client.get("/metrics").text
+        codes = [one.stop() for one in (*ingests, *workers, api)]
+    site.require_whole(60)
+    assert codes == [0] * 5
+    assert newest_retained(site, connect) == dict.fromkeys(fleet.waiting, 6)
+
+
+def newest_retained(site: Site, connect: Connect) -> dict[str, int]:
+    """The number of the revision that the broker keeps for each vehicle."""
+    late = connect(site.broker, "late")
+    late.subscribe("twin/v1/+/parameters")
+    eventually(lambda: len(late.received) >= 10, LONG_S, "what is retained")
+    signed = [decode(data, SignedRevision) for _, data in late.received]
+    found = [decode_revision(one.revision.encode()) for one in signed]
+    return {one.vehicle_id: one.number for one in found}
