@@ -193,9 +193,9 @@ class Drivers:
         return found
 
     @property
-    def pid(self) -> int:
-        """Of the child."""
-        return self._process.pid or 0
+    def driving(self) -> bool:
+        """Whether a car is still on its way."""
+        return self._process.is_alive() and not self._pipe.poll()
 
     def __enter__(self) -> Self:
         return self

@@ -44,17 +44,45 @@ def bundle() -> Path:
 
 
 @contextmanager
-def installation(backend: Backend) -> Iterator[Installation]:
-    """Everything new, on free ports, gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="twin-bench-") as name:
-        folder = Path(name)
-        with stage(bundle(), folder) as running:
-            yield Installation(
-                backend,
-                running.broker,
-                running.api,
-                running.public_key,
-                str(running.database),
-                lambda: {"serve": [running.service_pid], "broker": [running.broker.pid or 0]},
-                [f"{running.api}/metrics"],
-            )
+def installation(backend: Backend, **processes: int) -> Iterator[Installation]:
+    """Everything new, on free ports, gone afterwards.
+
+    On SQLite `twin-cloud serve`; on PostgreSQL one of each role, or as many as are named.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twin-bench-")))
+        private, public = folder / "keys" / "private.pem", folder / "keys" / "public.pem"
+        create_key_pair(private, public)
+        broker = stack.enter_context(PrivateBroker(folder=folder / "broker"))
+        server = stack.enter_context(PrivatePostgres()) if backend == "postgresql" else None
+        where = server.create("twin") if server else str(folder / "twin.db")
+        config = write_config(
+            folder,
+            broker_port=broker.port,
+            store=where,
+            bundle=bundle(),
+            key=private,
+        )
+        roles = _roles(backend, config, processes)
+        stack.enter_context(running(*roles))
+        yield Installation(backend, broker, server, roles, public, where, api_key(where))
+
+
+def _roles(backend: Backend, config: Path, processes: Mapping[str, int]) -> list[RoleProcess]:
+    if backend == "sqlite":
+        return [RoleProcess("serve", config)]
+    wanted: dict[Role, int] = {"ingest": 1, "worker": 1, "api": 1}
+    return [
+        RoleProcess(role, config, f"{role}-{number}")
+        for role, count in wanted.items()
+        for number in range(processes.get(role, count))
+    ]
+
+
+def api_key(database: str) -> str:
+    """A viewer's, made as an administrator makes the first one."""
+    command = ["api-keys", "create", "bench", "--role", "viewer", "--database", database]
+    made = subprocess.run(
+        [sys.executable, "-m", "cloud", *command], check=True, capture_output=True, text=True
+    )
+    return made.stdout.strip().splitlines()[-1]
