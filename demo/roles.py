@@ -38,12 +38,16 @@ class RoleFailed(TwinError):  # noqa: N818 - reads as the state it is
 
 
 def write_config(
-    folder: Path, *, broker_port: int, url: str, bundle: Path, key: Path, more: str = ""
+    folder: Path, *, broker_port: int, store: str, bundle: Path, key: Path, more: str = ""
 ) -> Path:
-    """A configuration of all roles; the API's and the health checks' ports are any free ones."""
+    """A configuration of all roles; the API's and the health checks' ports are any free ones.
+
+    `store` is a postgresql:// URL, or the path of a SQLite file.
+    """
+    place = "url" if "://" in store else "path"
     path = folder / "twin-cloud.toml"
     path.write_text(
-        f'[mqtt]\nport = {broker_port}\n[store]\nurl = "{url}"\n[bundles]\npaths = ["{bundle}"]\n'
+        f'[mqtt]\nport = {broker_port}\n[store]\n{place} = "{store}"\n[bundles]\npaths = ["{bundle}"]\n'
         f'[keys]\nprivate = "{key}"\n[api]\nport = 0\n[health]\nport = 0\n{more}',
         encoding="utf-8",
     )

@@ -45,7 +45,7 @@ class Site:
         return write_config(
             self.folder,
             broker_port=self.broker.port,
-            url=self.url.full,
+            store=self.url.full,
             bundle=self.folder / "bundle",
             key=self.folder / "keys" / "private.pem",
             more=more,

@@ -5,16 +5,20 @@ Must never tune anything that a user's installation does not have.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
+from common.signing import create_key_pair
 from demo.broker import PrivateBroker
-from demo.loop import stage
+from demo.database import PrivatePostgres
+from demo.roles import Role, RoleProcess, running, write_config
 from demo.simulated import TRAINING_VEHICLES, train, training_settings
 
 Backend = Literal["sqlite", "postgresql"]
@@ -24,15 +28,38 @@ SEED: Final = 900
 
 @dataclass(frozen=True)
 class Installation:
-    """What runs. `database` is what `--database` takes; `pids` by role."""
+    """What runs. `database` is what `--database` takes; `api_key` a viewer's."""
 
     backend: Backend
     broker: PrivateBroker
-    api: str
+    server: PrivatePostgres | None
+    roles: Sequence[RoleProcess]
     public_key: Path
     database: str
-    pids: Callable[[], Mapping[str, Sequence[int]]]
-    metrics: Sequence[str]  # the address of each process's
+    api_key: str
+
+    @property
+    def api(self) -> str:
+        """Where it answers now."""
+        return next(role.api() for role in self.roles if role.role in {"api", "serve"})
+
+    @property
+    def metrics(self) -> list[str]:
+        """Where each process says what it counts."""
+        return [
+            f"{role.api() if role.role in {'api', 'serve'} else role.health()}/metrics"
+            for role in self.roles
+        ]
+
+    def pids(self) -> dict[str, list[int]]:
+        """By role; broker and database, too."""
+        found: dict[str, list[int]] = {}
+        for role in self.roles:
+            found.setdefault(role.role, []).append(role.pid)
+        found["broker"] = [self.broker.pid or 0]
+        if self.server is not None:
+            found["database"] = [self.server.pid or 0]
+        return found
 
 
 @lru_cache(maxsize=1)
@@ -57,11 +84,7 @@ def installation(backend: Backend, **processes: int) -> Iterator[Installation]:
         server = stack.enter_context(PrivatePostgres()) if backend == "postgresql" else None
         where = server.create("twin") if server else str(folder / "twin.db")
         config = write_config(
-            folder,
-            broker_port=broker.port,
-            store=where,
-            bundle=bundle(),
-            key=private,
+            folder, broker_port=broker.port, store=where, bundle=bundle(), key=private
         )
         roles = _roles(backend, config, processes)
         stack.enter_context(running(*roles))
@@ -81,7 +104,7 @@ def _roles(backend: Backend, config: Path, processes: Mapping[str, int]) -> list
 
 def api_key(database: str) -> str:
     """A viewer's, made as an administrator makes the first one."""
-    command = ["api-keys", "create", "bench", "--role", "viewer", "--database", database]
+    command = ["api-keys", "create", "--name", "bench", "--database", database]
     made = subprocess.run(
         [sys.executable, "-m", "cloud", *command], check=True, capture_output=True, text=True
     )
