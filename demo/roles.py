@@ -47,7 +47,8 @@ def write_config(
     place = "url" if "://" in store else "path"
     path = folder / "twin-cloud.toml"
     path.write_text(
-        f'[mqtt]\nport = {broker_port}\n[store]\n{place} = "{store}"\n[bundles]\npaths = ["{bundle}"]\n'
+        f'[mqtt]\nport = {broker_port}\n[store]\n{place} = "{store}"\n'
+        f'[bundles]\npaths = ["{bundle}"]\n'
         f'[keys]\nprivate = "{key}"\n[api]\nport = 0\n[health]\nport = 0\n{more}',
         encoding="utf-8",
     )

@@ -44,7 +44,8 @@ def measure(*, quick: bool) -> list[Figure]:
     killed = ", ".join(f"{name} {count}" for name, count in sorted(havoc.kills.items()))
     note = (
         f"{sum(havoc.kills.values())} kills ({killed}); {len(havoc.trips):,} trips and "
-        f"{len(havoc.breaches):,} breaches, {havoc.applied:,} revisions applied; lost {found.lost}, "
+        f"{len(havoc.breaches):,} breaches, {havoc.applied:,} revisions applied; "
+        f"lost {found.lost}, "
         f"twice {found.twice}, nobody's {found.foreign}; {havoc.ended_by_itself} roles ended by "
         "themselves and were started again"
     )
