@@ -80,6 +80,8 @@ def _options(
         "extended_validation_and_flow_control_options": (
             limits.AWS_IOT_CORE_DEFAULTS if config.aws.limits else limits.NONE
         ),
+        # By itself it gives a message up after a minute; nobody sends that one again.
+        "ack_timeout_sec": SESSION_S,
         "retry_jitter_mode": mqtt5.ExponentialBackoffJitterMode.FULL,
         "min_reconnect_delay_ms": FIRST_DELAY_MS,
         "max_reconnect_delay_ms": LONGEST_DELAY_MS,
