@@ -11,7 +11,7 @@ RUN := "$(VENV)/bin/python"
 COMPILE := "$(VENV)/bin/uv" pip compile --quiet --universal --generate-hashes \
 	--python-version 3.11 --custom-compile-command "make lock"
 
-.PHONY: help setup demo demo-real broker test lint fix docs bench science lock clean
+.PHONY: help setup demo demo-real broker test lint fix docs bench science sbom audit lock clean
 
 help: ## show this list
 	@printf 'usage: make TARGET [ARGS="..."] [PYTHON=/path/to/python3.12]\n\n'
@@ -50,6 +50,12 @@ bench: setup ## measure what the docs promise, some seven minutes (ARGS="--quick
 
 science: setup ## the calibration against peers and truth, runs/science (ARGS="--quick": a minute)
 	@$(RUN) -m bench.science $(ARGS)
+
+sbom: setup ## what the software is made of, with licences: build/sbom.cdx.json, build/licences.csv
+	@$(RUN) tools/sbom.py build
+
+audit: setup ## ask a vulnerability service about everything that is locked (needs a network)
+	@$(RUN) tools/audit.py
 
 lock: setup ## resolve the lock files again (ARGS="--upgrade" for newer versions)
 	@$(COMPILE) --constraints requirements/constraints.in --extra dev $(ARGS) pyproject.toml \
