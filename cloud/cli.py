@@ -22,6 +22,7 @@ from cloud.commands import (
     derived_cli,
     fleet_cli,
     key_cli,
+    quarantine_cli,
     reading_cli,
     role_cli,
 )
@@ -63,6 +64,7 @@ app.add_typer(api_key_cli.api_keys, name="api-keys")
 app.add_typer(ca_cli.ca, name="ca")
 app.add_typer(fleet_cli.fleet_prior, name="fleet-prior")
 app.add_typer(bundle_cli.bundle, name="bundle")
+app.add_typer(quarantine_cli.quarantine, name="quarantine")
 app.add_typer(aws_cli.aws, name="aws")
 app.add_typer(database_cli.database, name="database")
 
@@ -94,15 +96,6 @@ def history(vehicle: str, database: Database, *, as_json: Json = False) -> None:
     require(database)
     if not reports.history(database, vehicle, as_json=as_json):
         end(f"There is no vehicle {vehicle!r} in {database}.", NOT_FOUND)
-
-
-@app.command()
-def quarantine(database: Database, *, as_json: Json = False) -> None:
-    """List the refused messages with their reasons; the latest first."""
-    from cloud.commands import reports  # noqa: PLC0415
-
-    require(database)
-    reports.quarantine(database, as_json=as_json)
 
 
 audit_cli.register(app)

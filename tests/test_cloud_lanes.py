@@ -12,7 +12,9 @@ from sqlmodel import select
 from cloud.calibration import rounds
 from cloud.calibration.poison import MAX_TRIES
 from cloud.calibration.revising import Author
-from cloud.errors import OvertakenError
+from cloud.errors import OvertakenError, RetryError
+from cloud.intake.interpretation import Delivery
+from cloud.intake.retries import retry
 from cloud.push.courier import Courier
 from cloud.store import quarantined, revisions
 from cloud.store.lanes import LANES, lane_of
@@ -20,7 +22,7 @@ from cloud.store.tables import Breach as BreachRow
 from cloud.store.tables import Quarantine, RevisionRow, Vehicle
 from common.calibrator import Case
 from common.calibrator import decide as decide_cases
-from common.messages import Breach, decode
+from common.messages import MAX_PAYLOAD_BYTES, Breach, decode, encode
 from tests.cloud_doubles import Insides, RememberingPublisher, write_bundle
 
 
@@ -129,8 +131,6 @@ def test_a_breach_that_was_only_near_an_end_is_calibrated(inside: Insides) -> No
 def test_of_old_refused_messages_only_the_beginning_is_kept(
     inside: Insides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cloud.intake.interpretation import Delivery
-
     monkeypatch.setattr(quarantined, "WHOLE_ROWS", 2)
     monkeypatch.setattr(quarantined, "BEGINNING_BYTES", 3)
     inside.take(*(Delivery("x", b"%d-----" % i, mid=i) for i in range(4)))
@@ -171,3 +171,34 @@ def test_of_two_that_publish_for_a_vehicle_the_newest_revision_stays_with_the_br
     other.waiting.pop()()
     courier.turn()
     assert other.numbers == [1, 2]
+
+
+def test_a_breach_of_the_quarantine_is_taken_in_again_once_the_cause_is_mended(
+    inside: Insides, failing: list[float]
+) -> None:
+    failing.append(5000.0)
+    inside.take(inside.car("a").breach(5))
+    inside.work()
+    [row] = inside.table(Quarantine)
+    failing.clear()
+    with inside.store.write() as db:
+        retry(db, db.merge(row), inside.catalogue, inside.now, "somebody")
+    inside.worker.wake()
+    inside.work()
+    assert inside.table(Quarantine) == []
+    assert inside.breach_states() == {"trip5": "calibrated"}
+    assert [row.number for row in inside.rows("a")] == [1]
+
+
+def test_what_is_still_wrong_or_not_whole_stays_in_the_quarantine(inside: Insides) -> None:
+    bad = encode(inside.car().breach(5, odometer=-1.0))
+    big = b"x" * (MAX_PAYLOAD_BYTES + 1)
+    inside.take(
+        Delivery("twin/v1/car/breach", bad, mid=1), Delivery("twin/v1/car/trip", big, mid=2)
+    )
+    for row, sentence in zip(
+        inside.table(Quarantine), ("refused", "only its beginning"), strict=True
+    ):
+        with pytest.raises(RetryError, match=sentence), inside.store.write() as db:
+            retry(db, db.merge(row), inside.catalogue, inside.now, "somebody")
+    assert len(inside.table(Quarantine)) == 2

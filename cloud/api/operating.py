@@ -9,7 +9,7 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from cloud.api import approvals, audit, cohorts, live, orders, policies
+from cloud.api import approvals, audit, cohorts, live, orders, policies, retries
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     orders.router,
@@ -18,4 +18,5 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     approvals.router,
     audit.router,
     live.router,
+    retries.router,
 )

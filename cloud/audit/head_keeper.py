@@ -147,11 +147,17 @@ def heads_of(
     stopping: threading.Event,
 ) -> tuple[Callable[..., None], threading.Event, float]:
     """What a thread of the service runs, and with what. Raises KeyFileError."""
+    return keeper_of(config, store, author, clock).run, stopping, 60.0 * config.heads.every_minutes
+
+
+def keeper_of(
+    config: Config, store: Store, author: Author, clock: Callable[[], float]
+) -> HeadKeeper:
+    """As the configuration wants it. Raises KeyFileError."""
     wanted = config.heads
     sink = None
     if wanted.keep_in is not None:
         bucket = wanted.keep_in.startswith("s3://")
         sink = sink_to(wanted.keep_in if bucket else str(config.path(wanted.keep_in)))
     keys = [load_public_key(config.path(name)) for name in wanted.trusted_keys]
-    keeper = HeadKeeper(store, author, clock, sink, {key_id(key): key for key in keys})
-    return keeper.run, stopping, 60.0 * wanted.every_minutes
+    return HeadKeeper(store, author, clock, sink, {key_id(key): key for key in keys})

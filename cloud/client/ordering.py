@@ -145,6 +145,13 @@ class Ordering(Transport):
         path = f"{V1}/vehicles/{vehicle_id}/revisions/{number}/reject"
         return self._write("POST", operator_schemas.ApprovalItem, path, told, dry_run=dry_run)
 
+    def retry_message(
+        self, number: int, told: operator_schemas.Verdict, *, dry_run: bool = False
+    ) -> schemas.QuarantineItem:
+        """Take a refused message in again."""
+        path = f"{V1}/quarantine/{number}/retry"
+        return self._write("POST", schemas.QuarantineItem, path, told, dry_run=dry_run)
+
     def list_audit(self, **params: object) -> Iterator[operator_schemas.EventItem]:
         """What people did, the latest first."""
         return self.pages(operator_schemas.EventItem, f"{V1}/audit", **params)

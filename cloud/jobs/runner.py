@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S: Final = 1.0
 STALLED_S: Final = 6.0
 EVERY_FEW_SECONDS: Final = "* * * * * */3"
+EVERY_TEN_MINUTES: Final = "*/10 * * * *"
 RETRY_S: Final = 0.5
 POLL_S: Final = 5.0
 
@@ -47,10 +48,11 @@ class Runner:
         *,
         suspect: Callable[[int], None],
         republish: Callable[[], bool],
+        state_heads: Callable[[], None],
     ) -> None:
         self._url, self._lanes = url, lanes
         self._work, self._upkeep, self._queue = work, upkeep, queue
-        self._suspect, self._republish = suspect, republish
+        self._suspect, self._republish, self._state_heads = suspect, republish, state_heads
         self._stopping = threading.Event()
         self._stop: Callable[[], None] = lambda: None
         self.trouble: str | None = "it has not begun yet"
@@ -117,6 +119,12 @@ class Runner:
             del timestamp
             await self._take_over(app)
             await asyncio.to_thread(self._upkeep.look)
+
+        @app.periodic(cron=EVERY_TEN_MINUTES)
+        @app.task(name="heads", queue=job_queue.QUEUE, queueing_lock="heads")
+        async def heads(timestamp: int = 0) -> None:
+            del timestamp
+            await asyncio.to_thread(self._state_heads)
 
         @app.task(name="republish")
         async def republish() -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from cloud.audit.head_keeper import keeper_of
 from cloud.calibration.rounds import Calibrations
 from cloud.jobs.lane_work import LaneWork
 from cloud.jobs.runner import Runner
@@ -71,6 +72,9 @@ class WorkerRole:
             self._queue,
             suspect=self._calibrations().suspect,
             republish=self._republish,
+            state_heads=keeper_of(
+                parts.config, parts.store, parts.author, parts.clock
+            ).guarded_turn,
         )
         self._threads = [
             threading.Thread(target=self._work.run),

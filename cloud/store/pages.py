@@ -133,3 +133,11 @@ def quarantined(
     if after is not None:
         query = query.where(col(Quarantine.id) < after)
     return db.exec(query).all()
+
+
+def may_see_quarantined(db: Session, row: Quarantine, cohorts: Cohorts) -> bool:
+    """Whether the list shows this message to who sees these cohorts (None: all of them)."""
+    if cohorts is None:
+        return True
+    vehicle = db.get(Vehicle, row.vehicle_id) if row.vehicle_id else None
+    return vehicle is not None and vehicle.cohort in cohorts
