@@ -20,7 +20,7 @@ def measure(*, quick: bool) -> list[Figure]:
     ]
 
 
-BACKENDS: tuple[Backend, ...] = ("sqlite",)
+BACKENDS: tuple[Backend, ...] = ("sqlite", "postgresql")
 
 
 def drive(at: Installation, plan: Plan) -> tuple[Driven, Usage]:
