@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from sqlalchemy import func, update
+from sqlalchemy import exists, func, update
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownReleaseError
@@ -74,17 +75,15 @@ def latest(db: Session, vehicle_id: str) -> Release | None:
 
 def newest_unheard(db: Session) -> list[Release]:
     """Of each vehicle the newest release, when the vehicle has said nothing of it."""
-    numbers = (
-        select(Release.vehicle_id, func.max(Release.number).label("number"))
-        .group_by(col(Release.vehicle_id))
-        .subquery()
+    later = aliased(Release)
+    query = select(Release).where(
+        col(Release.number).is_not(None),
+        col(Release.state).is_(None),
+        ~exists().where(
+            col(later.vehicle_id) == Release.vehicle_id, col(later.number) > Release.number
+        ),
     )
-    query = select(Release).join(
-        numbers,
-        (col(Release.vehicle_id) == numbers.c.vehicle_id)
-        & (col(Release.number) == numbers.c.number),
-    )
-    return list(db.exec(query.where(col(Release.state).is_(None))))
+    return list(db.exec(query))
 
 
 def mark_published(db: Session, ids: Collection[int], now: float) -> None:

@@ -57,18 +57,16 @@ _UNPUBLISHED = select(RevisionRow).where(
         func.coalesce(_LATER.approval, "").not_in(["pending", "rejected"]),
     ),
 )
-_NUMBERS = (
-    select(RevisionRow.vehicle_id, func.max(RevisionRow.number).label("number"))
-    .where(_among(RevisionRow.vehicle_id, "vehicles"))
-    .group_by(col(RevisionRow.vehicle_id))
-    .subquery()
+_NEWEST_ID = (  # one row of each, however many a vehicle has
+    select(_LATER.id)
+    .where(col(_LATER.vehicle_id) == Vehicle.vehicle_id)
+    .order_by(col(_LATER.number).desc())
+    .limit(1)
+    .correlate(Vehicle)
+    .scalar_subquery()
 )
-_NEWEST_OF = select(RevisionRow).join(
-    _NUMBERS,
-    and_(
-        col(RevisionRow.vehicle_id) == _NUMBERS.c.vehicle_id,
-        col(RevisionRow.number) == _NUMBERS.c.number,
-    ),
+_NEWEST_OF = select(RevisionRow).where(
+    col(RevisionRow.id).in_(select(_NEWEST_ID).where(_among(Vehicle.vehicle_id, "vehicles")))
 )
 _BY_NUMBER = select(RevisionRow).where(_OF_VEHICLE, col(RevisionRow.number) == bindparam("number"))
 _NEWEST_STANDING = select(RevisionRow).where(_OF_VEHICLE, _STANDS).order_by(_NEWEST_FIRST).limit(1)

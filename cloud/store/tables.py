@@ -297,6 +297,12 @@ class Release(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("vehicle_id", "number"),
         Index("release_ordered", "id", sqlite_where=text("number IS NULL")),
+        Index(
+            "release_unheard",
+            "vehicle_id",
+            "number",
+            sqlite_where=text("number IS NOT NULL AND state IS NULL"),
+        ),
     )
 
     id: int | None = Field(default=None, primary_key=True)

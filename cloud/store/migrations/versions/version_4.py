@@ -45,6 +45,8 @@ STATEMENTS: Final = (
     "CREATE INDEX revision_unpublished ON revision (id) WHERE published_at IS NULL",
     """CREATE INDEX breach_calibrated ON breach (vehicle_id, message_id)
     WHERE state = 'calibrated'""",
+    """CREATE INDEX release_unheard ON release (vehicle_id, number)
+    WHERE number IS NOT NULL AND state IS NULL""",
     "ALTER TABLE revision ADD COLUMN inputs BLOB",
     f"ALTER TABLE revision ADD COLUMN parent_hash VARCHAR DEFAULT '{GENESIS}' NOT NULL",
     """UPDATE revision SET parent_hash = parent.hash FROM (
