@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from cloud.api.gate import METRICS, OPEN, Entrance
 from cloud.config import Config
 from cloud.security.doors import Doors, KeyDoor
 from cloud.security.oidc import TokenDoor
+from cloud.security.secret_files import warn_of_readable
 from cloud.security.settings import is_loopback
 from cloud.store import api_keys
 from cloud.store.database import Store
@@ -21,7 +23,9 @@ log = logging.getLogger(__name__)
 
 def entrance_of(config: Config, store: Store, clock: Callable[[], float]) -> Entrance:
     """What `[api]` and `[oidc]` say. Raises StoreUnavailableError."""
-    api, oidc = config.api, config.oidc
+    api, oidc, tls = config.api, config.oidc, config.mqtt.tls
+    if tls is not None and tls.key_file is not None:
+        warn_of_readable([Path(tls.key_file)])
     if api.auth == "none":
         log.warning("api_open: [api] auth is none, everybody on this machine is an admin")
         lets = None
