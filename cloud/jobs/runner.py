@@ -11,6 +11,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -21,7 +22,6 @@ from procrastinate.jobs import Status
 
 from cloud.errors import StoreUnavailableError
 from cloud.jobs.lane_work import LaneWork
-from cloud.jobs.upkeep import Upkeep
 from cloud.store import job_queue
 from cloud.store.job_queue import JobQueue
 
@@ -35,24 +35,28 @@ RETRY_S: Final = 0.5
 POLL_S: Final = 5.0
 
 
+@dataclass(frozen=True)
+class Duties:
+    """What a worker does besides lanes; each may take its time, on a thread.
+
+    `look` makes jobs of what waits, `suspect` marks a lane over which a worker ended, `republish`
+    says whether it could, `state_heads` signs the heads of all chains.
+    """
+
+    look: Callable[[], None]
+    suspect: Callable[[int], None]
+    republish: Callable[[], bool]
+    state_heads: Callable[[], None]
+
+
 class Runner:
     """`run()` blocks; `stop()` from any thread."""
 
     def __init__(
-        self,
-        url: str,
-        lanes: int,
-        work: LaneWork,
-        upkeep: Upkeep,
-        queue: JobQueue,
-        *,
-        suspect: Callable[[int], None],
-        republish: Callable[[], bool],
-        state_heads: Callable[[], None],
+        self, url: str, lanes: int, work: LaneWork, queue: JobQueue, duties: Duties
     ) -> None:
         self._url, self._lanes = url, lanes
-        self._work, self._upkeep, self._queue = work, upkeep, queue
-        self._suspect, self._republish, self._state_heads = suspect, republish, state_heads
+        self._work, self._queue, self._duties = work, queue, duties
         self._stopping = threading.Event()
         self._stop: Callable[[], None] = lambda: None
         self.trouble: str | None = "it has not begun yet"
@@ -118,17 +122,17 @@ class Runner:
         async def look(timestamp: int = 0) -> None:
             del timestamp
             await self._take_over(app)
-            await asyncio.to_thread(self._upkeep.look)
+            await asyncio.to_thread(self._duties.look)
 
         @app.periodic(cron=EVERY_TEN_MINUTES)
         @app.task(name="heads", queue=job_queue.QUEUE, queueing_lock="heads")
         async def heads(timestamp: int = 0) -> None:
             del timestamp
-            await asyncio.to_thread(self._state_heads)
+            await asyncio.to_thread(self._duties.state_heads)
 
         @app.task(name="republish")
         async def republish() -> None:
-            if not await asyncio.to_thread(self._republish):
+            if not await asyncio.to_thread(self._duties.republish):
                 await asyncio.to_thread(self._queue.defer, [job_queue.REPUBLISH])
 
     async def _hold(self, lane: int, *, orders: bool) -> None:
@@ -147,7 +151,7 @@ class Runner:
         lane = row.task_kwargs.get("lane")
         log.warning("job_taken_over job=%s lane=%s", row.task_name, lane)
         if isinstance(lane, int):
-            await asyncio.to_thread(self._suspect, lane)
+            await asyncio.to_thread(self._duties.suspect, lane)
         with contextlib.suppress(ConnectorException):  # another worker was faster
             await app.job_manager.finish_job(row, Status.FAILED, delete_job=True)
         if isinstance(lane, int):

@@ -17,7 +17,7 @@ from typing import Final
 from cloud.audit.head_keeper import keeper_of
 from cloud.calibration.rounds import Calibrations
 from cloud.jobs.lane_work import LaneWork
-from cloud.jobs.runner import Runner
+from cloud.jobs.runner import Duties, Runner
 from cloud.jobs.upkeep import Upkeep
 from cloud.location import PostgresUrl
 from cloud.mqtt.choice import open_link
@@ -64,17 +64,12 @@ class WorkerRole:
         upkeep = Upkeep(
             parts.store, parts.catalogue, self._queue, self._courier, releases, parts.clock
         )
+        keeper = keeper_of(parts.config, parts.store, parts.author, parts.clock)
+        duties = Duties(
+            upkeep.look, self._calibrations().suspect, self._republish, keeper.guarded_turn
+        )
         self._runner = Runner(
-            location.full,
-            parts.config.worker.lanes,
-            self._work,
-            upkeep,
-            self._queue,
-            suspect=self._calibrations().suspect,
-            republish=self._republish,
-            state_heads=keeper_of(
-                parts.config, parts.store, parts.author, parts.clock
-            ).guarded_turn,
+            location.full, parts.config.worker.lanes, self._work, self._queue, duties
         )
         self._threads = [
             threading.Thread(target=self._work.run),
