@@ -12,6 +12,7 @@ from cloud.config import Aws, Mqtt, Tls
 from cloud.intake.interpretation import Delivery
 from cloud.mqtt.choice import open_link
 from cloud.mqtt.protocol import Inbox, Link
+from cloud.mqtt.session import Session
 from demo.broker import BrokerTls
 from tests.certificates import Authority, Issued
 from tests.waiting import eventually
@@ -77,9 +78,9 @@ class Opened:
         return lambda: len(confirmed) == 1
 
 
-def open_one(config: Mqtt, inbox_size: int = 1024) -> Opened:
+def open_one(config: Mqtt, inbox_size: int = 1024, session: Session | None = None) -> Opened:
     """Not started."""
     inbox: Inbox = queue.Queue(inbox_size)
     connections: list[None] = []
-    link = open_link(config, inbox, lambda: connections.append(None), random.Random(1))
+    link = open_link(config, inbox, lambda: connections.append(None), random.Random(1), session)
     return Opened(link, inbox, connections)

@@ -6,6 +6,7 @@ INVARIANT 1: so whatever the broker was not told about comes again, whoever was 
 
 from __future__ import annotations
 
+import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,9 @@ import pytest
 from cloud.config import Mqtt
 from cloud.errors import LinkError
 from cloud.mqtt import aws_client, link
+from cloud.mqtt.filters import filters
 from cloud.mqtt.protocol import Link
+from cloud.mqtt.session import GONE_S, Session
 from common.messages import MAX_PAYLOAD_BYTES
 from common.topics import DOWNWARD, UPWARD
 from demo.broker import PrivateBroker
@@ -80,8 +83,10 @@ def open_link(line: Line) -> Iterator[Open]:
     """Open links, connected; they are stopped at the end."""
     links: list[Link] = []
 
-    def call(config: Mqtt | None = None, inbox_size: int = 1024) -> Opened:
-        opened = open_one(config or line.config(), inbox_size)
+    def call(
+        config: Mqtt | None = None, inbox_size: int = 1024, session: Session | None = None
+    ) -> Opened:
+        opened = open_one(config or line.config(), inbox_size, session)
         links.append(opened.link)
         opened.link.start()
         opened.await_connections(1)
@@ -433,6 +438,48 @@ def test_what_one_of_a_group_left_unacknowledged_is_not_lost(
     back = open_link(line.config("one", "ingest"))
     got |= {one.payload for one in back.take(40 - len(got))}
     assert got == set(numbers(40))
+
+
+def test_who_leaves_a_group_for_good_gets_nothing_more_and_leaves_nothing_open(
+    line: Line, open_link: Open, car: Peer
+) -> None:
+    leaver = open_link(session=Session("one", group_filters(), GONE_S, leaves=True))
+    stayer = open_link(session=Session("two", group_filters(), GONE_S, leaves=True))
+    leaver.link.leave()
+    eventually(lambda: leads_to(car, stayer), what="the leaver's share of the group")
+    car.publish_all(TRIP, numbers(20))
+    assert [one.payload for one in stayer.take(20)] == numbers(20)
+    assert all(one.payload == b"probe" for one in leaver.take(leaver.inbox.qsize()))
+
+
+def group_filters() -> tuple[str, ...]:
+    return tuple(filters("ingest"))
+
+
+def leads_to(car: Peer, opened: Opened) -> bool:
+    """Whether both of two messages in a row reach it: of two members each would get one."""
+    car.publish_all(TRIP, [b"probe"] * 2)
+    try:
+        for _ in range(2):
+            opened.link.acknowledge(opened.delivery(0.5))
+    except queue.Empty:
+        return False
+    return True
+
+
+def test_a_process_that_only_publishes_is_ready_without_subscriptions(
+    line: Line, open_link: Open, connect: Connect
+) -> None:
+    worker = open_link(session=Session("worker", (), 0))
+    assert worker.link.is_connected
+    is_confirmed = worker.publish("twin/v1/car/parameters", b"one", retain=True)
+    eventually(is_confirmed, what="the confirmation")
+    line.broker.restart()
+    worker.await_connections(2)
+    eventually(worker.publish("twin/v1/car/parameters", b"two", retain=True), what="the second")
+    late = vehicle(line, connect)
+    late.subscribe("twin/v1/car/parameters")
+    eventually(lambda: late.received == [("twin/v1/car/parameters", b"two")], what="the newest")
 
 
 # ---- configuration --------------------------------------------------------------------------
