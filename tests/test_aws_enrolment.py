@@ -11,6 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
+from cfnlint.decode import decode
 from cryptography import x509
 from moto import mock_aws
 from moto.iot.models import IoTBackend
@@ -171,6 +172,24 @@ def test_an_expected_vehicle_is_a_thing_without_a_certificate(iot: Any) -> None:
     assert aws_registry.expect(iot, "car-3", "twin-cloud")
     assert not aws_registry.expect(iot, "car-3", "twin-cloud")
     assert principals(iot, "car-3") == []
+
+
+def test_a_claim_gets_a_certificate_for_an_expected_vehicle_once(iot: Any, tmp_path: Path) -> None:
+    template, _ = decode(str(SMOKE.with_name("stack.yaml")))
+    assert template is not None
+    hook: dict[str, Any] = {}
+    code = template["Resources"]["ExpectedOnly"]["Properties"]["Code"]["ZipFile"]
+    exec(code, hook)  # as the account would run it
+
+    def lets_through(**parameters: str) -> bool:
+        return bool(hook["handler"]({"parameters": parameters}, None)["allowProvisioning"])
+
+    aws_registry.expect(iot, "car-1", "twin-cloud")
+    assert lets_through(VehicleId="car-1")
+    enroll(iot, requested(tmp_path))
+    assert not lets_through(VehicleId="car-1")
+    assert not lets_through(VehicleId="car-2")
+    assert not lets_through()
 
 
 # ---- the command line -------------------------------------------------------------------------
