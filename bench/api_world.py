@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import uvicorn
@@ -35,7 +35,7 @@ from cloud.store.tables import RevisionRow, Trip, Vehicle
 from common.bundle import load_bundle
 from common.manifest import Manifest
 from common.messages import message_id
-from common.revision import GENESIS, Cause, Revision, encode_revision
+from common.revision import GENESIS, Cause, Revision, encode_revision, revision_hash
 
 NOW: Final = 1_790_000_000.0
 AT_ONCE: Final = 100
@@ -82,9 +82,9 @@ def world(
             connection.execute(
                 insert(RevisionRow),
                 [
-                    _revision(one, number, found.sha256, found.manifest, rng)
+                    row
                     for one in ids
-                    for number in range(1, revisions + 1)
+                    for row in _chain(one, revisions, found.sha256, found.manifest, rng)
                 ],
             )
             connection.execute(
@@ -133,9 +133,25 @@ def _vehicle(
     }
 
 
+def _chain(
+    vehicle_id: str, revisions: int, sha256: str, manifest: Manifest, rng: np.random.Generator
+) -> Iterator[dict[str, object]]:
+    """Each behind the one before; the database would take no other."""
+    parent = GENESIS
+    for number in range(1, revisions + 1):
+        row = _revision(vehicle_id, number, parent, sha256, manifest, rng)
+        parent = row["hash"]
+        yield row
+
+
 def _revision(
-    vehicle_id: str, number: int, sha256: str, manifest: Manifest, rng: np.random.Generator
-) -> dict[str, object]:
+    vehicle_id: str,
+    number: int,
+    parent: str,
+    sha256: str,
+    manifest: Manifest,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
     count = len(manifest.parameters)
     cause = Cause(
         kind="breach",
@@ -151,7 +167,7 @@ def _revision(
         Revision(
             vehicle_id=vehicle_id,
             number=number,
-            parent_hash=GENESIS,
+            parent_hash=parent,
             base=number - 1,
             bundle=sha256,
             odometer=number * KM,
@@ -170,7 +186,8 @@ def _revision(
         "odometer": number * KM,
         "cause_message_id": cause.message_id,
         "content": content,
-        "hash": rng.bytes(32).hex(),
+        "hash": revision_hash(content),
+        "parent_hash": parent,
         "key_id": "ab" * 8,
         "signature": rng.bytes(64).hex(),
         "created_at": NOW - 1e7 + number * 1e5,

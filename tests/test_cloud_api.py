@@ -297,3 +297,19 @@ def test_what_a_vehicle_made_for_itself_stands_beside_the_chain(client: httpx.Cl
     assert (oldest["odometer_unit"], oldest["time_known"]) == ("km", True)
     revisions = client.get(f"{V1}/vehicles/a/revisions").json()["items"]
     assert [one["number"] for one in revisions] == [3, 2, 1]
+
+
+def test_a_route_takes_the_parameters_that_its_description_names(client: httpx.Client) -> None:
+    """Each by name, none more: what is refused lists them."""
+    paths = client.get(f"{V1}/openapi.json").json()["paths"]
+    asked = 0
+    for path, methods in paths.items():
+        if "get" not in methods or "{" in path.replace("{vehicle_id}", ""):
+            continue
+        described = [one for one in methods["get"].get("parameters", []) if one["in"] == "query"]
+        url = path.replace("{vehicle_id}", "a")
+        found = problem(client.get(url, params={"colour": "red"}), 422)
+        known = found["violations"][0]["problem"].removeprefix("unknown parameter; known: ")
+        assert set(known.split(", ")) == ({one["name"] for one in described} or {"none"}), path
+        asked += 1
+    assert asked > 12

@@ -99,7 +99,7 @@ def rows(
         numbers = range(picked.first, picked.last + 1, picked.every)
         query = query.where(col(RevisionRow.number).in_(numbers))
     query = query.order_by(col(RevisionRow.vehicle_id), col(RevisionRow.number))
-    return [Row(*row) for row in db.connection().execute(query)]
+    return [Row(*row) for row in db.connection().execute(query).all()]
 
 
 def value_and_std(content: bytes, index: int) -> tuple[float, float]:
