@@ -24,6 +24,7 @@ from cloud.commands import (
     key_cli,
     quarantine_cli,
     reading_cli,
+    replay_cli,
     role_cli,
 )
 from cloud.commands.command import (
@@ -47,7 +48,7 @@ Examples:
   twin-cloud serve --config twin-cloud.toml
 """
 FLEET: Final = ("fleet-prior", "battery-replaced", "roll-back")
-AUDIT: Final = ("verify", "heads", "audit", "reproduce")
+AUDIT: Final = ("verify", "heads", "audit", "reproduce", "recalibrate", "pin", "unpin", "lineage")
 DERIVED: Final = ("health", "forecast", "range", "planned-trip")
 TRAINING: Final = ("train", "sensitivity", "import-model")
 
@@ -99,6 +100,7 @@ def history(vehicle: str, database: Database, *, as_json: Json = False) -> None:
 
 
 audit_cli.register(app)
+replay_cli.register(app)
 
 
 @app.command(

@@ -166,6 +166,14 @@ def test_a_new_battery_and_an_operators_wish_have_nothing_to_prove(
     assert confirmed.agent.twin.revision == 2
 
 
+def test_a_recalibration_must_prove_itself_on_the_next_trip(confirmed: Rig) -> None:
+    cause = Cause(kind="recalibration", message_id="0" * 32, replays="1" * 32, ordered_by="desk")
+    tell(confirmed, 2, BAD, odometer=1500.0, cause=cause)
+    assert (confirmed.agent.twin.revision, confirmed.agent.status().on_trial) == (2, True)
+    confirmed.drive("trip-2", odometer=2000.0)
+    assert confirmed.agent.twin.revision == 1
+
+
 def test_an_operators_wish_is_taken_although_the_kept_trace_is_worse(rig: Rig) -> None:
     rig.drive("trip-1")
     cause = Cause(kind="roll_back", message_id="0" * 32, returns_to=1, ordered_by="desk")

@@ -196,8 +196,12 @@ def test_a_trace_from_before_a_battery_says_nothing_about_it(
     assert (verdict.error_before_v is None) is (reason == "")
 
 
-def test_after_a_breach_every_kept_trace_is_compared(bundle: Bundle) -> None:
-    worse = signed(revision_for(bundle, theta=[0.9, 0.0], odometer=100.0))
+@pytest.mark.parametrize("kind", ["breach", "recalibration"])
+def test_after_a_breach_replayed_or_not_every_kept_trace_is_compared(
+    bundle: Bundle, kind: Literal["breach", "recalibration"]
+) -> None:
+    cause = Cause(kind=kind, message_id="0" * 32, replays="" if kind == "breach" else "1" * 32)
+    worse = signed(revision_for(bundle, theta=[0.9, 0.0], odometer=100.0, cause=cause))
     verdict = verdict_on(worse, bundle, kept=kept_trace(bundle, odometer=99.0))
     assert verdict.reason == "worse_on_trace"
 

@@ -36,6 +36,10 @@ class Approval(BaseModel):
     by: str = Field(description="`service`, or the name of an operator.", examples=["service"])
     why: str
     order: str | None = Field(description="The order that it carries out.", examples=[None])
+    state: str | None = Field(
+        default=None, description="`pending`, `approved`, `rejected`; null: it needed no approval."
+    )
+    at: float | None = Field(default=None, description="When somebody approved or rejected it.")
 
 
 class Innovation(BaseModel):

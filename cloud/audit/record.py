@@ -38,7 +38,7 @@ def of_revision(db: Session, row: RevisionRow) -> RevisionAudit:
         prior_version=revision.prior_version,
         code_version=revision.code_version,
         created_at=revision.created_at,
-        approved=_approval(revision, kept),
+        approved=_approval(row, revision, kept),
         message=_message(db, revision),
         innovation=_innovation(revision),
         inputs=_document(kept),
@@ -48,13 +48,19 @@ def of_revision(db: Session, row: RevisionRow) -> RevisionAudit:
     )
 
 
-def _approval(revision: Revision, kept: bytes) -> Approval:
+def _approval(row: RevisionRow, revision: Revision, kept: bytes) -> Approval:
     cause, order = revision.cause, None
     try:
         order = inputs.decode(kept).order or None if kept else None
     except MalformedMessageError:
         order = None
-    return Approval(by=cause.ordered_by or "service", why=cause.why, order=order)
+    return Approval(
+        by=row.approval_by or cause.ordered_by or "service",
+        why=row.approval_why or cause.why,
+        order=order,
+        state=row.approval,
+        at=row.approval_at,
+    )
 
 
 def _message(db: Session, revision: Revision) -> Message | None:

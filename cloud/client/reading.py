@@ -6,7 +6,7 @@ Must never change anything on the service.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from cloud.api import history_schemas, operator_schemas, provenance_schemas, schemas
 from cloud.client.errors import NoSuchListError
@@ -53,6 +53,12 @@ class Reading(Transport):
         """What a revision was made from, and what became of it."""
         path = f"{V1}/vehicles/{vehicle_id}/revisions/{number}/audit"
         return self.get(provenance_schemas.RevisionAudit, path)
+
+    def get_lineage(self, vehicle_id: str) -> dict[str, Any]:
+        """Where a vehicle's revisions came from, as PROV-JSON."""
+        answer = self.send("GET", f"{V1}/vehicles/{vehicle_id}/lineage")
+        found: dict[str, Any] = answer.json()
+        return found
 
     def list_provisionals(
         self, vehicle_id: str, **params: object

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -35,8 +35,15 @@ Examples:
   twin-cloud reproduce car-7 12 --config twin-cloud.toml --json
 """
 
+LINEAGE_EXAMPLES: Final = """\b
+Examples:
+  twin-cloud lineage car-7 --database twin.db > car-7.json
+  twin-cloud lineage car-7 --format svg --database twin.db > car-7.svg
+"""
+
 Number = Annotated[int, typer.Argument(help="The number of a revision.", min=1)]
 Service = Annotated[Path, typer.Option("--config", help="The service's configuration (TOML).")]
+Form = Literal["prov", "dot", "svg"]
 Keys = Annotated[
     list[Path] | None,
     typer.Option(
@@ -58,6 +65,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(heads, name="heads")
     app.command(epilog=AUDIT_EXAMPLES)(audit)
     app.command(epilog=REPRODUCE_EXAMPLES)(reproduce)
+    app.command(epilog=LINEAGE_EXAMPLES)(lineage)
 
 
 def verify(
@@ -127,3 +135,18 @@ def reproduce(vehicle: str, number: Number, config: Service, *, as_json: Json = 
         end(f"There is no revision {number} of vehicle {vehicle!r}.", NOT_FOUND)
     if not same:
         sys.exit(FAILED)
+
+
+def lineage(
+    vehicle: str,
+    database: Database,
+    form: Annotated[
+        Form, typer.Option("--format", help="PROV-JSON, a Graphviz graph, or a picture.")
+    ] = "prov",
+) -> None:
+    """Print from what a vehicle's revisions came: W3C PROV, or a graph."""
+    from cloud.commands import audit_reports  # noqa: PLC0415
+
+    require(database)
+    if not audit_reports.lineage(database, vehicle, form):
+        end(f"There is no revision of vehicle {vehicle!r} in {database}.", NOT_FOUND)

@@ -20,7 +20,16 @@ from rich.console import Console
 from rich.progress import Progress
 from sqlmodel import Session
 
-from cloud.audit import head_files, heads, record, reproduction, verification
+from cloud.audit import (
+    drawing,
+    head_files,
+    heads,
+    prov,
+    record,
+    reproduction,
+    verification,
+)
+from cloud.audit import lineage as descent
 from cloud.audit.verification import Outcome
 from cloud.audit.walk import NO_HEADS, Found, Heads
 from cloud.bundles import load_catalogue
@@ -192,3 +201,15 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _print_json(document: object) -> None:
     text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
     wide_console().out(text, highlight=False)
+
+
+def lineage(database: Location, vehicle_id: str, form: str) -> bool:
+    """Print a vehicle's lineage; False: it has no revision. Raises StoreError."""
+    with closing(Reader(database)) as reader, reader.read() as db:
+        nodes = descent.lineage(revisions.all_of(db, vehicle_id))
+    if form == "prov":
+        _print_json(prov.prov_json(vehicle_id, nodes))
+    else:
+        draw = drawing.svg if form == "svg" else prov.dot
+        wide_console().out(draw(vehicle_id, nodes), highlight=False, end="")
+    return bool(nodes)

@@ -227,6 +227,12 @@ def has_fresh_start(db: Session, vehicle_id: str, before: int, after: int) -> bo
     return db.exec(query.limit(1)).first() is not None
 
 
+def all_of(db: Session, vehicle_id: str) -> list[RevisionRow]:
+    """Every revision of a vehicle, the oldest first."""
+    query = select(RevisionRow).where(RevisionRow.vehicle_id == vehicle_id)
+    return list(db.exec(query.order_by(col(RevisionRow.number))))
+
+
 def caused_by(db: Session, vehicle_id: str, message_id: str) -> RevisionRow | None:
     """The revision that a breach brought."""
     query = select(RevisionRow).where(
