@@ -33,7 +33,7 @@ WHY = '<b>a "late" backlog & more</b>'
 @pytest.fixture(scope="module")
 def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Insides]:
     """Three revisions, and a replay from the first on with a breach that had come too late."""
-    folder = tmp_path_factory.mktemp("lineage", timeout=60.0)
+    folder = tmp_path_factory.mktemp("lineage")
     made = Insides(folder, write_bundle(folder / "tiny"))
     made.take(made.car().status())
     for running, trip in enumerate((1, 3, 5, 2)):
