@@ -182,8 +182,8 @@ def test_every_route_lets_in_whom_the_table_says_and_nobody_else(
 
 @pytest.mark.parametrize(("method", "path"), api_routes())
 def test_a_vehicle_of_another_cohort_is_not_there(house: House, method: str, path: str) -> None:
-    if needed(method, path) is None:
-        return
+    if needed(method, path) is None or path.endswith("/stream"):
+        return  # a stream never ends: test_cloud_api_cohorts and its own tests look at it
     stranger = house.key("admin", ["south"])
     body: Any = None if method in {"GET", "DELETE"} else {}
     shown = house.ask(method, filled(path), stranger, body)

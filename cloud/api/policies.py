@@ -12,7 +12,7 @@ from fastapi import APIRouter, Response
 from sqlmodel import Session
 
 from cloud.api.access import Here
-from cloud.api.authority import Actor, Operator, Viewer
+from cloud.api.authority import Actor, Admin, Viewer
 from cloud.api.cohorts import CohortName, require_own
 from cloud.api.operator_schemas import PolicyChange, PolicyItem, PolicySettings
 from cloud.api.paging import Listing, Page, Paged, answer
@@ -60,7 +60,7 @@ def list_policy_versions(here: Here, actor: Viewer, paging: Paged, cohort: Cohor
 @router.put("/policies/{cohort}", response_model=PolicyItem, responses=responses(*WRITE_STATUSES))
 def put_policy(
     here: Here,
-    actor: Operator,
+    actor: Admin,
     once: OnceOnly,
     cohort: CohortName,
     told: PolicyChange,
