@@ -88,7 +88,7 @@ def questions(built: World, vehicles: int) -> Iterator[tuple[str, Ask, bool]]:
     yield "a vehicle's last 100 revisions", of(f"{car}/revisions?limit=100"), True
     yield "fleet page of 100", _sorted, True
     history = f"{V1}/parameters/{built.parameter}?points=1000&vehicles=10&vehicle_id__startswith="
-    yield "1,000 points of a parameter, 10 vehicles", lambda n: f"{history}car-0{n % 5}", True
+    yield "1,000 points of a parameter, 10 vehicles", lambda n: f"{history}car-00{n % 5}", True
     yield "its 100 points of one vehicle", of(f"{car}/parameters/{built.parameter}"), False
     yield "one vehicle", of(car), False
     yield "a vehicle's last 50 trips", of(f"{car}/trips"), False
