@@ -133,6 +133,12 @@ class Heads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trusted_keys: list[File] = []
 
 
+class Webhooks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Networks (`10.0.0.0/8`) that webhooks may be carried to though they are not public."""
+
+    allow: list[Annotated[str, msgspec.Meta(pattern=r"^[0-9a-fA-F:.]+/[0-9]{1,3}$")]] = []
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that `twin-cloud serve` needs to know. Paths are relative to the file."""
 
@@ -147,6 +153,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tracing: Tracing = Tracing()
     oidc: Oidc | None = None
     heads: Heads = Heads()
+    webhooks: Webhooks = Webhooks()
     base: str = "."
 
     def path(self, name: str) -> Path:

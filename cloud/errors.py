@@ -200,6 +200,14 @@ class ApprovalError(TwinError):
         )
 
 
+class WebhookError(TwinError):
+    """Nothing can be, or may be, sent to a webhook."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        self.url, self.problem = url, problem
+        super().__init__(f"The webhook {url} cannot be used: {problem}.")
+
+
 class KeyReusedError(TwinError):
     """An Idempotency-Key came again with another request."""
 

@@ -5,13 +5,14 @@ Must never answer for a vehicle that is not there, or not the caller's to see.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
 from sqlmodel import Session
 
+from cloud.alerts.sending import Network
 from cloud.api import views
 from cloud.api.authority import Actor
 from cloud.api.gate import CLOSED, Entrance
@@ -39,6 +40,7 @@ class Context:
     wake: Callable[[], None] = lambda: None
     metrics: Metrics = field(default_factory=Metrics)
     entrance: Entrance = CLOSED
+    webhook_networks: Sequence[Network] = ()
 
 
 def _context(request: Request) -> Context:

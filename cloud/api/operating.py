@@ -9,13 +9,25 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from cloud.api import approvals, audit, cohorts, live, orders, policies, retries
+from cloud.api import (
+    alarms,
+    approvals,
+    audit,
+    cohorts,
+    live,
+    orders,
+    policies,
+    retries,
+    webhooks,
+)
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     orders.router,
     cohorts.router,
     policies.router,
     approvals.router,
+    alarms.router,
+    webhooks.router,
     audit.router,
     live.router,
     retries.router,

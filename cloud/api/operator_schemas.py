@@ -184,6 +184,86 @@ class ApprovalItem(BaseModel):
     why: str | None
 
 
+class AlarmItem(BaseModel):
+    """An alarm: one for each vehicle and type, raised again with the next cause."""
+
+    id: int
+    vehicle_id: str
+    type: Literal["health", "no_revision", "revision_refused", "stale", "doubtful"]
+    severity: Literal["critical", "major", "minor", "warning"]
+    reason: str
+    state: Literal["active", "cleared"]
+    acknowledged: bool
+    raised_at: datetime
+    cleared_at: datetime | None
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
+    assignee: str | None
+    comment: str | None
+    times: int = Field(description="How often it has been raised.")
+
+
+class AlarmAcknowledgement(Told):
+    """Somebody knows of an alarm; `why` becomes its comment."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"why": "pack is ordered", "assignee": "workshop"}]}
+    )
+
+    assignee: str | None = Field(default=None, max_length=64)
+
+
+class NewWebhook(Told):
+    """Where events shall be carried, and which."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"url": "https://hooks.example.org/twin", "kinds": ["alarm."], "why": "on-call"}
+            ]
+        }
+    )
+
+    url: str = Field(min_length=1, max_length=2048)
+    kinds: list[str] | None = Field(
+        default=None, max_length=20, description="Kinds, or families (`alarm.`); null: all."
+    )
+    cohort: Name | None = Field(default=None, description="Of this cohort alone.")
+
+
+class WebhookItem(BaseModel):
+    """A webhook."""
+
+    id: int
+    url: str
+    kinds: list[str] | None
+    cohort: str | None
+    made_by: str
+    made_at: datetime
+    why: str
+
+
+class WebhookMade(WebhookItem):
+    """A webhook that has just been made."""
+
+    secret: str = Field(description="Signs each delivery (Standard Webhooks); shown this once.")
+
+
+class DeliveryItem(BaseModel):
+    """An event on its way to a webhook."""
+
+    id: int
+    event_id: int
+    kind: str
+    state: Literal["pending", "delivered", "given_up"]
+    attempts: int
+    status: int | None = Field(description="Of the last answer; null: there was none.")
+    problem: str | None
+    made_at: datetime
+    next_at: datetime | None
+    done_at: datetime | None
+
+
 class EventItem(BaseModel):
     """Something that happened."""
 

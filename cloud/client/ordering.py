@@ -152,6 +152,43 @@ class Ordering(Transport):
         path = f"{V1}/quarantine/{number}/retry"
         return self._write("POST", schemas.QuarantineItem, path, told, dry_run=dry_run)
 
+    def list_alarms(self, **params: object) -> Iterator[operator_schemas.AlarmItem]:
+        """Alarms, the latest first."""
+        return self.pages(operator_schemas.AlarmItem, f"{V1}/alarms", **params)
+
+    def acknowledge(
+        self, alarm_id: int, told: operator_schemas.AlarmAcknowledgement, *, dry_run: bool = False
+    ) -> operator_schemas.AlarmItem:
+        """Say that somebody knows of an alarm."""
+        path = f"{V1}/alarms/{alarm_id}/acknowledge"
+        return self._write("POST", operator_schemas.AlarmItem, path, told, dry_run=dry_run)
+
+    def list_webhooks(self) -> Iterator[operator_schemas.WebhookItem]:
+        """All webhooks."""
+        return self.pages(operator_schemas.WebhookItem, f"{V1}/webhooks")
+
+    def make_webhook(
+        self, told: operator_schemas.NewWebhook, *, dry_run: bool = False
+    ) -> operator_schemas.WebhookMade:
+        """Carry events to an address; the answer alone shows the secret."""
+        kind = operator_schemas.WebhookMade
+        return self._write("POST", kind, f"{V1}/webhooks", told, dry_run=dry_run)
+
+    def get_webhook(self, webhook_id: int) -> operator_schemas.WebhookItem:
+        """One webhook."""
+        return self.get(operator_schemas.WebhookItem, f"{V1}/webhooks/{webhook_id}")
+
+    def delete_webhook(self, webhook_id: int, why: str) -> None:
+        """Carry nothing more to it."""
+        self.send("DELETE", f"{V1}/webhooks/{webhook_id}", params={"why": why})
+
+    def list_deliveries(
+        self, webhook_id: int, **params: object
+    ) -> Iterator[operator_schemas.DeliveryItem]:
+        """What is on its way to a webhook, came there, or was given up."""
+        path = f"{V1}/webhooks/{webhook_id}/deliveries"
+        return self.pages(operator_schemas.DeliveryItem, path, **params)
+
     def list_audit(self, **params: object) -> Iterator[operator_schemas.EventItem]:
         """What people did, the latest first."""
         return self.pages(operator_schemas.EventItem, f"{V1}/audit", **params)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import cloud
+from cloud.alerts.housekeeping import networks_of
 from cloud.api.access import Context
 from cloud.api.entering import entrance_of
 from cloud.bundles import Catalogue, load_catalogue
@@ -67,6 +68,7 @@ class Parts:
             wake,
             metrics=self.metrics,
             entrance=entrance_of(self.config, self.store, self.clock),
+            webhook_networks=networks_of(self.config),
         )
 
     def refresh(self) -> None:

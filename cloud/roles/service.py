@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import uvicorn
 
+from cloud.alerts.housekeeping import Housekeeping
 from cloud.api.access import Context
 from cloud.api.app import create_app
 from cloud.audit.head_keeper import heads_of
@@ -74,6 +75,8 @@ class Service:
         self._stopping, self._no_more = threading.Event(), threading.Event()
         keeper = heads_of(config, self.store, author, clock, self._no_more)
         self._heads = self._thread("heads", *keeper)
+        housekeeping = Housekeeping(self.store, config, clock, random.Random())  # noqa: S311  # jitter
+        self._housekeeping = self._thread("housekeeping", housekeeping.run, self._no_more)
         self._threads = {
             "ingest": self._thread("ingest", self.ingest.run, self._inbox, self._stopping),
             "worker": self._thread("worker", self.worker.run, self._stopping),
@@ -84,6 +87,7 @@ class Service:
         for thread in self._threads.values():
             thread.start()
         self._heads.start()
+        self._housekeeping.start()
         self.link.start()
 
     def stop(self) -> None:
@@ -96,6 +100,7 @@ class Service:
             thread.join()
         self._no_more.set()  # what is calibrated till the end belongs to the last statement
         self._heads.join()
+        self._housekeeping.join()
         self.link.stop()
         self.parts.close()
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from cloud.alerts.housekeeping import Housekeeping
 from cloud.audit.head_keeper import keeper_of
 from cloud.calibration.rounds import Calibrations
 from cloud.jobs.lane_work import LaneWork
@@ -71,6 +72,8 @@ class WorkerRole:
         self._runner = Runner(
             location.full, parts.config.worker.lanes, self._work, self._queue, duties
         )
+        housekeeping = Housekeeping(parts.store, parts.config, parts.clock, jitter)
+        self._housekeeping = threading.Thread(target=housekeeping.run, args=(self._stopping,))
         self._threads = [
             threading.Thread(target=self._work.run),
             threading.Thread(target=self._runner.run),
@@ -80,6 +83,7 @@ class WorkerRole:
     def start(self) -> None:
         """Start the link, then the threads."""
         self.link.start()
+        self._housekeeping.start()
         threading.Thread(target=self._watch, daemon=True).start()
         for thread in self._threads:
             thread.start()
@@ -93,6 +97,7 @@ class WorkerRole:
         self._stopping.set()
         self._turning.wake()
         self._threads[2].join()
+        self._housekeeping.join()
         self.link.stop()
 
     def checks(self) -> Mapping[str, Check]:

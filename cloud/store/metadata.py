@@ -7,8 +7,23 @@ from __future__ import annotations
 
 from sqlmodel import SQLModel
 
-from cloud.store import access_tables, audit_tables, event_tables, operator_tables, tables
+from cloud.store import (
+    access_tables,
+    alert_tables,
+    audit_tables,
+    event_tables,
+    operator_tables,
+    tables,
+)
 
-__all__ = ["METADATA", "access_tables", "audit_tables", "event_tables", "operator_tables", "tables"]
+__all__ = [
+    "METADATA",
+    "access_tables",
+    "alert_tables",
+    "audit_tables",
+    "event_tables",
+    "operator_tables",
+    "tables",
+]
 
 METADATA = SQLModel.metadata
