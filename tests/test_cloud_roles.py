@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
-from sqlmodel import col, func, select
+from sqlmodel import Session, col, func, select
 
 from cloud.errors import RoleError
 from cloud.location import PostgresUrl
 from cloud.roles import process
 from cloud.store import verification
 from cloud.store.database import Store
+from cloud.store.facts import Recorder
 from cloud.store.tables import Breach as BreachRow
 from cloud.store.tables import RevisionRow
 from cloud.store.verification import Verified
@@ -23,6 +26,7 @@ from common.revision import decode_revision
 from common.signing import create_key_pair
 from common.topics import topic
 from demo.broker import PrivateBroker
+from demo.database import PrivatePostgres
 from demo.roles import RoleProcess, running, write_config
 from tests.cloud_doubles import Car, write_bundle
 from tests.conftest import Connect
@@ -184,6 +188,56 @@ def test_processes_divide_the_work_and_any_of_them_may_be_killed(
     site.require_whole(60)
     assert codes == [0] * 5
     assert newest_retained(site, connect) == dict.fromkeys(fleet.waiting, 6)
+
+
+def test_database_and_broker_may_be_restarted_under_load(
+    site: Site, connect: Connect, postgres: PrivatePostgres
+) -> None:
+    config = site.config()
+    ingest, worker = RoleProcess("ingest", config, "ingest1"), RoleProcess("worker", config)
+    with running(ingest, worker):
+        fleet = fleet_of(site, connect, cars=5, trips=6)
+        progress(fleet, 8)
+        postgres.restart()
+        progress(fleet, 8)
+        site.broker.restart()
+        eventually(lambda: fleet.peer.connected, LONG_S, "the fleet's connection")
+        fleet.peer.subscribe("twin/v1/+/receipt", "twin/v1/+/parameters")
+        drive(fleet)
+        eventually(lambda: site.are_settled(30), LONG_S, "every outcome")
+        assert (ingest.running, worker.running) == (True, True)
+    site.require_whole(30)
+
+
+def test_a_worker_whose_round_does_not_end_ends_itself_and_its_lane_goes_on(
+    site: Site, connect: Connect
+) -> None:
+    """Somebody holds the vehicle's row: the round waits for it longer than a round may take."""
+    config = site.config("[worker]\ndeadline_s = 2\n")
+    ingest, worker = RoleProcess("ingest", config, "ingest1"), RoleProcess("worker", config)
+    with running(ingest, worker):
+        fleet = fleet_of(site, connect, cars=1, trips=1)
+        progress(fleet, 1)
+        eventually(lambda: site.are_settled(1), LONG_S, "the first outcome")
+        with psycopg.connect(site.url.full) as holder:
+            second = site.cars(1)[0].breach(2)
+            store = Store(site.url)
+            with store.write() as db:
+                facts_of(db, second)
+            store.close()
+            holder.execute("SELECT 1 FROM vehicle WHERE vehicle_id = 'car0' FOR UPDATE")
+            assert worker.wait() == 1
+            assert "event=worker_stuck" in worker.log
+        worker.start()
+        eventually(lambda: site.are_settled(2), LONG_S, "the second outcome")
+    site.require_whole(2)
+
+
+def facts_of(db: Session, breach: Breach) -> None:
+    """The breach as an ingest would store it that ends before it leaves a job."""
+    recorder = Recorder(db, [breach], time.time())
+    recorder.record(breach)
+    recorder.finish()
 
 
 def newest_retained(site: Site, connect: Connect) -> dict[str, int]:
