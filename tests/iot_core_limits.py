@@ -30,9 +30,11 @@ class Bucket:
     def __post_init__(self) -> None:
         self.level = self.per_s
 
-    def take(self, amount: float, now: float) -> bool:
+    def take(self, amount: float, now: float, stalled_s: float = 0.0) -> bool:
+        """What came while the observer itself stood still is seen at once: deeper by that time."""
         passed = 0.0 if self.at is None else now - self.at
-        self.level = min(self.per_s, self.level + passed * self.per_s) - amount
+        depth = self.per_s * (1.0 + stalled_s)
+        self.level = min(depth, self.level + passed * self.per_s) - amount
         self.at = now
         return self.level >= 0.0
 
@@ -50,14 +52,14 @@ class Conversation:
         self._open: set[int] = set()
         self._filters: set[str] = set()
 
-    def sent(self, packet: Packet, now: float) -> None:
-        """A packet of the client at `now`, seconds."""
-        if not self._bytes.take(len(packet.raw), now):
+    def sent(self, packet: Packet, now: float, stalled_s: float = 0.0) -> None:
+        """A packet of the client at `now`, seconds; the observer lately stood still for so long."""
+        if not self._bytes.take(len(packet.raw), now, stalled_s):
             self._complain("more than 512 KB in a second")
         if packet.kind == CONNECT:
             self._check_connect(packet)
         elif packet.kind == PUBLISH:
-            self._check_publish(packet, now)
+            self._check_publish(packet, now, stalled_s)
         elif packet.kind == SUBSCRIBE:
             self._check_subscribe(packet)
         elif packet.kind in QOS_2_KINDS:
@@ -82,9 +84,9 @@ class Conversation:
         if len(client_id) > CLIENT_ID_BYTES:
             self._complain(f"a client id of {len(client_id)} bytes")
 
-    def _check_publish(self, packet: Packet, now: float) -> None:
+    def _check_publish(self, packet: Packet, now: float, stalled_s: float) -> None:
         self.publishes += 1
-        if not self._publishes.take(1, now):
+        if not self._publishes.take(1, now, stalled_s):
             self._complain("more than 100 publishes in a second")
         topic, at = _text(packet.body, 0)
         self._check_topic(topic.decode())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -17,6 +18,7 @@ from tests.certificates import Authority
 from tests.iot_core_limits import Conversation
 
 ALPN = "x-amzn-mqtt-ca"
+PULSE_S, LATELY = 0.05, 40
 
 
 class LimitsProxy:
@@ -27,6 +29,8 @@ class LimitsProxy:
         self.conversations: list[Conversation] = []
         self._upstream_port, self._context = upstream_port, context
         self._server: asyncio.Server | None = None
+        self._stalls: deque[float] = deque([0.0], maxlen=LATELY)
+        self._pulse: asyncio.Task[None] | None = None
 
     @property
     def broken(self) -> list[str]:
@@ -40,6 +44,15 @@ class LimitsProxy:
     async def open(self) -> None:
         self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0, ssl=self._context)
         self.port = self._server.sockets[0].getsockname()[1]
+        self._pulse = asyncio.create_task(self._feel_stalls())
+
+    async def _feel_stalls(self) -> None:
+        """How late this thread was of late: what it sees at once may have come one by one."""
+        now = asyncio.get_running_loop().time
+        while True:
+            begin = now()
+            await asyncio.sleep(PULSE_S)
+            self._stalls.append(now() - begin - PULSE_S)
 
     async def close(self) -> None:
         assert self._server is not None
@@ -57,7 +70,9 @@ class LimitsProxy:
         except OSError:
             writer.transport.abort()
             return
-        up = _pass_on(reader, up_writer, lambda packet: conversation.sent(packet, now()))
+        up = _pass_on(
+            reader, up_writer, lambda packet: conversation.sent(packet, now(), max(self._stalls))
+        )
         down = _pass_on(up_reader, writer, conversation.received)
         tasks = [asyncio.create_task(up), asyncio.create_task(down)]
         try:
