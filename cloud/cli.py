@@ -21,6 +21,7 @@ from cloud.commands import (
     database_cli,
     derived_cli,
     fleet_cli,
+    foresight_cli,
     key_cli,
     quarantine_cli,
     reading_cli,
@@ -129,6 +130,7 @@ def doctor(
 role_cli.register(app)
 derived_cli.register(app)
 reading_cli.register(app)
+foresight_cli.register(app)
 app.command(
     "battery-replaced",
     epilog="""\b
@@ -171,6 +173,7 @@ def _add_training(arguments: list[str]) -> None:
         "doctor",
         *DERIVED,
         *reading_cli.NAMES,
+        *foresight_cli.NAMES,
         *FLEET,
     }
     if arguments and arguments[0] in own:

@@ -139,3 +139,28 @@ class Summary(BaseModel):
     trip_error_v: list[Bin] = Field(description="Mean absolute errors of the trips, in volts.")
     soh: list[Bin] = Field(description="State of health of the vehicles, now.")
     soh_unknown: int
+
+
+BreachState = Literal["pending", "calibrated", "declined"]
+
+
+class BreachItem(BaseModel):
+    """A breach, and what became of it; its trace is under its trip."""
+
+    message_id: str
+    trip_id: str
+    bundle: str
+    revision: int = Field(description="That the vehicle ran on the trip; 0: none.")
+    provisional: int = Field(description="The step of its own that it ran; 0: none.")
+    odometer: float
+    odometer_unit: str | None
+    error_v: float
+    threshold_v: float
+    state: BreachState = Field(description="pending: it waits to be calibrated.")
+    reason: str | None = Field(description="Why it was declined.")
+    brought: int | None = Field(description="The revision that it brought; null: none (yet).")
+    received_at: datetime
+    decided_at: datetime | None
+    told_at: datetime | None = Field(
+        description="When the broker took the news that it was declined."
+    )

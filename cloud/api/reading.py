@@ -10,6 +10,7 @@ from typing import Final
 from fastapi import APIRouter
 
 from cloud.api import (
+    breach_routes,
     derived_routes,
     event_routes,
     parameter_routes,
@@ -23,6 +24,7 @@ from cloud.api import (
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     routes.router,
     trip_routes.router,
+    breach_routes.router,
     revision_routes.router,
     provenance_routes.router,
     parameter_routes.router,

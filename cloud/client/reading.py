@@ -13,7 +13,7 @@ from cloud.client.errors import NoSuchListError
 from cloud.client.transport import Transport
 
 V1 = "/api/v1"
-OF_VEHICLE: Final = ("trips", "revisions", "provisionals")
+OF_VEHICLE: Final = ("trips", "breaches", "revisions", "provisionals")
 OF_FLEET: Final = ("vehicles", "quarantine", "events", "audit")
 
 
@@ -39,6 +39,13 @@ class Reading(Transport):
     def list_trips(self, vehicle_id: str, **params: object) -> Iterator[schemas.TripItem]:
         """Trips of a vehicle, the highest odometer first."""
         return self.pages(schemas.TripItem, f"{V1}/vehicles/{vehicle_id}/trips", **params)
+
+    def list_breaches(
+        self, vehicle_id: str, **params: object
+    ) -> Iterator[history_schemas.BreachItem]:
+        """Breaches of a vehicle and what became of each, the highest odometer first."""
+        path = f"{V1}/vehicles/{vehicle_id}/breaches"
+        return self.pages(history_schemas.BreachItem, path, **params)
 
     def list_revisions(self, vehicle_id: str, **params: object) -> Iterator[schemas.RevisionItem]:
         """Revisions of a vehicle, the newest first."""

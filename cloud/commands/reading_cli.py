@@ -25,7 +25,16 @@ from cloud.commands.remote import (
 
 Vehicle = Annotated[str, typer.Argument(help="A vehicle's id.")]
 MANY: Final = 50
-LISTS: Final = ("vehicles", "trips", "revisions", "provisionals", "quarantine", "events", "audit")
+LISTS: Final = (
+    "vehicles",
+    "trips",
+    "breaches",
+    "revisions",
+    "provisionals",
+    "quarantine",
+    "events",
+    "audit",
+)
 NAMES: Final = (
     "vehicles",
     "trips",
@@ -219,7 +228,9 @@ def events(
 
 def export(
     what: Annotated[str, typer.Argument(help=f"One of {', '.join(LISTS)}.")],
-    vehicle: Annotated[str | None, typer.Option(help="For trips, revisions, provisionals.")] = None,
+    vehicle: Annotated[
+        str | None, typer.Option(help="For trips, breaches, revisions, provisionals.")
+    ] = None,
     form: Annotated[str, typer.Option("--format", help="csv, ndjson or parquet.")] = "csv",
     out: Annotated[Path | None, typer.Option(help="A file [default: stdout].")] = None,
     server: Server = LOCAL,

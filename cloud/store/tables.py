@@ -126,6 +126,7 @@ class Breach(SQLModel, table=True):
             postgresql_where=text("state = 'pending'"),
         ),
         Index("breach_received", "received_at"),
+        Index("breach_by_odometer", "vehicle_id", "odometer", "id"),
         Index(
             "breach_calibrated",  # all that `verify` asks of a million breaches
             "vehicle_id",

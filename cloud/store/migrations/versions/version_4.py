@@ -34,6 +34,7 @@ STATEMENTS: Final = (
     "CREATE INDEX vehicle_by_drift ON vehicle (drift, vehicle_id)",
     "CREATE INDEX trip_received ON trip (received_at, error_v)",
     "CREATE INDEX breach_received ON breach (received_at)",
+    "CREATE INDEX breach_by_odometer ON breach (vehicle_id, odometer, id)",
     "CREATE INDEX revision_created ON revision (created_at)",
     "ALTER TABLE quarantine ADD COLUMN vehicle_id VARCHAR",
     "CREATE INDEX quarantine_of_vehicle ON quarantine (vehicle_id, id)",
