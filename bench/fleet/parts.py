@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from bench.figures import Figure
 
-PARTS: tuple[str, ...] = ("scale", "recalibrations", "summaries", "memory", "payloads")
+PARTS: tuple[str, ...] = ("scale", "recalibrations", "summaries", "memory", "payloads", "kills")
 
 
 class Measure(Protocol):
