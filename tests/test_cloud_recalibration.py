@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from cloud.audit import reproduction
 from cloud.calibration.replays import SUPERSEDED
-from cloud.errors import PinError, RecalibrationError
-from cloud.store import battery_orders, pins, recalibration_orders, revisions, verification
+from cloud.errors import PinError, RecalibrationError, RollBackError
+from cloud.store import (
+    battery_orders,
+    pins,
+    recalibration_orders,
+    revisions,
+    roll_back_orders,
+    verification,
+    waiting,
+)
 from cloud.store.audit_tables import Pin, RecalibrationOrder
-from cloud.store.tables import BatteryOrder
+from cloud.store.lanes import lane_of
+from cloud.store.tables import BatteryOrder, RollBackOrder
 from cloud.store.verification import Verified
 from common.revision import decode_revision
 from tests.cloud_doubles import NOW, Insides, write_bundle
@@ -146,6 +155,9 @@ def test_while_a_vehicle_is_pinned_breaches_are_recorded_and_bring_nothing(
     assert list(inside.publisher.declined.values())[-1] == "pinned by desk: odd"
     with pytest.raises(RecalibrationError, match="pinned"):
         order(inside, 1)
+    back = RollBackOrder(vehicle_id="car", to_revision=3, ordered_by="x", why="", ordered_at=NOW)
+    with pytest.raises(RollBackError, match="pinned"), inside.store.write() as db:
+        roll_back_orders.place(db, back)
     with inside.store.write() as db:
         pins.end(db, "car", "desk", "the sensor was changed", NOW)
     breach(inside, 8, again.number)
@@ -164,3 +176,18 @@ def test_a_pin_to_what_stands_is_said_in_the_chain_as_well(inside: Insides) -> N
     pinned(inside, 3)
     work(inside)
     assert decode_revision(inside.rows()[-1].content).cause.returns_to == 3
+
+
+@pytest.mark.parametrize("place", [order, pinned])
+def test_who_shares_the_work_by_lanes_finds_every_order(
+    inside: Insides, place: Callable[[Insides, int], object]
+) -> None:
+    def lanes() -> set[int]:
+        with inside.store.read() as db:
+            return waiting.lanes_with_orders(db)
+
+    assert lanes() == set()
+    place(inside, 1)
+    assert lanes() == {lane_of("car")}
+    work(inside)
+    assert lanes() == set()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cloud.api.access import Context
 from cloud.api.authority import Actor
+from cloud.store.audit_tables import Pin, RecalibrationOrder
 from cloud.store.operator_tables import IdempotencyKey
 from cloud.store.tables import BatteryOrder, Vehicle
 from tests.cloud_doubles import NOW, Insides, problem, serving, write_bundle
@@ -173,6 +174,82 @@ def test_orders_of_every_kind_are_one_list_in_pages(inside: Insides, client: htt
     assert [one["id"] for one in of_van] == ["battery_replaced-2"]
     problem(client.get(f"{V1}/orders/roll_back-99"), 404)
     problem(client.get(f"{V1}/orders/nonsense"), 404)
+
+
+@pytest.fixture
+def driven(inside: Insides) -> Insides:
+    """The car has revisions 1 and 2, and a breach that came too late."""
+    for trip, running in ((2, 0), (4, 1), (3, 2)):
+        inside.take(inside.car().breach(trip, revision=running))
+        inside.work()
+    return inside
+
+
+def order(client: httpx.Client, what: str, told: dict[str, Any] | None = None) -> httpx.Response:
+    body = {"by": "desk", "why": "a bad sensor", **(told or {})}
+    return client.post(f"{V1}/vehicles/car/{what}", json=body)
+
+
+def test_a_recalibration_brings_a_new_branch(driven: Insides, client: httpx.Client) -> None:
+    tried = client.post(
+        f"{V1}/vehicles/car/recalibrate?dry_run=true", json={"why": "a gap", "from": 1}
+    )
+    assert (tried.status_code, tried.headers["Dry-Run"]) == (202, "true")
+    assert client.get(f"{V1}/orders").json()["items"] == []
+    placed = order(client, "recalibrate", {"from": 1})
+    assert (placed.status_code, placed.json()["state"]) == (202, "waiting")
+    assert (placed.json()["kind"], placed.json()["from_revision"]) == ("recalibration", 1)
+    assert order(client, "recalibrate", {"from": 1}).json()["id"] == placed.json()["id"]
+    driven.work()
+    found = client.get(placed.headers["Location"]).json()
+    assert (found["state"], found["revision"]) == ("done", driven.rows()[-1].number)
+    assert [one.kind for one in driven.rows()[2:]] == ["recalibration"] * 2
+
+
+def test_a_pin_holds_back_orders_until_it_is_ended(driven: Insides, client: httpx.Client) -> None:
+    placed = order(client, "pin", {"to": 1})
+    assert (placed.status_code, placed.json()["state"]) == (202, "waiting")
+    driven.work()
+    found = client.get(placed.headers["Location"]).json()
+    assert (found["state"], found["revision"]) == ("done", 3)
+    for what, told in (("roll-back", {"to": 2}), ("recalibrate", {"from": 1}), ("pin", {"to": 2})):
+        assert "pinned" in problem(order(client, what, told), 409)["detail"]
+    assert order(client, "unpin").status_code == 202
+    assert "not pinned" in problem(order(client, "unpin"), 409)["detail"]
+    assert order(client, "roll-back", {"to": 2}).status_code == 202
+    kinds = [one["kind"] for one in audit(client, vehicle_id="car")]
+    assert kinds == ["order.placed", "pin.ended", "order.placed"]
+
+
+@pytest.mark.parametrize(
+    ("what", "told", "why"),
+    [
+        ("recalibrate", {"from": 9}, "no such revision"),
+        ("recalibrate", {"from": 2}, "no breach is recorded"),
+        ("pin", {"to": 9}, "no such revision"),
+        ("unpin", {}, "not pinned"),
+    ],
+)
+def test_an_order_that_leads_nowhere_is_a_contradiction(
+    driven: Insides, client: httpx.Client, what: str, told: dict[str, Any], why: str
+) -> None:
+    assert why in problem(order(client, what, told), 409)["detail"]
+    assert driven.table(RecalibrationOrder) == driven.table(Pin) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "told"), [("recalibrate", {"from": 1}), ("pin", {"to": 1}), ("unpin", {})]
+)
+def test_orders_about_the_history_are_for_operators_of_the_cohort(
+    driven: Insides, what: str, told: dict[str, Any]
+) -> None:
+    """That they need the role is in test_api_access.py, with every route."""
+    with serving(context_of(driven), Actor("ann", "operator", frozenset({"north"}))) as ann:
+        problem(order(ann, what, told), 404)
+    with serving(context_of(driven), Actor("bob", "operator", frozenset({"default"}))) as bob:
+        if what == "unpin":
+            order(bob, "pin", {"to": 1})
+        assert order(bob, what, told).json()["ordered_by"] == "bob"
 
 
 # ---- idempotency ---------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from cloud.bundles import Catalogue
 from cloud.calibration import figures
 from cloud.calibration.fleet_priors import FleetPriors
 from cloud.calibration.revising import Author, Place, revision_at, signed_row, started
-from cloud.store import battery_orders, events, fleet_priors, locks, pins, revisions
+from cloud.store import battery_orders, events, fleet_priors, locks, pinned, pins, revisions
 from cloud.store.database import Store
 from cloud.store.tables import BatteryOrder, RevisionRow, Vehicle
 from common.errors import TransientError
@@ -100,7 +100,7 @@ class BatteryStarts:
         events.of_vehicle(
             db, "order.done", self._clock(), vehicle, order=named, revision=row.number
         )  # fmt: skip
-        if pins.in_force(db, [order.vehicle_id]):
+        if pinned.in_force(db, [order.vehicle_id]):
             pins.end(db, order.vehicle_id, "service", "the battery was replaced", self._clock())
         vehicle.calibrations = vehicle.failures = 0
         vehicle.estimate_state = "learning"

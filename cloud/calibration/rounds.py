@@ -31,7 +31,7 @@ from cloud.calibration.revising import Author, case_of, make_row
 from cloud.calibration.roll_backs import RollBacks
 from cloud.errors import OvertakenError
 from cloud.policy import DEFAULT, Policy, refusal
-from cloud.store import approvals, events, evidence, locks, pins, policies, revisions
+from cloud.store import approvals, events, evidence, locks, pinned, policies, revisions
 from cloud.store.audit_tables import Pin
 from cloud.store.database import Store
 from cloud.store.revisions import History
@@ -136,14 +136,14 @@ class Calibrations:
             bundles = dict.fromkeys(breach.bundle for breach in breaches)
             priors = {bundle: self._priors.newest(db, bundle) for bundle in bundles}
             rules = policies.of_vehicles(db, {breach.vehicle_id for breach in breaches})
-            pinned = pins.in_force(db, [breach.vehicle_id for breach in breaches])
+            pins = pinned.in_force(db, [breach.vehicle_id for breach in breaches])
         items = [
             Item(
                 b,
                 h,
                 priors[b.bundle],
                 rules.get(b.vehicle_id, DEFAULT),
-                pinned.get(b.vehicle_id),
+                pins.get(b.vehicle_id),
             )
             for b, h in zip(breaches, histories, strict=True)
         ]
@@ -258,7 +258,7 @@ class Calibrations:
 
 def _prepared(item: Item, manifest: Manifest) -> Case | Decline:
     if item.pin is not None:
-        return Decline(pins.reason(item.pin), blames_estimate=False)
+        return Decline(pinned.reason(item.pin), blames_estimate=False)
     reason = refusal(item.policy, item.breach.error_v)
     if reason is not None:
         return Decline(reason, blames_estimate=False)

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 
 import typer
 
-from cloud.commands.command import FAILED, NOT_FOUND, Database, Json, end, require
+from cloud.commands.command import FAILED, NOT_FOUND, USAGE, Database, Json, end, require
 
 VERIFY_EXAMPLES: Final = """\b
 Examples:
@@ -27,12 +27,12 @@ Examples:
 AUDIT_EXAMPLES: Final = """\b
 Examples:
   twin-cloud audit car-7 12 --database twin.db
-  twin-cloud audit car-7 12 --database twin.db --json
+  twin-cloud audit car-7/12 --database twin.db --json
 """
 REPRODUCE_EXAMPLES: Final = """\b
 Examples:
   twin-cloud reproduce car-7 12 --config twin-cloud.toml
-  twin-cloud reproduce car-7 12 --config twin-cloud.toml --json
+  twin-cloud reproduce car-7/12 --config twin-cloud.toml --json
 """
 
 LINEAGE_EXAMPLES: Final = """\b
@@ -41,7 +41,8 @@ Examples:
   twin-cloud lineage car-7 --format svg --database twin.db > car-7.svg
 """
 
-Number = Annotated[int, typer.Argument(help="The number of a revision.", min=1)]
+Which = Annotated[str, typer.Argument(metavar="VEHICLE", help="Or VEHICLE/NUMBER in one word.")]
+Number = Annotated[int | None, typer.Argument(help="The number of a revision.", min=1)]
 Service = Annotated[Path, typer.Option("--config", help="The service's configuration (TOML).")]
 Form = Literal["prov", "dot", "svg"]
 Keys = Annotated[
@@ -117,19 +118,25 @@ def export(
     typer.echo(f"{count} statements are in {to}.", err=True)
 
 
-def audit(vehicle: str, number: Number, database: Database, *, as_json: Json = False) -> None:
+def audit(
+    vehicle: Which, database: Database, number: Number = None, *, as_json: Json = False
+) -> None:
     """What is known of a revision: cause, inputs, who approved it, pushes, verdicts."""
     from cloud.commands import audit_reports  # noqa: PLC0415
 
+    vehicle, number = _revision(vehicle, number)
     require(database)
     if not audit_reports.audit(database, vehicle, number, as_json=as_json):
         end(f"There is no revision {number} of vehicle {vehicle!r} in {database}.", NOT_FOUND)
 
 
-def reproduce(vehicle: str, number: Number, config: Service, *, as_json: Json = False) -> None:
+def reproduce(
+    vehicle: Which, config: Service, number: Number = None, *, as_json: Json = False
+) -> None:
     """Compute a revision again from what it was made from; exit code 1 when a byte differs."""
     from cloud.commands import audit_reports  # noqa: PLC0415
 
+    vehicle, number = _revision(vehicle, number)
     same = audit_reports.reproduce(config, vehicle, number, as_json=as_json)
     if same is None:
         end(f"There is no revision {number} of vehicle {vehicle!r}.", NOT_FOUND)
@@ -150,3 +157,13 @@ def lineage(
     require(database)
     if not audit_reports.lineage(database, vehicle, form):
         end(f"There is no revision of vehicle {vehicle!r} in {database}.", NOT_FOUND)
+
+
+def _revision(vehicle: str, number: int | None) -> tuple[str, int]:
+    """`car-7 12`, or `car-7/12`; ends with USAGE where it is neither."""
+    if number is not None:
+        return vehicle, number
+    vehicle_id, _, digits = vehicle.rpartition("/")
+    if not vehicle_id or not digits.isascii() or not digits.isdecimal():
+        end(f"{vehicle!r} names no revision: give VEHICLE NUMBER, or VEHICLE/NUMBER.", USAGE)
+    return vehicle_id, int(digits)

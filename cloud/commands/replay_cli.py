@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cloud.commands.command import REFUSED, Json, end
+from cloud.commands.command import NOT_FOUND, REFUSED, Json, end
 from cloud.errors import PinError, RecalibrationError
 
 RECALIBRATE_EXAMPLES: Final = """\b
@@ -60,6 +60,7 @@ def recalibrate(
     """Replay a vehicle's breaches, late ones too, as a new branch at the end of its chain."""
     from cloud.commands import replay_reports  # noqa: PLC0415  # the other commands start faster
 
+    _require(config, vehicle)
     now = time.time()
     try:
         if dry_run:
@@ -81,6 +82,7 @@ def pin(
     """Keep the content of a revision: until `unpin` breaches bring no revision."""
     from cloud.commands import replay_reports  # noqa: PLC0415
 
+    _require(config, vehicle)
     try:
         replay_reports.order_pin(config, vehicle, to, by, why, time.time())
     except PinError as error:
@@ -92,8 +94,17 @@ def unpin(vehicle: str, config: Service, by: By, why: Why) -> None:
     """End a pin: the next breach brings a revision again."""
     from cloud.commands import replay_reports  # noqa: PLC0415
 
+    _require(config, vehicle)
     try:
         replay_reports.end_pin(config, vehicle, by, why, time.time())
     except PinError as error:
         end(str(error), REFUSED)
     typer.echo("Not pinned any more.", err=True)
+
+
+def _require(config: Path, vehicle: str) -> None:
+    """End with NOT_FOUND when nobody knows the vehicle."""
+    from cloud.commands import replay_reports  # noqa: PLC0415
+
+    if not replay_reports.knows(config, vehicle):
+        end(f"There is no vehicle {vehicle!r}.", NOT_FOUND)

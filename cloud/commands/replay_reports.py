@@ -25,6 +25,7 @@ from cloud.store import fleet_priors, pins, recalibration_orders, revisions
 from cloud.store.audit_tables import Pin, RecalibrationOrder
 from cloud.store.database import Reader, Store
 from cloud.store.recalibration_orders import Source
+from cloud.store.tables import Vehicle
 from common import calibration
 from common.calibration import aligned_error_v, estimate_of, extrapolate
 from common.messages import Trace
@@ -36,6 +37,12 @@ from common.trace import from_wire
 def _writing(config: Path) -> Iterator[Session]:
     with closing(Store(load_config(config).database())) as store, store.write() as db:
         yield db
+
+
+def knows(config: Path, vehicle_id: str) -> bool:
+    """Whether there is such a vehicle. Raises StoreError."""
+    with closing(Reader(load_config(config).database())) as reader, reader.read() as db:
+        return db.get(Vehicle, vehicle_id) is not None
 
 
 def order_recalibration(

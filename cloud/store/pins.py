@@ -1,18 +1,19 @@
 """Somebody's word that a vehicle keeps the content of one revision, until somebody ends it.
 
-While a pin is in force breaches are recorded and bring no revision. Must never hold back what an
-operator orders.
+While a pin is in force breaches are recorded and bring no revision, and no order but a battery's
+replacement is taken. Must never outlive the battery that it was made for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from sqlmodel import Session, col, select
 
 from cloud.errors import PinError, RollBackError
 from cloud.store import events, locks, revisions, roll_back_orders
 from cloud.store.audit_tables import Pin
+from cloud.store.pinned import in_force
 from cloud.store.revisions import of_lane
 from cloud.store.tables import RevisionRow, RollBackOrder
 
@@ -44,12 +45,6 @@ def end(db: Session, vehicle_id: str, by: str, why: str, now: float) -> Pin:
     return known
 
 
-def in_force(db: Session, vehicle_ids: Collection[str]) -> dict[str, Pin]:
-    """Of each of these vehicles the pin that nobody has ended."""
-    query = select(Pin).where(col(Pin.vehicle_id).in_(vehicle_ids), col(Pin.ended_at).is_(None))
-    return {pin.vehicle_id: pin for pin in db.exec(query)}
-
-
 def pending(db: Session, limit: int, lane: int | None = None) -> Sequence[Pin]:
     """Pins whose revision has not been made, the oldest first; of one lane, if it is given."""
     query = select(Pin).where(col(Pin.done_at).is_(None))
@@ -76,11 +71,6 @@ def target(db: Session, pin: Pin) -> RevisionRow:
     except RollBackError as error:
         problem = f"it cannot be pinned to revision {pin.to_revision}: {error.problem}"
         raise PinError(pin.vehicle_id, problem) from error
-
-
-def reason(pin: Pin) -> str:
-    """Why a breach brings no revision."""
-    return f"pinned by {pin.ordered_by}: {pin.why}"[:256]
 
 
 def _tell(db: Session, pin: Pin, kind: str, at: float, actor: str) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 from sqlmodel import Session, col, select
 
 from cloud.errors import RecalibrationError
-from cloud.store import events, locks, pins, revisions
+from cloud.store import events, locks, pinned, revisions
 from cloud.store.audit_tables import RecalibrationOrder
 from cloud.store.revisions import of_lane
 from cloud.store.tables import Breach, RevisionRow, Vehicle
@@ -74,7 +74,7 @@ def source(db: Session, order: RecalibrationOrder) -> Source:
     vehicle = db.get(Vehicle, order.vehicle_id)
     if vehicle is None or vehicle.bundle is None:
         raise _refused(order, "the vehicle has not said yet which bundle it runs")
-    if pins.in_force(db, [order.vehicle_id]):
+    if pinned.in_force(db, [order.vehicle_id]):
         raise _refused(order, "it is pinned; end that first")
     replaced = revisions.replacements(db, [order.vehicle_id]).get(order.vehicle_id)
     began = replaced.number if replaced else 0

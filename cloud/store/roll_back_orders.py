@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sqlmodel import Session, col, select
 
 from cloud.errors import RollBackError
-from cloud.store import events, locks, revisions
+from cloud.store import events, locks, pinned, revisions
 from cloud.store.revisions import of_lane
 from cloud.store.tables import RevisionRow, RollBackOrder
 
@@ -22,6 +22,9 @@ def place(db: Session, wanted: RollBackOrder) -> RollBackOrder:
     """
     locks.vehicles(db, [wanted.vehicle_id])
     row = target(db, wanted)
+    if pinned.in_force(db, [wanted.vehicle_id]):
+        problem = "it is pinned; end that first"
+        raise RollBackError(wanted.vehicle_id, wanted.to_revision, problem)
     known = db.exec(
         select(RollBackOrder).where(
             RollBackOrder.vehicle_id == wanted.vehicle_id,

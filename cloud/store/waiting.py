@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from sqlmodel import Session, col, or_, select
 
+from cloud.store.audit_tables import Pin, RecalibrationOrder
 from cloud.store.tables import BatteryOrder, Breach, FleetPriorRow, RollBackOrder, Vehicle
 
 
 def lanes_with_orders(db: Session) -> set[int]:
     """Lanes of vehicles with an order that is not carried out."""
     replaced = select(BatteryOrder.vehicle_id).where(col(BatteryOrder.revision).is_(None))
-    rolled_back = select(RollBackOrder.vehicle_id).where(col(RollBackOrder.done_at).is_(None))
+    others = [
+        select(kind.vehicle_id).where(col(kind.done_at).is_(None))
+        for kind in (RollBackOrder, RecalibrationOrder, Pin)
+    ]
     query = select(Vehicle.lane).where(
-        or_(col(Vehicle.vehicle_id).in_(replaced), col(Vehicle.vehicle_id).in_(rolled_back))
+        or_(*(col(Vehicle.vehicle_id).in_(ordered) for ordered in (replaced, *others)))
     )
     return {lane for lane in db.exec(query.distinct()) if lane is not None}
 
