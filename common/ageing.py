@@ -23,6 +23,7 @@ FloatArray = npt.NDArray[np.float64]
 
 # A rate that grew e^3 = 20-fold between two updates is beyond what growth was learned on.
 MAX_EXPONENT: Final = 3.0
+_TINY: Final = 1e-300
 _NODES, _WHOLE = np.polynomial.legendre.leggauss(8)  # type: ignore[no-untyped-call]
 _PLACES, _WEIGHTS = np.append(0.5 * (1.0 + _NODES), 1.0), 0.5 * _WHOLE  # of a distance of one
 
@@ -115,7 +116,7 @@ def _step(law: AgeingLaw, rate: FloatArray, ds: float | FloatArray) -> _Step:
     The nodes of the quadrature and, last, the end of the distance are one array.
     """
     length = np.asarray(ds)[..., None]
-    growth = np.minimum(law.growth, MAX_EXPONENT / length)
+    growth = np.minimum(law.growth, MAX_EXPONENT / np.maximum(length, _TINY))
     along = (-1, *([1] * rate.ndim))
     t = length * _PLACES.reshape(along)
     exponent = growth * t

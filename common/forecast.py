@@ -34,6 +34,11 @@ FloatArray = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 STEPS: Final = 40
+MAX_SPREAD: Final = 1e6
+"""Of a mileage, the relative standard deviation above which it says no less."""
+MAX_DAYS: Final = 1e9
+"""A crossing that is further off is none."""
+_TINY: Final = 1e-300
 
 
 @dataclass(frozen=True)
@@ -147,9 +152,11 @@ def _days(crossing: FloatArray, mileage: Mileage, rng: np.random.Generator) -> I
     """Days [N] until each crossing, each path with a mileage of its own.
 
     Log-normal with the given mean and standard deviation: a vehicle does not drive backwards.
+    Infinity beyond MAX_DAYS.
     """
-    variance = math.log1p((mileage.std / mileage.per_day) ** 2)
+    variance = math.log1p(min(mileage.std / mileage.per_day, MAX_SPREAD) ** 2)
     normals = standard_normals(rng, len(crossing), 1)[:, 0]
     per_day = mileage.per_day * np.exp(math.sqrt(variance) * normals - variance / 2)
-    days = crossing / per_day
+    days = crossing / np.maximum(per_day, _TINY)
+    days[days > MAX_DAYS] = np.inf
     return interval_of(median(days), days, "d")

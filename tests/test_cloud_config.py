@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import pytest
 
 from cloud import cli
 from cloud.cli import TRAINING
-from cloud.config import load_config
+from cloud.config import Config, load_config
 from cloud.errors import ConfigError, PortOccupiedError, StoreError
 from cloud.intake.interpretation import Delivery
 from cloud.roles.service import serve
@@ -24,6 +28,7 @@ from tests.cloud_doubles import Insides, write_bundle
 from tests.support_command_line import twin_cloud
 
 ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "deploy" / "cloud" / "twin-cloud.toml"
 MINIMAL = """
 [store]
 path = "twin.db"
@@ -78,8 +83,42 @@ def test_a_minimal_configuration_has_defaults_and_paths_beside_itself(tmp_path: 
 
 
 def test_the_example_configuration_is_valid() -> None:
-    config = load_config(ROOT / "deploy" / "cloud" / "twin-cloud.toml")
+    config = load_config(EXAMPLE)
     assert config.api.port == 8080
+
+
+def test_the_example_configuration_names_every_key_with_its_default() -> None:
+    without_comments = re.sub(r"^# (\[|\w+ =)", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
+    shown = tomllib.loads(without_comments)
+    found = dict(settings_in(msgspec.inspect.type_info(Config)))
+    del found["base"]  # the file's own folder
+    assert flat(shown).keys() == found.keys()
+    for name, default in found.items():
+        if default not in (msgspec.NODEFAULT, None, []):
+            assert flat(shown)[name] == default, name
+
+
+def settings_in(kind: msgspec.inspect.Type, within: str = "") -> Iterator[tuple[str, object]]:
+    """Every key of a structure and of those inside it, by its path, with its default."""
+    for one in kind.fields if isinstance(kind, msgspec.inspect.StructType) else ():
+        inner = one.type
+        if isinstance(inner, msgspec.inspect.UnionType):
+            inner = next(t for t in inner.types if not isinstance(t, msgspec.inspect.NoneType))
+        if isinstance(inner, msgspec.inspect.StructType):
+            yield from settings_in(inner, f"{within}{one.encode_name}.")
+        else:
+            made = one.default_factory
+            default = one.default if made is msgspec.NODEFAULT else made()
+            yield f"{within}{one.encode_name}", default
+
+
+def flat(table: dict[str, Any], within: str = "") -> dict[str, Any]:
+    """The keys of a file by their paths; `[oidc] roles` is one value."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        is_section = isinstance(value, dict) and within + name != "oidc.roles"
+        found |= flat(value, f"{within}{name}.") if is_section else {within + name: value}
+    return found
 
 
 @pytest.mark.parametrize(

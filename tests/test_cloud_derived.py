@@ -151,6 +151,26 @@ def test_a_forecast_by_a_given_mileage_needs_no_trips(client: httpx.Client) -> N
     assert found["state"] == "learning"
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"horizon": "5e-324"},
+        {"horizon": "1e-310", "odometer_per_day": "5e-324"},
+        {"threshold": "0.97", "horizon": "1e5", "odometer_per_day": "5e-324"},
+        {"horizon": "1e5", "odometer_per_day": "1e-300", "odometer_per_day_std": "1e6"},
+        {"odometer_per_day": "1e-200", "odometer_per_day_std": "1e-10"},
+    ],
+)
+def test_an_absurd_mileage_or_horizon_is_answered_without_a_date(
+    client: httpx.Client, query: dict[str, str]
+) -> None:
+    """A warning of the arithmetic would be an error of the server here."""
+    found = answer(client.get(f"{A}/forecast", params=query))
+    if not found["already_below"] and found["crossing_date"] is not None:
+        assert found["crossing_date"]["value"] is None
+    assert 0.0 <= found["below_share"] <= 1.0 - found["never_share"]
+
+
 def test_a_vehicle_below_the_threshold_is_said_to_be(client: httpx.Client) -> None:
     found = answer(client.get(f"{A}/forecast", params={"threshold": 0.97}))
     assert found["already_below"]
