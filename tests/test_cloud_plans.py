@@ -15,6 +15,7 @@ from cloud.location import Location, PostgresUrl
 from cloud.store import (
     backlog,
     battery_orders,
+    breach_pages,
     event_pages,
     pages,
     releases,
@@ -176,6 +177,7 @@ QUERIES: dict[str, Callable[[Session], object]] = {
     },
     "trips of a vehicle": lambda db: pages.trips(db, None, 100, vehicle_id=ONE),
     "revisions of a vehicle": lambda db: pages.revisions(db, None, 100, vehicle_id=ONE),
+    "breaches of a vehicle": lambda db: breach_pages.page(db, None, 100, vehicle_id=ONE),
     "provisionals of a vehicle": lambda db: pages.provisionals(db, None, 100, vehicle_id=ONE),
     "quarantine": lambda db: pages.quarantined(db, None, 100, cohorts=None),
     "next breaches": lambda db: revisions.next_breaches(db, [BUNDLE], 64),

@@ -41,6 +41,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (("diff", "a", "1", "2"), ["gain_distance", "significant"]),
         (("summary",), ["vehicles_online"]),
         (("events", "--limit", "3"), ["kind"]),
+        (("breaches", "a"), ["calibrated", "brought"]),
+        (("what-if", "a", "--at", "distance_km=0", "--until", "50"), ["remaining", "asked"]),
+        (("what-if", "--cohort", "default", "--at", "distance_km=0"), ["a", "b"]),
     ],
 )
 def test_a_command_shows_a_table_for_people_and_json_for_programs(
@@ -77,6 +80,8 @@ def test_a_list_is_exported_to_a_file(
         (("vehicles", "--filter", "colour=red"), 2, "query.colour"),
         (("vehicles", "--filter", "colour"), 2, "NAME=VALUE"),
         (("export", "trips"), 2, "--vehicle"),
+        (("what-if", "a", "--at", "distance_km=far"), 2, "FEATURE=VALUE"),
+        (("what-if", "--at", "distance_km=0"), 2, "--cohort"),
         (("export", "colours"), 2, "colours"),
     ],
 )

@@ -33,7 +33,7 @@ DEFAULT_HORIZON_DAYS: Final = 3652.5  # ten years of its own mileage
 
 def health_of(vehicle: Vehicle, known: Standing, model: VoltageModel) -> schemas.Health:
     """State of health where the estimate stands."""
-    soh = state_of_health(known.estimate, model, known.manifest, _rng())
+    soh = state_of_health(known.estimate, model, known.manifest, seeded())
     ratio, usable = (soh.ratio, soh.usable) if soh else (None, None)
     return schemas.Health(
         **estimate_fields(vehicle, known),
@@ -65,14 +65,14 @@ def forecast_of(
     mileage, source = _mileage(question, trips)
     horizon = question.horizon or _default_horizon(mileage)
     found = forecast(
-        known.estimate, question.threshold, horizon, model, known.manifest, _rng(), mileage
+        known.estimate, question.threshold, horizon, model, known.manifest, seeded(), mileage
     )
     here = min(last_moment(trips[0]), now) if trips else now
     return schemas.Forecast(
         **estimate_fields(vehicle, known),
         threshold=found.threshold,
         horizon=found.horizon,
-        crossing_odometer=_item(found.odometer),
+        crossing_odometer=interval_item(found.odometer),
         crossing_date=_dates(found.days, here) if found.days else None,
         mileage=schemas.MileageItem(per_day=mileage.per_day, std=mileage.std, source=source)
         if mileage
@@ -93,12 +93,12 @@ def range_of(
     """What is left until the cut-off. Raises QuestionError, NoHealthError."""
     of_trip = with_trip_spread(known.estimate, known.manifest)
     found = remaining_until_cutoff(
-        of_trip, conditions, model, known.manifest, _rng(), consumption_per_km
+        of_trip, conditions, model, known.manifest, seeded(), consumption_per_km
     )
     return schemas.Range(
         **estimate_fields(vehicle, known),
-        remaining=_item(found.swept),
-        remaining_distance=_item(found.distance_km) if found.distance_km else None,
+        remaining=interval_item(found.swept),
+        remaining_distance=interval_item(found.distance_km) if found.distance_km else None,
         conditions=found.conditions,
         beyond_share=found.beyond_share,
         looked_at=found.looked_at,
@@ -114,15 +114,15 @@ def planned_trip_of(
     """The band along a plan, and whether the battery lasts. Raises QuestionError."""
     plan = [PlannedRow(row.signals, row.time_s) for row in rows]
     of_trip = with_trip_spread(known.estimate, known.manifest)
-    found = plan_trip(of_trip, plan, model, known.manifest, _rng())
+    found = plan_trip(of_trip, plan, model, known.manifest, seeded())
     columns = (found.voltage_v, found.std_v, found.low_v, found.high_v)
     return schemas.PlannedTrip(
         **estimate_fields(vehicle, known),
         cutoff_voltage_v=known.manifest.cutoff_voltage_v,
         arrives=found.arrives,
         arrival_probability=found.arrival_probability,
-        mean_crosses=_place(found.mean_crosses),
-        band_crosses=_place(found.band_crosses),
+        mean_crosses=place_item(found.mean_crosses),
+        band_crosses=place_item(found.band_crosses),
         rows=[
             schemas.PlannedVoltage(voltage_v=v, std_v=s, band95_lower_v=low, band95_upper_v=high)
             for v, s, low, high in zip(*(column.tolist() for column in columns), strict=True)
@@ -130,7 +130,8 @@ def planned_trip_of(
     )
 
 
-def _rng() -> np.random.Generator:
+def seeded() -> np.random.Generator:
+    """What every answer draws from: the same question has the same answer."""
     return np.random.default_rng(SEED)
 
 
@@ -150,11 +151,13 @@ def _default_horizon(mileage: Mileage | None) -> float:
     return min(DEFAULT_HORIZON_DAYS * mileage.per_day, MAX_ODOMETER)
 
 
-def _item(found: Interval) -> schemas.IntervalItem:
+def interval_item(found: Interval) -> schemas.IntervalItem:
+    """As the API shows it."""
     return schemas.IntervalItem(**asdict(found))
 
 
-def _place(found: Place | None) -> schemas.PlaceItem | None:
+def place_item(found: Place | None) -> schemas.PlaceItem | None:
+    """As the API shows it."""
     return schemas.PlaceItem(**asdict(found)) if found else None
 
 

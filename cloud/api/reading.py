@@ -19,6 +19,7 @@ from cloud.api import (
     routes,
     summary_routes,
     trip_routes,
+    what_if_routes,
 )
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
@@ -31,4 +32,5 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     summary_routes.router,
     event_routes.router,
     derived_routes.router,
+    what_if_routes.router,
 )

@@ -5,7 +5,7 @@ Must never compute: the service does.
 
 from __future__ import annotations
 
-from cloud.api import derived_schemas, schemas
+from cloud.api import derived_schemas, schemas, what_if_schemas
 from cloud.client.transport import Transport
 
 V1 = "/api/v1"
@@ -40,3 +40,16 @@ class Deriving(Transport):
     def predict(self, vehicle_id: str, wanted: schemas.PredictionRequest) -> schemas.Prediction:
         """The voltage that the vehicle's BMS would measure."""
         return self.post(schemas.Prediction, f"{V1}/vehicles/{vehicle_id}/predict", wanted)
+
+    def what_if_vehicle(
+        self, vehicle_id: str, wanted: what_if_schemas.WhatIf
+    ) -> what_if_schemas.WhatIfAnswer:
+        """What each scenario comes to for a vehicle."""
+        path = f"{V1}/vehicles/{vehicle_id}/what-if"
+        return self.post(what_if_schemas.WhatIfAnswer, path, wanted)
+
+    def what_if_fleet(
+        self, wanted: what_if_schemas.FleetWhatIf
+    ) -> what_if_schemas.FleetWhatIfAnswer:
+        """The same for many vehicles."""
+        return self.post(what_if_schemas.FleetWhatIfAnswer, f"{V1}/what-if", wanted)

@@ -93,7 +93,7 @@ def range_(
 
     question = {
         "odometer": odometer,
-        "conditions": dict(_pair(text) for text in at),
+        "conditions": dict(pair(text) for text in at),
         "consumption_per_km": consumption_per_km,
     }
     _found(derived_reports.remaining(config, vehicle, question, as_json=as_json), vehicle)
@@ -114,7 +114,8 @@ def planned_trip(
     _found(derived_reports.planned_trip(config, vehicle, trip, as_json=as_json), vehicle)
 
 
-def _pair(text: str) -> tuple[str, float]:
+def pair(text: str) -> tuple[str, float]:
+    """FEATURE=VALUE. Raises typer.BadParameter."""
     name, separator, value = text.partition("=")
     try:
         number = float(value)
