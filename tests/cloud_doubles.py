@@ -323,6 +323,8 @@ class Insides:
     def _committed(self, news: Committed) -> None:
         self.worker.republish(news.republish)
         self.worker.keys.ask(news.behind_on_keys)
+        if news.newcomers:
+            self.worker.wake()
 
     def car(self, vehicle_id: str = "car") -> Car:
         return Car(vehicle_id, self.bundle)

@@ -119,8 +119,10 @@ class Service:
         self.worker.keys.ask(news.behind_on_keys)
         if news.republish:
             self.worker.republish(news.republish)
-        elif news.behind_on_keys or news.new_breaches or news.newcomers:
+        if news.behind_on_keys or news.newcomers:
             self.worker.wake()
+        elif news.new_breaches:
+            self.worker.wake_for_breaches()
 
     def _broker(self) -> str | None:
         return None if self.link.is_connected else "there is no connection to the broker"

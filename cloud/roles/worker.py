@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from cloud.calibration.revising import Author
 from cloud.calibration.rounds import Calibrations
@@ -17,6 +18,9 @@ from cloud.push.courier import Courier
 from cloud.push.releases import Releases
 from cloud.roles.turning import Turning
 from cloud.store.database import Store
+
+ORDERS_S: Final = 3.0
+"""How often to look for what another process has ordered, however many breaches come."""
 
 
 class Worker:
@@ -34,11 +38,20 @@ class Worker:
     ) -> None:
         self._calibrations, self._releases, self._clock = calibrations, releases, clock
         self._turning = Turning(self.turn)
-        self.wake = self._turning.wake
-        self._courier = Courier(store, publisher, clock, author, self.wake, releases, telemetry)
+        self._ordered = True
+        self._looked_at = clock()
+        self.wake_for_breaches = self._turning.wake
+        self._courier = Courier(
+            store, publisher, clock, author, self._turning.wake, releases, telemetry
+        )
         self.keys = self._courier.keys
         self.republish = self._courier.republish
         self.reconnected = self._courier.republish_unanswered
+
+    def wake(self) -> None:
+        """Something was ordered, or came that is more than a breach. Any thread."""
+        self._ordered = True
+        self._turning.wake()
 
     @property
     def trouble(self) -> str | None:
@@ -67,7 +80,7 @@ class Worker:
         self._courier.turn()
         if self._releases is not None and self._releases.turn():
             self.wake()
-        started = self._calibrations.starts()
+        started = self._calibrations.starts() if self._may_be_ordered() else []
         self._courier.announce_started(started)
         began = self._clock()
         outcomes = self._calibrations.round()
@@ -75,4 +88,12 @@ class Worker:
             self.wake()
         if outcomes:
             self._courier.announce(outcomes, began)
-            self.wake()
+            self._turning.wake()
+
+    def _may_be_ordered(self) -> bool:
+        """Looking for orders costs more than a calibration: not for every breach."""
+        now = self._clock()
+        is_due, self._ordered = self._ordered or now - self._looked_at >= ORDERS_S, False
+        if is_due:
+            self._looked_at = now
+        return is_due
