@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
 from cloud.api.provenance_schemas import RevisionAudit
 from cloud.audit import record, reproduction
 from cloud.audit.reproduction import Reproduction
 from cloud.errors import ReproductionError
+from cloud.location import PostgresUrl
 from cloud.store import battery_orders, roll_back_orders
 from cloud.store.audit_tables import RevisionNote
 from cloud.store.tables import BatteryOrder, RevisionRow, RollBackOrder
@@ -25,9 +28,9 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def inside(tmp_path: Path, bundle_path: Path) -> Iterator[Insides]:
-    """Three vehicles that were calibrated together, each three times."""
-    made = Insides(tmp_path, bundle_path)
+def inside(tmp_path: Path, bundle_path: Path, database: PostgresUrl | None) -> Iterator[Insides]:
+    """Three vehicles that were calibrated together, each three times; on either database."""
+    made = Insides(tmp_path, bundle_path, database)
     for trip in (1, 2, 3):
         cars = [made.car(name) for name in ("a", "b", "c")]
         made.take(
@@ -90,28 +93,32 @@ def test_so_does_what_an_operator_ordered(inside: Insides) -> None:
         assert reproduced(inside, row).differences == []
 
 
+def edit_trace(inside: Insides, old: bytes, new: bytes) -> None:
+    """That of the third trip of `a`."""
+    third = "vehicle_id = 'a' AND trip_id = 'trip3'"
+    with inside.store.read() as db:
+        [trace] = db.connection().execute(text(f"SELECT trace FROM breach WHERE {third}")).scalars()
+    edit = text(f"UPDATE breach SET trace = :trace WHERE {third}")
+    tamper(inside.store.location, edit.bindparams(trace=trace.replace(old, new)))
+
+
 def test_an_edited_trace_shows_in_what_comes_again(inside: Insides) -> None:
     row = inside.rows("a")[2]
-    tamper(
-        inside.path,
-        "UPDATE breach SET trace = CAST(replace(trace, '5100', '5110') AS BLOB) "
-        "WHERE vehicle_id = 'a' AND trip_id = 'trip3'",
-    )
+    edit_trace(inside, b"5100", b"5110")
     names = {one.field for one in reproduced(inside, row).differences}
     assert {"theta", "covariance", "cause"} <= names
 
 
 def test_what_would_be_declined_now_differs_in_its_decision(inside: Insides) -> None:
     row = inside.rows("a")[2]
-    spoilt = "UPDATE breach SET trace = CAST(replace(trace, '3.', '3.0') AS BLOB)"
-    tamper(inside.path, spoilt)
+    edit_trace(inside, b"3.", b"3.0")
     [difference] = reproduced(inside, row).differences
     assert difference.field == "decision"
 
 
 def test_without_its_breach_or_its_base_it_says_what_is_missing(inside: Insides) -> None:
     row = inside.rows("a")[2]
-    tamper(inside.path, "DELETE FROM breach WHERE trip_id = 'trip3'")
+    tamper(inside.store.location, "DELETE FROM breach WHERE trip_id = 'trip3'")
     with pytest.raises(ReproductionError, match="not kept any more"):
         reproduced(inside, row)
     assert audited(inside, row).message is not None
@@ -153,9 +160,6 @@ def test_every_push_is_noted(inside: Insides) -> None:
 
 @pytest.mark.parametrize("edit", ["UPDATE revision_note SET at = 0", "DELETE FROM revision_note"])
 def test_a_note_is_never_changed(inside: Insides, edit: str) -> None:
-    from sqlalchemy import text
-    from sqlalchemy.exc import IntegrityError
-
     with pytest.raises(IntegrityError, match="append-only"), inside.store.write() as db:
         db.connection().execute(text(edit))
     assert inside.table(RevisionNote)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import IntegrityError
 
 from cloud.audit import head_files, heads, merkle, verification
 from cloud.audit.head_keeper import HeadKeeper
@@ -21,6 +22,7 @@ from cloud.audit.verification import Outcome
 from cloud.audit.walk import NO_HEADS, Checkpoint, Heads
 from cloud.calibration.revising import Author
 from cloud.errors import HeadsError, HeadsExportError
+from cloud.location import PostgresUrl
 from cloud.store import heads as kept
 from cloud.store.database import Reader
 from common.revision import decode_revision, encode_revision, revision_hash
@@ -35,9 +37,20 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def inside(tmp_path: Path, bundle_path: Path) -> Insides:
-    """Vehicle `a` with 3 revisions, `b` with 2."""
-    made = Insides(tmp_path, bundle_path)
+def inside(tmp_path: Path, bundle_path: Path, database: PostgresUrl | None) -> Iterator[Insides]:
+    """Vehicle `a` with 3 revisions, `b` with 2; on either database."""
+    made = filled(Insides(tmp_path, bundle_path, database))
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def on_file(tmp_path: Path, bundle_path: Path) -> Insides:
+    """The same on SQLite alone, for what no database decides."""
+    return filled(Insides(tmp_path, bundle_path))
+
+
+def filled(made: Insides) -> Insides:
     drive(made, "a", 1, 3)
     drive(made, "b", 1, 2)
     return made
@@ -55,7 +68,7 @@ def keeper(inside: Insides, sink: head_files.Sink | None = None) -> HeadKeeper:
 
 def verified(inside: Insides, known: Heads, **how: object) -> Outcome:
     public = inside.key.public_key()
-    opener = partial(Reader, inside.path)
+    opener = partial(Reader, inside.store.location)
     return verification.verify(opener, {key_id(public): public}, known, **how)  # type: ignore[arg-type]
 
 
@@ -72,7 +85,7 @@ def exported(inside: Insides, folder: Path) -> Heads:
     return heads.fold(head_files.read_folder(folder), {key_id(public): public}).heads
 
 
-def rewritten(inside: Insides, vehicle: str, number: int) -> list[str]:
+def rewritten(inside: Insides, vehicle: str, number: int) -> list[TextClause]:
     """From `number` on another history, as who holds database and key would write it."""
     statements, parent = [], None
     for row in inside.rows(vehicle):
@@ -86,9 +99,11 @@ def rewritten(inside: Insides, vehicle: str, number: int) -> list[str]:
         parent = revision_hash(content)
         signed = sign(content, inside.key)
         statements.append(
-            f"UPDATE revision SET content=CAST('{content.decode()}' AS BLOB), hash='{parent}', "
-            f"signature='{signed.signature}', parent_hash='{revision.parent_hash}' "
-            f"WHERE id={row.id}"
+            text(
+                f"UPDATE revision SET content=:content, hash='{parent}', "
+                f"signature='{signed.signature}', parent_hash='{revision.parent_hash}' "
+                f"WHERE id={row.id}"
+            ).bindparams(content=content)
         )
     return statements
 
@@ -101,7 +116,7 @@ def test_a_history_rewritten_with_the_real_key_is_found_by_heads_alone(
     hands = keeper(inside, head_files.sink_to(str(folder)))
     hands.make()
     hands.export()
-    tamper(inside.path, *rewritten(inside, "a", number))
+    tamper(inside.store.location, *rewritten(inside, "a", number))
     assert not verified(inside, NO_HEADS, every_signature=True).broken
     [broken] = verified(inside, exported(inside, folder)).broken
     assert (broken.vehicle_id, broken.number) == ("a", 3)
@@ -115,9 +130,35 @@ def test_earlier_statements_tell_where_the_rewriting_began(inside: Insides, tmp_
     drive(inside, "a", 4, 6)
     hands.make()
     assert hands.export() == 2
-    tamper(inside.path, *rewritten(inside, "a", 2))
+    tamper(inside.store.location, *rewritten(inside, "a", 2))
     [broken] = verified(inside, exported(inside, folder)).broken
     assert (broken.vehicle_id, broken.number) == ("a", 3)
+
+
+EDITED_COLUMNS = {
+    "parent_hash": "'x'",
+    "kind": "'replacement'",
+    "odometer": "1.0",
+    "bundle": "'x'",
+    "cause_message_id": "'x'",
+    "created_at": "1.0",
+    "hash": "'x'",
+    "inputs": ":nothing",
+}
+
+
+def test_every_column_that_a_content_answers_for_is_compared(inside: Insides) -> None:
+    where = "WHERE vehicle_id = 'a' AND number = 2"
+    row = inside.rows("a")[1]
+    for column, other in EDITED_COLUMNS.items():
+        edit = f"UPDATE revision SET {column} = {other} {where}"
+        values = {"nothing": b""} if column == "inputs" else {}
+        tamper(inside.store.location, text(edit).bindparams(**values))
+        found = verified(inside, NO_HEADS).broken
+        assert [(one.vehicle_id, one.number) for one in found] == [("a", 2)], column
+        back = text(f"UPDATE revision SET {column} = :value {where}")
+        tamper(inside.store.location, back.bindparams(value=getattr(row, column)))
+    assert not verified(inside, NO_HEADS).broken
 
 
 CUTS = {
@@ -131,7 +172,7 @@ def test_what_was_cut_off_is_found_also_without_its_breach(inside: Insides, name
     keeper(inside).make()
     known = own_heads(inside)
     statement, number = CUTS[name]
-    tamper(inside.path, statement, "DELETE FROM breach WHERE vehicle_id='a'")
+    tamper(inside.store.location, statement, "DELETE FROM breach WHERE vehicle_id='a'")
     [broken] = verified(inside, known).broken
     assert (broken.vehicle_id, broken.number) == ("a", number)
 
@@ -141,11 +182,11 @@ def test_what_a_head_covers_needs_no_signature_and_what_follows_does(inside: Ins
     keeper(inside).make()
     drive(inside, "a", 4, 4)
     known = own_heads(inside)
-    tamper(inside.path, "UPDATE revision SET signature='' WHERE number=2")
+    tamper(inside.store.location, "UPDATE revision SET signature='' WHERE number=2")
     assert not verified(inside, known).broken
     found = verified(inside, known, every_signature=True).broken
     assert [(one.vehicle_id, one.number) for one in found] == [("a", 2), ("b", 2)]
-    tamper(inside.path, "UPDATE revision SET signature='' WHERE number=4")
+    tamper(inside.store.location, "UPDATE revision SET signature='' WHERE number=4")
     assert [(one.vehicle_id, one.number) for one in verified(inside, known).broken] == [("a", 4)]
 
 
@@ -154,7 +195,7 @@ def test_several_processes_find_what_one_finds(
 ) -> None:
     monkeypatch.setattr(verification, "AT_ONCE", 1)
     told: list[tuple[int, int]] = []
-    tamper(inside.path, "UPDATE revision SET signature='' WHERE vehicle_id='b'")
+    tamper(inside.store.location, "UPDATE revision SET signature='' WHERE vehicle_id='b'")
     alone = verified(inside, NO_HEADS)
     together = verified(
         inside, NO_HEADS, processes=2, progress=lambda done, total: told.append((done, total))
@@ -166,7 +207,7 @@ def test_several_processes_find_what_one_finds(
 
 
 def test_a_chain_that_does_not_hold_gets_no_head(inside: Insides) -> None:
-    tamper(inside.path, "UPDATE revision SET signature='' WHERE vehicle_id='b'")
+    tamper(inside.store.location, "UPDATE revision SET signature='' WHERE vehicle_id='b'")
     made = keeper(inside).make()
     assert [one.vehicle_id for one in made.broken] == ["b"]
     assert set(own_heads(inside).newest) == {"a"}
@@ -178,7 +219,7 @@ def test_a_key_that_the_database_remembers_is_not_the_services_own(inside: Insid
     row = inside.rows("a")[-1]
     signed = sign(row.content, stranger)
     tamper(
-        inside.path,
+        inside.store.location,
         f"INSERT INTO signing_key VALUES ('{signed.key_id}', "
         f"'{stranger.public_key().public_bytes_raw().hex()}')",
         f"UPDATE revision SET key_id='{signed.key_id}', signature='{signed.signature}' "
@@ -235,9 +276,9 @@ FORGERIES: dict[str, Callable[[list[Signed]], Sequence[Signed]]] = {
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_a_row_of_statements_with_any_edit_is_not_believed(inside: Insides, name: str) -> None:
-    public = inside.key.public_key()
-    made = statements(inside)
+def test_a_row_of_statements_with_any_edit_is_not_believed(on_file: Insides, name: str) -> None:
+    public = on_file.key.public_key()
+    made = statements(on_file)
     assert heads.fold(made, {key_id(public): public}).last is not None
     with pytest.raises(HeadsError):
         heads.fold(FORGERIES[name](made), {key_id(public): public})
@@ -245,16 +286,16 @@ def test_a_row_of_statements_with_any_edit_is_not_believed(inside: Insides, name
 
 def test_the_kept_heads_must_have_the_root_that_was_signed(inside: Insides) -> None:
     keeper(inside).make()
-    tamper(inside.path, "UPDATE chain_head SET number = 2 WHERE vehicle_id = 'a'")
+    tamper(inside.store.location, "UPDATE chain_head SET number = 2 WHERE vehicle_id = 'a'")
     with pytest.raises(HeadsError, match="root"):
         own_heads(inside)
     with pytest.raises(HeadsError, match="root"):
         keeper(inside).make()
 
 
-def test_a_statement_is_never_written_over(inside: Insides, tmp_path: Path) -> None:
+def test_a_statement_is_never_written_over(on_file: Insides, tmp_path: Path) -> None:
     sink = head_files.sink_to(str(tmp_path / "heads"))
-    first, second, *_ = statements(inside)
+    first, second, *_ = statements(on_file)
     sink(1, first)
     sink(1, first)
     with pytest.raises(HeadsExportError, match="another statement"):
@@ -262,7 +303,7 @@ def test_a_statement_is_never_written_over(inside: Insides, tmp_path: Path) -> N
     assert head_files.read_folder(tmp_path / "heads") == [first]
 
 
-def test_what_a_sink_refuses_is_exported_with_the_next_one(inside: Insides) -> None:
+def test_what_a_sink_refuses_is_exported_with_the_next_one(on_file: Insides) -> None:
     taken: list[int] = []
     refusing = [True]
 
@@ -271,11 +312,11 @@ def test_what_a_sink_refuses_is_exported_with_the_next_one(inside: Insides) -> N
             raise HeadsExportError("nowhere", "it is full")
         taken.append(number)
 
-    hands = keeper(inside, sink)
+    hands = keeper(on_file, sink)
     hands.guarded_turn()
     assert taken == []
     refusing[0] = False
-    drive(inside, "a", 4, 4)
+    drive(on_file, "a", 4, 4)
     hands.guarded_turn()
     hands.guarded_turn()
     assert taken == [1, 2]
@@ -283,11 +324,9 @@ def test_what_a_sink_refuses_is_exported_with_the_next_one(inside: Insides) -> N
 
 def test_the_database_itself_refuses_to_change_a_statement(inside: Insides) -> None:
     keeper(inside).make()
-    with sqlite3.connect(inside.path) as db:
-        for edit in ("UPDATE head_statement SET signed = x''", "DELETE FROM head_statement"):
-            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-                db.execute(edit)
-    db.close()
+    for edit in ("UPDATE head_statement SET made_at = 0", "DELETE FROM head_statement"):
+        with pytest.raises(IntegrityError, match="append-only"), inside.store.write() as db:
+            db.connection().execute(text(edit))
 
 
 def naive_root(leaves: list[bytes]) -> bytes:

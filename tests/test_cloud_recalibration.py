@@ -10,6 +10,7 @@ import pytest
 from cloud.audit import reproduction
 from cloud.calibration.replays import SUPERSEDED
 from cloud.errors import PinError, RecalibrationError, RollBackError
+from cloud.location import PostgresUrl
 from cloud.store import (
     battery_orders,
     pins,
@@ -33,9 +34,9 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def inside(tmp_path: Path, bundle_path: Path) -> Iterator[Insides]:
+def inside(tmp_path: Path, bundle_path: Path, database: PostgresUrl | None) -> Iterator[Insides]:
     """Breaches at 1000, 3000 and 5000 km were calibrated; those at 2000 and 4000 came too late."""
-    made = Insides(tmp_path, bundle_path)
+    made = Insides(tmp_path, bundle_path, database)
     made.take(made.car().status())
     for number, trip in enumerate((1, 3, 5)):
         breach(made, trip, number)
