@@ -31,6 +31,10 @@ class Catalogue:
         """The hash of each bundle."""
         return list(self._bundles)
 
+    def get(self, sha256: str) -> Bundle | None:
+        """A bundle, None when the service does not know it."""
+        return self._bundles.get(sha256)
+
     def find(self, sha256: str | None) -> Manifest | None:
         """The manifest of a bundle, None when the service does not know it."""
         bundle = self._bundles.get(sha256) if sha256 else None

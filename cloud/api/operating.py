@@ -13,6 +13,7 @@ from cloud.api import (
     alarms,
     approvals,
     audit,
+    bundle_routes,
     cohorts,
     live,
     orders,
@@ -31,4 +32,5 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     audit.router,
     live.router,
     retries.router,
+    bundle_routes.router,
 )

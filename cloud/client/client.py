@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from cloud.client.deriving import Deriving
 from cloud.client.keys import Keys
-from cloud.client.ordering import Ordering
 from cloud.client.reading import Reading
+from cloud.client.releasing import Releasing
 
 
-class TwinClient(Reading, Deriving, Ordering, Keys):
+class TwinClient(Reading, Deriving, Releasing, Keys):
     """A client of one service. Use it as a context manager, or `close` it."""

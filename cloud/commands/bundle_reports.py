@@ -13,13 +13,11 @@ from sqlmodel import Session, col, select
 
 from cloud.commands.reports import show
 from cloud.location import Location
-from cloud.store import locks, releases
+from cloud.push.bundle_files import keep, tried
+from cloud.store import releases
 from cloud.store.database import Reader, Store
-from cloud.store.tables import BundleFiles, Release, Vehicle
-from common.bundle import MANIFEST_FILE, Bundle, load_bundle
-from common.bundle_check import range_problem
-from common.errors import BundleError
-from common.model import VoltageModel
+from cloud.store.tables import Release, Vehicle
+from common.bundle import Bundle
 from common.release import RELEASE_TEXT
 
 COLUMNS: Final = ("vehicle_id", "runs", "release", "bundle", "missing", "state", "reason", "detail")
@@ -32,7 +30,7 @@ def announce(
 
     Without ids: every vehicle that runs another bundle. Raises StoreError, BundleError.
     """
-    bundle = _tried(folder)
+    bundle = tried(folder)
     store = Store(database)
     try:
         with store.write() as db:
@@ -40,7 +38,7 @@ def announce(
             unknown = next((one for one in vehicle_ids or () if one not in known), None)
             if unknown is not None:
                 return unknown
-            _keep(db, bundle, now)
+            keep(db, bundle, now)
             others = (one for one in sorted(known) if known[one].bundle != bundle.sha256)
             return [
                 releases.order(db, _order(one, bundle, reason, now))
@@ -58,25 +56,6 @@ def status(database: Location, *, as_json: bool) -> None:
         rows = [_row(db, vehicle) for vehicle in vehicles]
     store.close()
     show(rows if as_json else map(_short, rows), COLUMNS, as_json=as_json)
-
-
-def _tried(folder: Path) -> Bundle:
-    """A bundle that every vehicle would refuse is not even announced. Raises BundleError."""
-    bundle = load_bundle(folder)
-    problem = range_problem(VoltageModel(bundle), bundle.manifest)
-    if problem is not None:
-        raise BundleError(folder, problem, "Train it anew, or correct its manifest.")
-    return bundle
-
-
-def _keep(db: Session, bundle: Bundle, now: float) -> None:
-    """Byte for byte: the manifest's SHA-256 is the bundle's id."""
-    if db.get(BundleFiles, bundle.sha256) is None:
-        manifest = (bundle.path / MANIFEST_FILE).read_bytes()
-        files = BundleFiles(
-            sha256=bundle.sha256, manifest=manifest, model=bundle.model, added_at=now
-        )
-        locks.add_missing(db, BundleFiles, [files.model_dump()])
 
 
 def _order(vehicle_id: str, bundle: Bundle, reason: str, now: float) -> Release:

@@ -13,6 +13,7 @@ from cloud.store import (
     audit_tables,
     event_tables,
     operator_tables,
+    rollout_tables,
     tables,
 )
 
@@ -23,6 +24,7 @@ __all__ = [
     "audit_tables",
     "event_tables",
     "operator_tables",
+    "rollout_tables",
     "tables",
 ]
 

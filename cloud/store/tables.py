@@ -278,7 +278,7 @@ class BatteryOrder(SQLModel, table=True):
 
 
 class BundleFiles(SQLModel, table=True):
-    """The files of a bundle that was announced over the air."""
+    """The files of a bundle that was uploaded, or announced over the air."""
 
     __tablename__ = "bundle_files"
 
@@ -286,6 +286,8 @@ class BundleFiles(SQLModel, table=True):
     manifest: bytes = Field(sa_type=LargeBinary)
     model: bytes = Field(sa_type=LargeBinary)
     added_at: float
+    added_by: str | None = None
+    why: str | None = None
 
 
 class Release(SQLModel, table=True):

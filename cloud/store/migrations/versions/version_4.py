@@ -57,6 +57,8 @@ STATEMENTS: Final = (
     "ALTER TABLE revision ADD COLUMN approval_by VARCHAR",
     "ALTER TABLE revision ADD COLUMN approval_at FLOAT",
     "ALTER TABLE revision ADD COLUMN approval_why VARCHAR",
+    "ALTER TABLE bundle_files ADD COLUMN added_by VARCHAR",
+    "ALTER TABLE bundle_files ADD COLUMN why VARCHAR",
     "CREATE INDEX revision_to_approve ON revision (id) WHERE approval = 'pending'",
 )
 
