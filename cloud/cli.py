@@ -27,6 +27,7 @@ from cloud.commands import (
     reading_cli,
     replay_cli,
     role_cli,
+    rollout_cli,
 )
 from cloud.commands.command import (
     DONE,
@@ -66,6 +67,7 @@ app.add_typer(api_key_cli.api_keys, name="api-keys")
 app.add_typer(ca_cli.ca, name="ca")
 app.add_typer(fleet_cli.fleet_prior, name="fleet-prior")
 app.add_typer(bundle_cli.bundle, name="bundle")
+app.add_typer(rollout_cli.bundles, name="bundles")
 app.add_typer(quarantine_cli.quarantine, name="quarantine")
 app.add_typer(aws_cli.aws, name="aws")
 app.add_typer(database_cli.database, name="database")
@@ -168,6 +170,7 @@ def _add_training(arguments: list[str]) -> None:
         "history",
         "quarantine",
         "bundle",
+        "bundles",
         "database",
         *AUDIT,
         "doctor",

@@ -21,7 +21,7 @@ QUIET = Tally(ordered=50, answers=40, refused=0)
 
 
 def step(tally: Tally, state: State = "soaking", stage: int = 0, **more: Any) -> Any:
-    told = {"plan": PLAN, "since": 0.0, "now": 200.0, "is_left": False} | more
+    told: dict[str, Any] = {"plan": PLAN, "since": 0.0, "now": 200.0, "is_left": False} | more
     return next_step(state=state, stage=stage, tally=tally, **told)
 
 
@@ -116,7 +116,7 @@ def test_while_a_stage_is_ordered_only_enough_answers_count(tally: Tally, now: f
         assert found == "order"
 
 
-@given(tallies, st.floats(0, 1e9), st.sampled_from([s for s in COMMANDS["roll_back"][0][2:]]))
+@given(tallies, st.floats(0, 1e9), st.sampled_from(COMMANDS["roll_back"][0][2:]))
 def test_what_has_stopped_never_goes_on_by_itself(tally: Tally, now: float, state: State) -> None:
     for is_left in (True, False):
         assert step(tally, state, now=now, is_left=is_left) == "wait"

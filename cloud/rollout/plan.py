@@ -6,6 +6,7 @@ Pure. Must never need more than a roll-out's name and a vehicle's id to say whic
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from typing import Annotated, Final
 
 import msgspec
@@ -56,7 +57,7 @@ def stage_of(plan: Plan, name: str, vehicle_id: str) -> int | None:
 
 def rises(stages_percent: list[float]) -> bool:
     """Whether each stage is larger than the one before."""
-    return all(low < high for low, high in zip(stages_percent, stages_percent[1:], strict=False))
+    return all(low < high for low, high in pairwise(stages_percent))
 
 
 def overlap(one: Plan, other: Plan) -> bool:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import func
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from cloud.store import locks
@@ -27,6 +29,16 @@ class Kept:
     why: str | None
 
 
+_KEPT: Final = (
+    col(BundleFiles.sha256),
+    col(BundleFiles.manifest),
+    func.length(BundleFiles.model),
+    col(BundleFiles.added_at),
+    col(BundleFiles.added_by),
+    col(BundleFiles.why),
+)
+
+
 def is_kept(db: Session, sha256: str) -> bool:
     """Whether the files of a bundle are here."""
     query = select(BundleFiles.sha256).where(BundleFiles.sha256 == sha256)
@@ -35,13 +47,12 @@ def is_kept(db: Session, sha256: str) -> bool:
 
 def kept(db: Session, sha256: str | None = None) -> Sequence[Kept]:
     """Every bundle whose files are here, the one added last first; or this one alone."""
-    query = select(
-        BundleFiles.sha256, BundleFiles.manifest, func.length(BundleFiles.model)
-    ).add_columns(col(BundleFiles.added_at), col(BundleFiles.added_by), col(BundleFiles.why))
+    query = select_columns(*_KEPT).order_by(
+        col(BundleFiles.added_at).desc(), col(BundleFiles.sha256)
+    )
     if sha256 is not None:
-        query = query.where(BundleFiles.sha256 == sha256)
-    newest_first = (col(BundleFiles.added_at).desc(), col(BundleFiles.sha256))
-    return [Kept(*row) for row in db.exec(query.order_by(*newest_first))]
+        query = query.where(col(BundleFiles.sha256) == sha256)
+    return [Kept(*row) for row in db.connection().execute(query)]
 
 
 def add(
