@@ -13,12 +13,15 @@ from typing import Annotated, Final
 import typer
 
 from cloud.commands import (
+    alert_cli,
     api_key_cli,
     audit_cli,
     aws_cli,
     bundle_cli,
     ca_cli,
+    cohort_cli,
     database_cli,
+    decision_cli,
     derived_cli,
     fleet_cli,
     foresight_cli,
@@ -51,6 +54,7 @@ Examples:
 """
 FLEET: Final = ("fleet-prior", "battery-replaced", "roll-back")
 AUDIT: Final = ("verify", "heads", "audit", "reproduce", "recalibrate", "pin", "unpin", "lineage")
+OPERATOR: Final = ("cohort", "policy", "alarms", "webhooks")
 DERIVED: Final = ("health", "forecast", "range", "planned-trip")
 TRAINING: Final = ("train", "sensitivity", "import-model")
 
@@ -71,6 +75,10 @@ app.add_typer(rollout_cli.bundles, name="bundles")
 app.add_typer(quarantine_cli.quarantine, name="quarantine")
 app.add_typer(aws_cli.aws, name="aws")
 app.add_typer(database_cli.database, name="database")
+app.add_typer(cohort_cli.cohort, name="cohort")
+app.add_typer(cohort_cli.policy, name="policy")
+app.add_typer(alert_cli.alarms, name="alarms")
+app.add_typer(alert_cli.webhooks, name="webhooks")
 
 
 def main() -> int:
@@ -132,6 +140,7 @@ def doctor(
 role_cli.register(app)
 derived_cli.register(app)
 reading_cli.register(app)
+decision_cli.register(app)
 foresight_cli.register(app)
 app.command(
     "battery-replaced",
@@ -176,6 +185,8 @@ def _add_training(arguments: list[str]) -> None:
         "doctor",
         *DERIVED,
         *reading_cli.NAMES,
+        *decision_cli.NAMES,
+        *OPERATOR,
         *foresight_cli.NAMES,
         *FLEET,
     }

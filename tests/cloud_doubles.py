@@ -66,6 +66,7 @@ from common.trace import TraceArrays, to_wire
 
 NOW = 1_790_000_000.0
 POINTS = 40
+ENDLESS_ENDS_S = 1  # a stream that is open when its server ends
 
 
 def write_bundle(folder: Path, name: str = "tiny") -> Path:
@@ -379,15 +380,17 @@ def opened(context: Context) -> Context:
 
 
 @contextmanager
-def serving(context: Context, actor: Actor | None = None) -> Iterator[httpx.Client]:
+def serving(context: Context, actor: Actor | None = None, port: int = 0) -> Iterator[httpx.Client]:
     """A client of a real server on a port of its own; it takes everybody for `actor`."""
     app = create_app(opened(context))
     if actor is not None:
         for kind in (Viewer, Operator, Admin):
             app.dependency_overrides[get_args(kind)[1].dependency] = lambda: actor
-    config = uvicorn.Config(app, log_config=None, lifespan="off")
+    config = uvicorn.Config(
+        app, log_config=None, lifespan="off", timeout_graceful_shutdown=ENDLESS_ENDS_S
+    )
     server = uvicorn.Server(config)
-    listener = listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", port)
     thread = threading.Thread(target=server.run, args=[[listener]])
     thread.start()
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -152,7 +152,6 @@ def test_an_approved_revision_is_pushed_by_a_worker_that_only_looks(
     inside.work()
     decide(client, "approve")
     inside.start()
-    inside.worker.reconnected()
     inside.work()
     assert inside.publisher.numbers == [1]
 

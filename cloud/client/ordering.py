@@ -6,7 +6,7 @@ Each write carries an idempotency key of its own, so that `Transport.send` may r
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -16,14 +16,6 @@ from cloud.client.transport import Transport
 
 M = TypeVar("M", bound=BaseModel)
 V1 = "/api/v1"
-EVENTS = "text/event-stream"
-
-
-def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from lines
 
 
 class Ordering(Transport):
@@ -127,6 +119,21 @@ class Ordering(Transport):
         path, kind = f"{V1}/policies/{cohort}", operator_schemas.PolicyItem
         return self._write("PUT", kind, path, told, dry_run=dry_run, if_match=if_match)
 
+    def change_policy(
+        self, cohort: str, changes: Mapping[str, object], why: str, *, dry_run: bool = False
+    ) -> operator_schemas.PolicyItem:
+        """Make the next version of the policy that holds now, with these settings changed.
+
+        Raises ContradictionError: somebody else was faster; pydantic.ValidationError: no such
+        setting, or a value that it cannot have.
+        """
+        found = self.send("GET", f"{V1}/policies/{cohort}")
+        holding = operator_schemas.PolicyItem.model_validate_json(found.content)
+        wanted = {**holding.policy.model_dump(), **changes}
+        policy = operator_schemas.PolicySettings.model_validate(wanted)
+        told = operator_schemas.PolicyChange(policy=policy, why=why)
+        return self.put_policy(cohort, told, if_match=found.headers["ETag"], dry_run=dry_run)
+
     def list_approvals(self, **params: object) -> Iterator[operator_schemas.ApprovalItem]:
         """Revisions that wait for an operator, the latest first."""
         return self.pages(operator_schemas.ApprovalItem, f"{V1}/approvals", **params)
@@ -178,9 +185,10 @@ class Ordering(Transport):
         """One webhook."""
         return self.get(operator_schemas.WebhookItem, f"{V1}/webhooks/{webhook_id}")
 
-    def delete_webhook(self, webhook_id: int, why: str) -> None:
+    def delete_webhook(self, webhook_id: int, why: str, *, dry_run: bool = False) -> None:
         """Carry nothing more to it."""
-        self.send("DELETE", f"{V1}/webhooks/{webhook_id}", params={"why": why})
+        params = {"why": why, **({"dry_run": "true"} if dry_run else {})}
+        self.send("DELETE", f"{V1}/webhooks/{webhook_id}", params=params)
 
     def list_deliveries(
         self, webhook_id: int, **params: object
@@ -192,16 +200,6 @@ class Ordering(Transport):
     def list_audit(self, **params: object) -> Iterator[operator_schemas.EventItem]:
         """What people did, the latest first."""
         return self.pages(operator_schemas.EventItem, f"{V1}/audit", **params)
-
-    def stream_events(self, **params: object) -> Iterator[operator_schemas.EventItem]:
-        """What happens from now on, or `after` the id of an event, until the service ends it."""
-        data = b""
-        for line in _lines(self.stream(f"{V1}/events/stream", params=params, accept=EVENTS)):
-            if line.startswith(b'data: {"id"'):
-                data = line.removeprefix(b"data: ")
-            elif not line and data:
-                yield operator_schemas.EventItem.model_validate_json(data)
-                data = b""
 
     def _write(
         self,

@@ -65,6 +65,11 @@ Examples:
   twin-cloud parameters gain_distance --vehicle V001
   twin-cloud parameters gain_distance --filter cohort=north --filter vehicles=20 --json
 """,
+    "events": """\b
+Examples:
+  twin-cloud events --filter kind=revision. --limit 20
+  twin-cloud events --follow --filter cohort=north --json
+""",
     "export": """\b
 Examples:
   twin-cloud export vehicles --format parquet --out vehicles.parquet
@@ -211,19 +216,30 @@ def summary(
     _show(rows, ["figure", "value"])
 
 
-def events(
+def events(  # each is an option
     server: Server = LOCAL,
     key_file: KeyFile = None,
     filters: Filters = None,
     limit: Limit = MANY,
     *,
+    is_followed: Annotated[
+        bool, typer.Option("--follow", help="What happens from now on, until Ctrl-C.")
+    ] = False,
+    after: Annotated[
+        str | None, typer.Option("--after", help="With --follow: from behind this event's id.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List what happened, the latest first (kind=, vehicle_id=, cohort=, from=, to=)."""
+    from cloud.commands.following import follow  # noqa: PLC0415  # the other commands start faster
+
     with service(server, key_file) as twin:
+        if is_followed:
+            follow(twin, after or twin.newest_event(), as_json=as_json, **params_of(filters))
+            return
         asked = params_of(filters, limit=min(limit, 500))
         rows = rows_of(twin.list_events(**asked), limit)
-    _show(rows, ["at", "kind", "vehicle_id", "actor", "detail"], as_json=as_json)
+    _show(rows, ["id", "at", "kind", "vehicle_id", "actor", "detail"], as_json=as_json)
 
 
 def export(

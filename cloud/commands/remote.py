@@ -6,7 +6,7 @@ Must never show the key, nor read it from the command line, where others see it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -16,6 +16,8 @@ import typer
 from cloud.commands.command import FAILED, NOT_FOUND, REFUSED, UNREACHABLE, USAGE, end
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from cloud.client import TwinClient
 
 KEY_VARIABLE: Final = "TWIN_API_KEY"
@@ -32,13 +34,19 @@ Filters = Annotated[
     typer.Option("--filter", metavar="NAME=VALUE", help="As the API has it; may be repeated."),
 ]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="How many at most.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the audit.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Ask whether it would be taken; change nothing.")
+]
 LOCAL: Final = "http://127.0.0.1:8080"
 
 
 @contextmanager
 def service(server: str, key_file: Path | None) -> Iterator[TwinClient]:
     """A client; what the service refuses ends the command with its sentence and exit code."""
-    from cloud.client import TwinClient, errors  # noqa: PLC0415  # the other commands start faster
+    from pydantic import ValidationError  # noqa: PLC0415  # the other commands start faster
+
+    from cloud.client import TwinClient, errors  # noqa: PLC0415
 
     try:
         with TwinClient(server, _key(key_file)) as twin:
@@ -47,6 +55,9 @@ def service(server: str, key_file: Path | None) -> Iterator[TwinClient]:
         end(str(error), UNREACHABLE)
     except errors.NotThereError as error:
         end(str(error), NOT_FOUND)
+    except ValidationError as error:
+        first = error.errors()[0]
+        end(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", USAGE)
     except (errors.WrongQuestionError, errors.NoSuchListError) as error:
         end(str(error), USAGE)
     except (errors.NotAllowedError, errors.ContradictionError) as error:
@@ -74,6 +85,27 @@ def rows_of(items: Iterable[Any], limit: int) -> list[Mapping[str, Any]]:
         if len(rows) == limit:
             break
     return rows
+
+
+def show_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+    """A table for people, a list for programs."""
+    from cloud.commands.reports import show  # noqa: PLC0415  # the other commands start faster
+
+    show(rows, columns, as_json=as_json)
+
+
+def show_one(item: BaseModel, columns: Sequence[str], *, as_json: bool) -> None:
+    """A table of one row for people, an object for programs."""
+    if as_json:
+        typer.echo(item.model_dump_json(indent=2))
+    else:
+        show_rows([item.model_dump(mode="json")], columns, as_json=False)
+
+
+def say_dry_run(dry_run: bool) -> None:  # noqa: FBT001
+    """What is shown has not happened."""
+    if dry_run:
+        typer.echo("Dry run: it would be taken like this; nothing is changed.", err=True)
 
 
 def _key(key_file: Path | None) -> str | None:

@@ -14,6 +14,7 @@ from cloud.calibration.revising import Author
 from cloud.calibration.rounds import Calibrations
 from cloud.mqtt.protocol import Publisher
 from cloud.observability.telemetry import Telemetry
+from cloud.push.approved import Approved
 from cloud.push.courier import Courier
 from cloud.push.releases import Releases
 from cloud.roles.turning import Turning
@@ -44,6 +45,7 @@ class Worker:
         self._courier = Courier(
             store, publisher, clock, author, self._turning.wake, releases, telemetry
         )
+        self._approved = Approved(store)
         self.keys = self._courier.keys
         self.republish = self._courier.republish
         self.reconnected = self._courier.republish_unanswered
@@ -77,6 +79,8 @@ class Worker:
 
     def turn(self) -> None:
         """Note what the broker took, publish what was asked, start batteries, calibrate a round."""
+        if self._is_look_due() and (approved := self._approved.news()):
+            self._courier.republish(approved)
         self._courier.turn()
         if self._releases is not None and self._releases.turn():
             self.wake()
@@ -92,8 +96,10 @@ class Worker:
 
     def _may_be_ordered(self) -> bool:
         """Looking for orders costs more than a calibration: not for every breach."""
-        now = self._clock()
-        is_due, self._ordered = self._ordered or now - self._looked_at >= ORDERS_S, False
+        is_due, self._ordered = self._is_look_due(), False
         if is_due:
-            self._looked_at = now
+            self._looked_at = self._clock()
         return is_due
+
+    def _is_look_due(self) -> bool:
+        return self._ordered or self._clock() - self._looked_at >= ORDERS_S

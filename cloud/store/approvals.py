@@ -49,3 +49,13 @@ def waiting(
         seen = select(Vehicle.vehicle_id).where(col(Vehicle.cohort).in_(cohorts))
         query = query.where(col(RevisionRow.vehicle_id).in_(seen))
     return db.exec(query.order_by(col(RevisionRow.id).desc()).limit(limit)).all()
+
+
+def unpublished(db: Session) -> dict[int, str]:
+    """Revisions that were approved and that the broker has not got: their vehicles, by id."""
+    query = select(RevisionRow.id, RevisionRow.vehicle_id).where(
+        RevisionRow.approval == APPROVED,
+        col(RevisionRow.published_at).is_(None),
+        col(RevisionRow.verdict).is_(None),
+    )
+    return {number or 0: vehicle_id for number, vehicle_id in db.exec(query)}
