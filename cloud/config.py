@@ -139,6 +139,30 @@ class Webhooks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow: list[Annotated[str, msgspec.Meta(pattern=r"^[0-9a-fA-F:.]+/[0-9]{1,3}$")]] = []
 
 
+class Traces(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long the traces of settled breaches are kept, and where; revisions are kept for ever.
+
+    Without an `archive` (a folder, `s3://bucket/prefix`) every trace stays in the database. With
+    one, what is older than `keep_days_in_database` moves there as Parquet; there a whole month is
+    removed when all of it is older than `keep_days` (none: never). `endpoint` is for a storage that
+    speaks S3 and is not AWS.
+    """
+
+    archive: File | None = None
+    endpoint: Text | None = None
+    keep_days_in_database: Annotated[float, msgspec.Meta(ge=0)] = 90.0
+    keep_days: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_days is not None and self.keep_days < self.keep_days_in_database:
+            problem = (
+                "[traces] keep_days counts from the breach: no less than keep_days_in_database"
+            )
+            raise ValueError(problem)
+        if self.keep_days is not None and self.archive is None:
+            raise ValueError("[traces] keep_days is about the archive, and there is none")
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that `twin-cloud serve` needs to know. Paths are relative to the file."""
 
@@ -153,6 +177,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tracing: Tracing = Tracing()
     oidc: Oidc | None = None
     heads: Heads = Heads()
+    traces: Traces = Traces()
     webhooks: Webhooks = Webhooks()
     base: str = "."
 

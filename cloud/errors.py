@@ -342,3 +342,32 @@ class ReproductionError(TwinError):
         super().__init__(
             f"Revision {number} of vehicle {vehicle_id} cannot be computed again: {problem}."
         )
+
+
+class TraceGoneError(TwinError):
+    """A trace has outlived what `[traces] keep_days` keeps."""
+
+    def __init__(self, vehicle_id: str, trip_id: str, kept_until: str) -> None:
+        self.vehicle_id, self.trip_id, self.kept_until = vehicle_id, trip_id, kept_until
+        self.problem = f"of trip {trip_id} nothing is left: its trace was kept until {kept_until}"
+        super().__init__(f"Vehicle {vehicle_id}: {self.problem}.")
+
+
+class TraceFileError(TwinError):
+    """A file of the archive of traces is not there, or not as it was written."""
+
+    def __init__(self, where: object, problem: str) -> None:
+        self.where = where
+        self.problem = f"the file of traces {where} cannot be used: {problem}"
+        super().__init__(
+            f"{self.problem[0].upper()}{self.problem[1:]}. Bring it back from a copy, or correct "
+            "[traces] archive."
+        )
+
+
+class TraceArchiveError(TransientError):
+    """The archive of traces does not take or give anything at the moment."""
+
+    def __init__(self, where: object, problem: str) -> None:
+        self.where, self.problem = where, problem
+        super().__init__(f"The archive of traces {where} does not answer: {problem}.")

@@ -38,6 +38,7 @@ from cloud.store import revisions
 from cloud.store.database import Store
 from cloud.store.tables import Breach as BreachRow
 from cloud.store.tables import RevisionRow
+from cloud.traces.archive import Archive
 from cloud.training.candidates import Kind, Target
 from cloud.training.network import Network
 from cloud.training.tflite_writer import write_tflite
@@ -308,13 +309,14 @@ class Insides:
         with self.store.write() as db:
             public = self.key.public_key()
             revisions.remember_key(db, key_id(public), public.public_bytes_raw().hex())
+        self.archive: Archive | None = None
         self.start()
 
     def start(self) -> None:
         """A new life over the same database: what was in memory is gone."""
         clock = lambda: self.now  # noqa: E731
         author = Author(self.key, "0.1.0")
-        calibrations = Calibrations(self.store, self.catalogue, author, clock)
+        calibrations = Calibrations(self.store, self.catalogue, author, clock, self.archive)
         watch = self.telemetry
         self.worker = Worker(self.store, calibrations, self.publisher, clock, author, None, watch)
         self.ingest = Ingest(

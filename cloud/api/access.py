@@ -22,6 +22,7 @@ from cloud.observability.metrics import Metrics
 from cloud.store import revisions
 from cloud.store.database import Store
 from cloud.store.tables import RevisionRow, Vehicle
+from cloud.traces.archive import Archive
 
 LARGEST_NUMBER: Final = 2**31
 
@@ -41,6 +42,7 @@ class Context:
     metrics: Metrics = field(default_factory=Metrics)
     entrance: Entrance = CLOSED
     webhook_networks: Sequence[Network] = ()
+    archive: Archive | None = None
 
 
 def _context(request: Request) -> Context:

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from cloud.errors import StoreUnavailableError
+from cloud.errors import StoreUnavailableError, TraceArchiveError
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ MEANINGS: Final = {
     405: "The address does not take this method.",
     406: "The list cannot be given in a format that `Accept` takes.",
     409: "What is asked for contradicts what is known; the detail says what.",
+    410: "It was kept for a time, which is over; the detail says until when.",
     412: "It has changed since it was read: read it again.",
     413: "The body of the request is larger than the service takes.",
     422: "A parameter or a field of the request is unknown, missing or out of range.",
@@ -117,6 +118,11 @@ def install(app: FastAPI) -> None:
     def _store(request: Request, error: StoreUnavailableError) -> JSONResponse:
         log.error("api_failed path=%s error=%r", request.url.path, str(error))
         return response(request, 503, "The database does not answer.")
+
+    @app.exception_handler(TraceArchiveError)
+    def _archive(request: Request, error: TraceArchiveError) -> JSONResponse:
+        log.error("api_failed path=%s error=%r", request.url.path, str(error))
+        return response(request, 503, "The archive of traces does not answer.")
 
     @app.exception_handler(Exception)
     def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -10,14 +10,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from pydantic import AwareDatetime
+from sqlmodel import Session
 
 from cloud.api import history_schemas, schemas, tracing, views
-from cloud.api.access import Here, known_vehicle, require_vehicle
+from cloud.api.access import Context, Here, known_vehicle, require_vehicle
 from cloud.api.authority import Viewer
 from cloud.api.paging import Listing, Page, Paged, answer
-from cloud.api.problems import not_found, responses
+from cloud.api.problems import ProblemError, not_found, responses
+from cloud.errors import TraceGoneError
 from cloud.store import pages, revisions
 from cloud.store.pages import TripsWanted
+from cloud.store.tables import Breach
+from cloud.traces.reading import whole
 from common.messages import message_id
 
 router = APIRouter(prefix="/api/v1/vehicles/{vehicle_id}", tags=["trips"])
@@ -57,7 +61,7 @@ def list_trips(  # noqa: PLR0913  # each is a filter
     return answer(here.store, paging, listing)
 
 
-@router.get("/trips/{trip_id}/trace", responses=responses(404))
+@router.get("/trips/{trip_id}/trace", responses=responses(404, 410))
 def get_trace(
     here: Here, viewer: Viewer, vehicle_id: str, trip_id: str
 ) -> history_schemas.TripTrace:
@@ -68,9 +72,18 @@ def get_trace(
         found = revisions.breaches_of(db, vehicle_id, [message])
         if not found:
             raise not_found(f"trace of trip {trip_id[:80]!r} of vehicle {vehicle_id!r}")
+        breach = _whole(here, db, found[0])
         running = revisions.by_number(db, vehicle_id, found[0].revision)
         made = revisions.caused_by(db, vehicle_id, message)
-    trace = tracing.trace_of(found[0], running, made, here.catalogue)
+    trace = tracing.trace_of(breach, running, made, here.catalogue)
     if trace is None:
         raise not_found(f"bundle of trip {trip_id[:80]!r} among this service's, or its trace")
     return trace
+
+
+def _whole(here: Context, db: Session, breach: Breach) -> Breach:
+    """With the trace, from wherever it is. Raises ProblemError (410): it is kept no longer."""
+    try:
+        return whole(db, here.archive, breach)
+    except TraceGoneError as error:
+        raise ProblemError(410, str(error)) from error

@@ -19,10 +19,12 @@ from cloud.audit.inputs import Inputs, this_platform
 from cloud.bundles import Catalogue
 from cloud.calibration import fleet_priors as priors
 from cloud.calibration.revising import case_of, revised, started
-from cloud.errors import FleetPriorError, ReproductionError
+from cloud.errors import FleetPriorError, ReproductionError, TraceFileError, TraceGoneError
 from cloud.store import fleet_priors, revisions
 from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow
+from cloud.traces.archive import Archive
+from cloud.traces.reading import whole
 from common import calibration
 from common.calibrator import Decline, decide
 from common.errors import ContractError
@@ -55,16 +57,23 @@ class Reproduction:
         return not self.differences
 
 
-def reproduce(db: Session, catalogue: Catalogue, row: RevisionRow) -> Reproduction:
-    """Raises ReproductionError: something that it was made from is not there."""
-    return _Again(db, catalogue, row).result()
+def reproduce(
+    db: Session, catalogue: Catalogue, row: RevisionRow, archive: Archive | None = None
+) -> Reproduction:
+    """Raises ReproductionError: something that it was made from is not there.
+
+    Raises TraceArchiveError: the archive of traces does not answer.
+    """
+    return _Again(db, catalogue, row, archive).result()
 
 
 class _Again:
     """One revision, and where its inputs come from."""
 
-    def __init__(self, db: Session, catalogue: Catalogue, row: RevisionRow) -> None:
-        self._db, self._catalogue, self._row = db, catalogue, row
+    def __init__(
+        self, db: Session, catalogue: Catalogue, row: RevisionRow, archive: Archive | None
+    ) -> None:
+        self._db, self._catalogue, self._row, self._archive = db, catalogue, row, archive
         if row.inputs is None:
             self._fail("it is of a version that did not keep what revisions were made from")
         try:
@@ -133,7 +142,10 @@ class _Again:
         found = revisions.breaches_of(self._db, self._row.vehicle_id, [wanted])
         if not found:
             self._fail(f"breach {wanted} is not kept any more")
-        return found[0]
+        try:
+            return whole(self._db, self._archive, found[0])
+        except (TraceGoneError, TraceFileError) as error:
+            self._fail(error.problem)
 
     def _prior(self) -> FleetPrior | None:
         version = self._inputs.prior

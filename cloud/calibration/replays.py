@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -18,13 +18,15 @@ from cloud.bundles import Catalogue
 from cloud.calibration import figures
 from cloud.calibration.fleet_priors import FleetPriors
 from cloud.calibration.revising import Author, case_of, inputs_of, revision_of, signed_row
-from cloud.errors import RecalibrationError
+from cloud.errors import RecalibrationError, TraceArchiveError, TraceFileError
 from cloud.store import events, locks, recalibration_orders
 from cloud.store.audit_tables import RecalibrationOrder
 from cloud.store.database import Store
 from cloud.store.recalibration_orders import Source
 from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow
+from cloud.traces.archive import Archive
+from cloud.traces.reading import whole
 from common.calibration import Settings
 from common.calibrator import Case, Decision, Decline, MakeRevision, decide
 from common.fleet_prior import FleetPrior
@@ -58,16 +60,25 @@ class Replays:
         author: Author,
         priors: FleetPriors,
         clock: Callable[[], float],
+        archive: Archive | None = None,
     ) -> None:
         self._store, self._catalogue, self._author = store, catalogue, author
-        self._priors, self._clock = priors, clock
+        self._priors, self._clock, self._archive = priors, clock, archive
 
     def round(self, lane: int | None = None) -> list[RevisionRow]:
         """Carry out what is ordered; the last revision of each. Raises StoreUnavailableError."""
         with self._store.read() as db:
             orders = recalibration_orders.pending(db, AT_ONCE, lane)
-        made = [self._settle(order) for order in orders]
+        made = [self._tried(order) for order in orders]
         return [row for row in made if row is not None]
+
+    def _tried(self, order: RecalibrationOrder) -> RevisionRow | None:
+        """Without the archive of traces it waits, and nothing else waits with it."""
+        try:
+            return self._settle(order)
+        except TraceArchiveError as error:
+            log.warning("recalibration_waits vehicle_id=%s error=%r", order.vehicle_id, str(error))
+            return None
 
     def _settle(self, order: RecalibrationOrder) -> RevisionRow | None:
         """What cannot be followed any more is settled with its reason."""
@@ -81,7 +92,7 @@ class Replays:
             kept.done_at = self._clock()
             try:
                 last, kept.replayed = self._carried_out(db, kept)
-            except RecalibrationError as error:
+            except (RecalibrationError, TraceFileError) as error:
                 log.warning("not_recalibrated vehicle_id=%s why=%r", kept.vehicle_id, error.problem)
                 kept.problem = error.problem
                 return None
@@ -89,7 +100,7 @@ class Replays:
         return last
 
     def _carried_out(self, db: Session, order: RecalibrationOrder) -> tuple[RevisionRow, int]:
-        source = recalibration_orders.source(db, order)
+        source = with_traces(db, self._archive, recalibration_orders.source(db, order))
         bundle = source.vehicle.bundle or ""
         if self._catalogue.find(bundle) is None:
             problem = f"its bundle {bundle[:12]} is none of this service's"
@@ -114,6 +125,14 @@ class Replays:
         model = self._catalogue.model(bundle)
         figures.note([(source.vehicle, rows[-1])], model, self._catalogue.manifest(bundle))
         return rows[-1], len(steps)
+
+
+def with_traces(db: Session, archive: Archive | None, source: Source) -> Source:
+    """The same, with the traces that have been archived. Raises TraceFileError, TraceArchiveError.
+
+    While an order waits nothing of its vehicle is archived.
+    """
+    return replace(source, breaches=[whole(db, archive, one) for one in source.breaches])
 
 
 def replayed(

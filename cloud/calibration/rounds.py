@@ -36,6 +36,7 @@ from cloud.store.audit_tables import Pin
 from cloud.store.database import Store
 from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow, Vehicle
+from cloud.traces.archive import Archive
 from common.calibration import Settings
 from common.calibrator import Case, Decision, Decline, MakeRevision, decide
 from common.errors import TransientError
@@ -91,7 +92,12 @@ class Calibrations:
     """Rounds over the pending breaches of a store; one thread only."""
 
     def __init__(
-        self, store: Store, catalogue: Catalogue, author: Author, clock: Callable[[], float]
+        self,
+        store: Store,
+        catalogue: Catalogue,
+        author: Author,
+        clock: Callable[[], float],
+        archive: Archive | None = None,
     ) -> None:
         self._store, self._catalogue, self._author = store, catalogue, author
         self._clock = clock
@@ -99,7 +105,7 @@ class Calibrations:
         self._starts = BatteryStarts(store, catalogue, author, self._priors, clock)
         self._roll_backs = RollBacks(store, catalogue, author, clock)
         self._pinning = Pinning(store, author, clock)
-        self._replays = Replays(store, catalogue, author, self._priors, clock)
+        self._replays = Replays(store, catalogue, author, self._priors, clock, archive)
 
     def starts(self, lane: int | None = None) -> list[RevisionRow]:
         """New vehicles, replaced batteries, what operators ordered; of one lane, if it is given.

@@ -42,6 +42,7 @@ from cloud.store import heads as kept
 from cloud.store import revisions
 from cloud.store.database import Reader
 from cloud.store.verification import remembered_keys
+from cloud.traces.archive import archive_of
 from common.errors import ChainError
 from common.signing import TrustedKeys, key_id, load_public_key
 
@@ -171,7 +172,7 @@ def reproduce(config: Path, vehicle_id: str, number: int, *, as_json: bool) -> b
         row = revisions.by_number(db, vehicle_id, number)
         if row is None:
             return None
-        found = reproduction.reproduce(db, catalogue, row)
+        found = reproduction.reproduce(db, catalogue, row, archive_of(settings))
     for warning in found.warnings:
         typer.echo(f"twin-cloud: {warning}", err=True)
     differences = [asdict(one) for one in found.differences]

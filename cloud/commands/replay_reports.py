@@ -17,7 +17,7 @@ from sqlmodel import Session
 import cloud
 from cloud.bundles import Catalogue, load_catalogue
 from cloud.calibration import fleet_priors as priors
-from cloud.calibration.replays import Step, replayed
+from cloud.calibration.replays import Step, replayed, with_traces
 from cloud.calibration.revising import Author
 from cloud.commands.reports import show
 from cloud.config import load_config
@@ -26,6 +26,7 @@ from cloud.store.audit_tables import Pin, RecalibrationOrder
 from cloud.store.database import Reader, Store
 from cloud.store.recalibration_orders import Source
 from cloud.store.tables import Vehicle
+from cloud.traces.archive import archive_of
 from common import calibration
 from common.calibration import aligned_error_v, estimate_of, extrapolate
 from common.messages import Trace
@@ -69,13 +70,16 @@ def end_pin(config: Path, vehicle_id: str, by: str, why: str, now: float) -> Pin
 
 
 def rehearse(config: Path, vehicle_id: str, start: int, now: float, *, as_json: bool) -> None:
-    """Print what each breach would bring. Raises StoreError, RecalibrationError."""
+    """Print what each breach would bring.
+
+    Raises StoreError, RecalibrationError, TraceFileError, TraceArchiveError.
+    """
     settings = load_config(config)
     catalogue = load_catalogue([settings.path(name) for name in settings.bundles.paths])
     nobody = Author(Ed25519PrivateKey.generate(), cloud.__version__)
     order = _order(vehicle_id, start, "nobody", "a rehearsal", now)
     with closing(Reader(settings.database())) as reader, reader.read() as db:
-        source = recalibration_orders.source(db, order)
+        source = with_traces(db, archive_of(settings), recalibration_orders.source(db, order))
         bundle = source.vehicle.bundle or ""
         row = fleet_priors.by_version(db, bundle, fleet_priors.newest_version(db, bundle))
         prior = priors.read(row) if row is not None else None

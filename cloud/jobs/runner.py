@@ -40,13 +40,15 @@ class Duties:
     """What a worker does besides lanes; each may take its time, on a thread.
 
     `look` makes jobs of what waits, `suspect` marks a lane over which a worker ended, `republish`
-    says whether it could, `state_heads` signs the heads of all chains.
+    says whether it could, `state_heads` signs the heads of all chains, `archive_traces` moves old
+    traces out of the database.
     """
 
     look: Callable[[], None]
     suspect: Callable[[int], None]
     republish: Callable[[], bool]
     state_heads: Callable[[], None]
+    archive_traces: Callable[[], None]
 
 
 class Runner:
@@ -129,6 +131,12 @@ class Runner:
         async def heads(timestamp: int = 0) -> None:
             del timestamp
             await asyncio.to_thread(self._duties.state_heads)
+
+        @app.periodic(cron=EVERY_TEN_MINUTES)
+        @app.task(name="traces", queue=job_queue.QUEUE, queueing_lock="traces", lock="traces")
+        async def traces(timestamp: int = 0) -> None:
+            del timestamp
+            await asyncio.to_thread(self._duties.archive_traces)
 
         @app.task(name="republish")
         async def republish() -> None:

@@ -26,6 +26,7 @@ from cloud.security.key_orders import keys_now, require_may_sign
 from cloud.security.signers import load_signer
 from cloud.store import key_statements, revisions
 from cloud.store.database import Store
+from cloud.traces.archive import archive_of
 from common.signing import key_id
 
 Check = Callable[[], str | None]
@@ -39,6 +40,7 @@ class Parts:
         self.config, self.clock = config, clock
         self.catalogue: Catalogue = load_catalogue([config.path(p) for p in config.bundles.paths])
         self.store = Store(config.database())
+        self.archive = archive_of(config)
         self._refreshed_at = float("-inf")
         self.refresh()
         self.telemetry: Telemetry = open_telemetry(config.tracing, role)
@@ -68,6 +70,7 @@ class Parts:
             wake,
             metrics=self.metrics,
             entrance=entrance_of(self.config, self.store, self.clock),
+            archive=self.archive,
             webhook_networks=networks_of(self.config),
         )
 

@@ -33,6 +33,7 @@ from cloud.mqtt.protocol import Inbox
 from cloud.push.releases import Releases
 from cloud.roles.parts import Parts
 from cloud.roles.worker import Worker
+from cloud.traces.keeper import keeper_of
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Service:
         self.metrics.watch_inbox(self._inbox.qsize)
         self._told_connected = connected
         self.link = open_link(config.mqtt, self._inbox, self._connected, random.Random())  # noqa: S311  # jitter
-        calibrations = Calibrations(self.store, self.catalogue, author, clock)
+        calibrations = Calibrations(self.store, self.catalogue, author, clock, self.parts.archive)
         self.metrics.watch_link(lambda: self.link.is_connected)
         releases = Releases(self.store, self.catalogue, author, self.link, clock)
         self.worker = Worker(
@@ -77,6 +78,8 @@ class Service:
         self._heads = self._thread("heads", *keeper)
         housekeeping = Housekeeping(self.store, config, clock, random.Random())  # noqa: S311  # jitter
         self._housekeeping = self._thread("housekeeping", housekeeping.run, self._no_more)
+        trace_keeper = keeper_of(config, self.store, clock)
+        self._traces = self._thread("traces", trace_keeper.run, self._no_more)
         self._threads = {
             "ingest": self._thread("ingest", self.ingest.run, self._inbox, self._stopping),
             "worker": self._thread("worker", self.worker.run, self._stopping),
@@ -88,6 +91,7 @@ class Service:
             thread.start()
         self._heads.start()
         self._housekeeping.start()
+        self._traces.start()
         self.link.start()
 
     def stop(self) -> None:
@@ -101,6 +105,7 @@ class Service:
         self._no_more.set()  # what is calibrated till the end belongs to the last statement
         self._heads.join()
         self._housekeeping.join()
+        self._traces.join()
         self.link.stop()
         self.parts.close()
 

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from cloud.alerts.housekeeping import Housekeeping
@@ -29,6 +30,7 @@ from cloud.roles.parts import Check, Parts
 from cloud.roles.turning import Turning
 from cloud.store import job_queue
 from cloud.store.job_queue import JobQueue
+from cloud.traces.keeper import keeper_of as trace_keeper_of
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ class WorkerRole:
     def __init__(self, parts: Parts, location: PostgresUrl, connected: Callable[[], None]) -> None:
         """Raises LinkError."""
         self._parts, self._told_connected = parts, connected
-        self._stopping = threading.Event()
+        self._stopping, self._ending = threading.Event(), threading.Event()
         self._has_reconnected = threading.Event()
         self._turning = Turning(self._turn)
         self._queue = JobQueue(parts.store)
@@ -66,8 +68,13 @@ class WorkerRole:
             parts.store, parts.catalogue, self._queue, self._courier, releases, parts.clock
         )
         keeper = keeper_of(parts.config, parts.store, parts.author, parts.clock)
+        traces = trace_keeper_of(parts.config, parts.store, parts.clock)
         duties = Duties(
-            upkeep.look, self._calibrations().suspect, self._republish, keeper.guarded_turn
+            upkeep.look,
+            self._calibrations().suspect,
+            self._republish,
+            keeper.guarded_turn,
+            partial(traces.guarded_turns, self._ending),
         )
         self._runner = Runner(
             location.full, parts.config.worker.lanes, self._work, self._queue, duties
@@ -90,6 +97,7 @@ class WorkerRole:
 
     def stop(self) -> None:
         """Finish the round in hand; other workers take what is left."""
+        self._ending.set()
         self._work.stop()
         self._runner.stop()
         for thread in self._threads[:2]:
@@ -110,7 +118,7 @@ class WorkerRole:
 
     def _calibrations(self) -> Calibrations:
         parts = self._parts
-        return Calibrations(parts.store, parts.catalogue, parts.author, parts.clock)
+        return Calibrations(parts.store, parts.catalogue, parts.author, parts.clock, parts.archive)
 
     def _turn(self) -> None:
         self._parts.refresh()

@@ -15,6 +15,7 @@ from cloud.store import (
     operator_tables,
     rollout_tables,
     tables,
+    trace_tables,
 )
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "operator_tables",
     "rollout_tables",
     "tables",
+    "trace_tables",
 ]
 
 METADATA = SQLModel.metadata

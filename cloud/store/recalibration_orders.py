@@ -12,7 +12,7 @@ from typing import Final
 from sqlmodel import Session, col, select
 
 from cloud.errors import RecalibrationError
-from cloud.store import events, locks, pinned, revisions
+from cloud.store import events, locks, pinned, revisions, traces
 from cloud.store.audit_tables import RecalibrationOrder
 from cloud.store.revisions import of_lane
 from cloud.store.tables import Breach, RevisionRow, Vehicle
@@ -93,6 +93,7 @@ def source(db: Session, order: RecalibrationOrder) -> Source:
         raise _refused(order, "no breach is recorded after it")
     if len(breaches) > MOST_BREACHES:
         raise _refused(order, f"more than {MOST_BREACHES} breaches are recorded after it")
+    _require_kept(db, order, breaches)
     newest = revisions.newest_of(db, [order.vehicle_id]).get(order.vehicle_id)
     return Source(vehicle, base, newest, replaced.odometer if replaced else 0.0, breaches)
 
@@ -112,6 +113,14 @@ def _breaches(db: Session, vehicle: Vehicle, base: RevisionRow | None) -> Sequen
         query = query.where(after)
     ordered = query.order_by(col(Breach.odometer), col(Breach.id)).limit(MOST_BREACHES + 1)
     return db.exec(ordered).all()
+
+
+def _require_kept(db: Session, order: RecalibrationOrder, breaches: Sequence[Breach]) -> None:
+    removed = traces.removed_among(db, breaches)
+    for breach in breaches:
+        if breach.archived_in in removed:
+            gone = traces.gone(breach, removed[breach.archived_in or ""])
+            raise _refused(order, gone.problem)
 
 
 def _refused(order: RecalibrationOrder, problem: str) -> RecalibrationError:

@@ -107,7 +107,10 @@ class Trip(SQLModel, table=True):
 
 
 class Breach(SQLModel, table=True):
-    """A breach with its trace (JSON), and what became of it: pending, calibrated or declined."""
+    """A breach with its trace (JSON), and what became of it: pending, calibrated or declined.
+
+    Who reads a trace asks `cloud.traces.reading`: it may be in the archive.
+    """
 
     __table_args__ = (
         UniqueConstraint("message_id", "vehicle_id"),
@@ -135,6 +138,12 @@ class Breach(SQLModel, table=True):
             postgresql_where=text("state = 'calibrated'"),
         ),
         Index("breach_unheard", "id", sqlite_where=text("state = 'declined' AND heard_at IS NULL")),
+        Index(
+            "breach_to_archive",
+            "received_at",
+            "id",
+            sqlite_where=text("archived_in IS NULL AND state <> 'pending'"),
+        ),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -160,6 +169,7 @@ class Breach(SQLModel, table=True):
     )
     # How often a worker ended over it; from 1 on it is calibrated alone.
     tries: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    archived_in: str | None = None  # the file that has the trace; then `trace` is empty
 
 
 class RevisionRow(SQLModel, table=True):

@@ -60,6 +60,9 @@ STATEMENTS: Final = (
     "ALTER TABLE bundle_files ADD COLUMN added_by VARCHAR",
     "ALTER TABLE bundle_files ADD COLUMN why VARCHAR",
     "CREATE INDEX revision_to_approve ON revision (id) WHERE approval = 'pending'",
+    "ALTER TABLE breach ADD COLUMN archived_in VARCHAR",
+    """CREATE INDEX breach_to_archive ON breach (received_at, id)
+    WHERE archived_in IS NULL AND state <> 'pending'""",
 )
 
 
