@@ -124,8 +124,8 @@ class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Heads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often every chain's head is signed, and where it is kept: a folder, `s3://bucket/prefix`.
 
-    `trusted_keys` (public, PEM) may have signed revisions besides the service's own key: earlier
-    ones, from before a rotation.
+    Workers that share the work do it in whole minutes. `trusted_keys` (public, PEM) may have signed
+    revisions besides the service's own key: earlier ones, from before a rotation.
     """
 
     every_minutes: Annotated[float, msgspec.Meta(gt=0)] = 10.0

@@ -241,6 +241,21 @@ def test_nothing_new_makes_no_statement_and_each_names_the_one_before(inside: In
     assert heads.read(second).vehicles == 2
 
 
+def test_of_two_that_state_the_heads_at_once_one_does(inside: Insides) -> None:
+    """The other one comes between what the first has read and what it writes."""
+    other = keeper(inside)
+    author = Author(inside.key, "0.1.0")
+
+    def interrupted() -> float:
+        assert other.make().number == 1
+        return inside.now
+
+    assert HeadKeeper(inside.store, author, interrupted).make().number is None
+    with inside.store.read() as db:
+        assert len(kept.all_statements(db)) == 1
+    assert not verified(inside, own_heads(inside)).broken
+
+
 def statements(inside: Insides) -> list[Signed]:
     hands = keeper(inside)
     for trip in (4, 5, 6):

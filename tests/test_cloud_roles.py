@@ -14,9 +14,10 @@ from sqlmodel import Session, col, func, select
 from cloud.errors import RoleError
 from cloud.location import PostgresUrl
 from cloud.roles import process
-from cloud.store import verification
+from cloud.store import chains, heads, verification
 from cloud.store.database import Store
 from cloud.store.facts import Recorder
+from cloud.store.job_queue import HEADS, JobQueue
 from cloud.store.tables import Breach as BreachRow
 from cloud.store.tables import RevisionRow
 from cloud.store.verification import Verified
@@ -70,6 +71,17 @@ class Site:
     def are_settled(self, breaches: int) -> bool:
         states = self.states()
         return sum(states.values()) == breaches and "pending" not in states
+
+    def are_all_heads_stated(self, vehicles: int) -> bool:
+        """Whether signed heads cover all revisions; some worker is asked to state them."""
+        store = Store(self.url)
+        with store.read() as db:
+            known, newest = heads.current(db), chains.newest_numbers(db)
+        covered = {vehicle_id: head.number for vehicle_id, head in known.items()} == newest
+        if not covered:
+            JobQueue(store).defer([HEADS])
+        store.close()
+        return covered and len(known) == vehicles
 
     def require_whole(self, breaches: int) -> None:
         """Chains hold, each breach brought at most one revision, in odometer order."""
@@ -179,6 +191,7 @@ def test_processes_divide_the_work_and_any_of_them_may_be_killed(
             victim.start()
         drive(fleet)
         eventually(lambda: site.are_settled(60), LONG_S, "every outcome")
+        eventually(lambda: site.are_all_heads_stated(10), LONG_S, "a statement of every head")
         for one in (*ingests, *workers):
             with httpx.Client(base_url=one.health(), trust_env=False) as client:
                 eventually(lambda: client.get("/health/ready").status_code == 200, LONG_S)

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S: Final = 1.0
 STALLED_S: Final = 6.0
 EVERY_FEW_SECONDS: Final = "* * * * * */3"
+EVERY_MINUTE: Final = "* * * * *"
 EVERY_TEN_MINUTES: Final = "*/10 * * * *"
 RETRY_S: Final = 0.5
 POLL_S: Final = 5.0
@@ -41,7 +42,7 @@ class Duties:
 
     `look` makes jobs of what waits, `suspect` marks a lane over which a worker ended, `republish`
     says whether it could, `state_heads` signs the heads of all chains, `archive_traces` moves old
-    traces out of the database.
+    traces out of the database. Heads are due every `heads_every_minutes`.
     """
 
     look: Callable[[], None]
@@ -49,6 +50,7 @@ class Duties:
     republish: Callable[[], bool]
     state_heads: Callable[[], None]
     archive_traces: Callable[[], None]
+    heads_every_minutes: int
 
 
 class Runner:
@@ -126,11 +128,11 @@ class Runner:
             await self._take_over(app)
             await asyncio.to_thread(self._duties.look)
 
-        @app.periodic(cron=EVERY_TEN_MINUTES)
-        @app.task(name="heads", queue=job_queue.QUEUE, queueing_lock="heads")
+        @app.periodic(cron=EVERY_MINUTE)
+        @app.task(name="heads", queue=job_queue.QUEUE, queueing_lock="heads", lock="heads")
         async def heads(timestamp: int = 0) -> None:
-            del timestamp
-            await asyncio.to_thread(self._duties.state_heads)
+            if timestamp // 60 % self._duties.heads_every_minutes == 0:
+                await asyncio.to_thread(self._duties.state_heads)
 
         @app.periodic(cron=EVERY_TEN_MINUTES)
         @app.task(name="traces", queue=job_queue.QUEUE, queueing_lock="traces", lock="traces")

@@ -75,6 +75,7 @@ class WorkerRole:
             self._republish,
             keeper.guarded_turn,
             partial(traces.guarded_turns, self._ending),
+            max(1, round(parts.config.heads.every_minutes)),
         )
         self._runner = Runner(
             location.full, parts.config.worker.lanes, self._work, self._queue, duties

@@ -57,6 +57,8 @@ def orders(lane: int) -> Job:
 
 LOOK: Final = Job("look", "look")
 """See what waits in the tables, and make jobs of it."""
+HEADS: Final = Job("heads", "heads", lock="heads")
+"""Sign the heads of all chains."""
 REPUBLISH: Final = Job("republish", "republish", delay_s=2.0)
 """Publish again what the broker may have lost; workers that reconnect together want it once."""
 
