@@ -23,8 +23,8 @@ from common.errors import TwinError
 Role = Literal["ingest", "worker", "api", "serve"]
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
-_READY: Final = re.compile(r"event=ready .*?api=(\S+)")
-_HEALTH: Final = re.compile(r"event=health_listens .*?address=(\S+)")
+_READY: Final = re.compile(r"event\W+ready\W.*?api\W+(\S+?)[\",\s]")  # as text or as JSON
+_HEALTH: Final = re.compile(r"event\W+health_listens\W.*?address\W+(\S+?)[\",\s]")
 _START_DEADLINE_S: Final = 60.0
 _STOP_DEADLINE_S: Final = 60.0
 _POLL_S: Final = 0.01

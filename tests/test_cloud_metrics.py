@@ -170,6 +170,15 @@ def test_health_says_which_check_failed_under_both_names(client: httpx.Client) -
         assert found == [{"where": "broker", "problem": "it is gone"}]
 
 
+def test_a_process_of_several_roles_is_connected_when_each_of_its_links_is() -> None:
+    metrics, links = Metrics(), {"ingest": True, "worker": True}
+    metrics.watch_link(lambda: links["ingest"])
+    metrics.watch_link(lambda: links["worker"])
+    assert value(metrics, "twin_link_connected") == 1
+    links["worker"] = False
+    assert value(metrics, "twin_link_connected") == 0
+
+
 def test_two_processes_in_one_interpreter_count_apart() -> None:
     one, other = Telemetry(), Telemetry()
     one.receipts(3, 0)

@@ -196,6 +196,7 @@ QUERIES: dict[str, Callable[[Session], object]] = {
     "newest release": lambda db: releases.newest(db, ONE),
     "events after one": lambda db: event_pages.after(db, VEHICLES * EACH // 2, 100),
     "backlog": backlog.pending,
+    "webhook deliveries that wait or were given up": backlog.deliveries,
 }
 
 

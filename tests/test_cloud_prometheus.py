@@ -23,8 +23,9 @@ from common.messages import SignedRevision, decode, encode
 from common.revision import decode_revision, revision_hash
 from common.signing import create_key_pair
 from demo.broker import PrivateBroker
+from demo.database import PrivatePostgres
 from tests.cloud_doubles import Car, write_bundle
-from tests.conftest import BrokerFactory, eventually
+from tests.conftest import TEMPLATE, BrokerFactory, eventually
 from tests.mqtt_peer import Peer
 from tests.otlp_collector import collecting
 from tests.prometheus_server import Prometheus, programs, prometheus, promtool
@@ -43,17 +44,23 @@ COMPARISON = re.compile(r" (?:==|>) [0-9.]+$")
 
 @pytest.fixture(scope="module")
 def scraped(
-    tmp_path_factory: pytest.TempPathFactory, mosquitto_broker_factory: BrokerFactory
+    tmp_path_factory: pytest.TempPathFactory,
+    mosquitto_broker_factory: BrokerFactory,
+    postgres: PrivatePostgres,
 ) -> Iterator[Prometheus]:
-    """A Prometheus that has seen a service before, during and after some traffic."""
+    """A Prometheus that has seen a service before, during and after some traffic.
+
+    On PostgreSQL, so that the task queue has something to say.
+    """
     programs()
     folder = tmp_path_factory.mktemp("scraped")
     broker = mosquitto_broker_factory()
+    store = postgres.create("scraped", TEMPLATE)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with (
         collecting() as collector,
-        running_service(folder, broker, port, collector.endpoint) as api,
+        running_service(folder, broker, port, store, collector.endpoint) as api,
         prometheus(scrape_config(folder, port), folder) as server,
     ):
         eventually(lambda: server.ask('up{job="twin-cloud"}') == [1.0], 60.0, "the first scrape")
@@ -68,16 +75,18 @@ def scraped(
 class running_service:  # noqa: N801 - reads as what it gives
     """`twin-cloud serve` as a process of its own."""
 
-    def __init__(self, folder: Path, broker: PrivateBroker, port: int, endpoint: str) -> None:
+    def __init__(
+        self, folder: Path, broker: PrivateBroker, port: int, store: str, endpoint: str
+    ) -> None:
         write_bundle(folder / "bundle")
         create_key_pair(folder / "keys/private.pem", folder / "keys/public.pem")
         config = folder / "twin-cloud.toml"
         config.write_text(
-            f'[mqtt]\nport = {broker.port}\n[store]\npath = "twin.db"\n'
+            f'[mqtt]\nport = {broker.port}\n[store]\nurl = "{store}"\n'
             '[bundles]\npaths = ["bundle"]\n[keys]\nprivate = "keys/private.pem"\n'
             f'[api]\nport = {port}\n[logs]\nformat = "json"\n[tracing]\nendpoint = "{endpoint}"\n'
         )
-        make_key(folder)
+        make_key(folder, store)
         self._key = (folder / "prometheus.key").read_text().strip()
         self._log = folder / "twin-cloud.log"
         self._port = port
@@ -98,12 +107,13 @@ class running_service:  # noqa: N801 - reads as what it gives
         self._process.wait()
 
 
-def make_key(folder: Path) -> None:
+def make_key(folder: Path, store: str) -> None:
     """As the head of the shipped configuration says."""
     command = "api-keys create --name prometheus --database twin.db"
     assert f"twin-cloud {command} > prometheus.key" in (DEPLOY / "prometheus.yml").read_text()
     with (folder / "prometheus.key").open("w") as key:
-        program = [sys.executable, "-m", "cloud", *command.split()]
+        arguments = [store if part == "twin.db" else part for part in command.split()]
+        program = [sys.executable, "-m", "cloud", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         subprocess.run(program, check=True, stdout=key, cwd=folder, env=environment)
 

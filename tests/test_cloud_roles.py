@@ -195,7 +195,7 @@ def test_processes_divide_the_work_and_any_of_them_may_be_killed(
         for one in (*ingests, *workers):
             with httpx.Client(base_url=one.health(), trust_env=False) as client:
                 eventually(lambda: client.get("/health/ready").status_code == 200, LONG_S)
-                assert client.get("/health/live").json() == {"status": "alive"}
+                assert client.get("/health/live").json() == {"status": "ok"}
                 assert "twin_build_info" in client.get("/metrics").text
         codes = [one.stop() for one in (*ingests, *workers, api)]
     site.require_whole(60)

@@ -17,6 +17,7 @@ from cloud.api.described import describe, described_only
 from cloud.api.gate import Gate
 from cloud.api.hardening import Hardening
 from cloud.api.measured import Measured
+from cloud.api.requests_log import Requests
 
 DESCRIPTION = """What the fleet's twins know: vehicles, trips, revisions with their lineage,
 predictions with their 95 % band; state of health, range, forecast and
@@ -58,6 +59,7 @@ def create_app(context: Context) -> FastAPI:
     problems.install(app)
     _guard(app)
     app.add_middleware(Measured)
+    app.add_middleware(Requests)
     return app
 
 

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from cloud.api.requests_log import HEADER, known_trace_id
 from cloud.errors import StoreUnavailableError, TraceArchiveError
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,11 @@ class Problem(BaseModel):
     detail: str = Field(examples=["There is no vehicle 'car-7'."])
     instance: str = Field(examples=["/api/v1/vehicles/car-7"])
     violations: list[Violation] = []
+    trace_id: str | None = Field(
+        default=None,
+        description="Of the request; the service's log has it, and `X-Request-Id`.",
+        examples=["4bf92f3577b34da6a3ce929d0e0e4736"],
+    )
 
 
 class ProblemError(Exception):
@@ -116,7 +122,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(StoreUnavailableError)
     def _store(request: Request, error: StoreUnavailableError) -> JSONResponse:
-        log.error("api_failed path=%s error=%r", request.url.path, str(error))
+        known = known_trace_id(request)
+        log.error("api_failed path=%s error=%r trace_id=%s", request.url.path, str(error), known)
         return response(request, 503, "The database does not answer.")
 
     @app.exception_handler(TraceArchiveError)
@@ -126,7 +133,13 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        log.error("api_failed path=%s error=%r", request.url.path, str(error), exc_info=error)
+        log.error(
+            "api_failed path=%s error=%r trace_id=%s",
+            request.url.path,
+            str(error),
+            known_trace_id(request),
+            exc_info=error,
+        )
         return response(request, 500, MEANINGS[500])
 
 
@@ -134,6 +147,7 @@ def response(
     request: Request, status: int, detail: str, violations: list[Violation] | None = None
 ) -> JSONResponse:
     """An error as a problem; who has not shown who it is, is told how (RFC 6750)."""
+    trace_id = known_trace_id(request)
     problem = Problem(
         type=f"{PATH}/{status}",
         title=HTTPStatus(status).phrase,
@@ -141,10 +155,14 @@ def response(
         detail=detail,
         instance=request.url.path,
         violations=violations or [],
+        trace_id=trace_id,
     )
+    headers = dict(_CHALLENGE) if status == HTTPStatus.UNAUTHORIZED else {}
+    if trace_id is not None:
+        headers[HEADER] = trace_id  # a 500 is answered outside of what names every other answer
     return JSONResponse(
-        problem.model_dump(),
+        problem.model_dump(exclude_none=True),
         status_code=status,
-        headers=_CHALLENGE if status == HTTPStatus.UNAUTHORIZED else None,
+        headers=headers,
         media_type="application/problem+json",
     )

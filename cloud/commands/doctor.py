@@ -17,10 +17,12 @@ from cloud.commands.reports import show
 from cloud.errors import StoreError, StoreUnavailableError
 from cloud.location import Location
 from cloud.store import backlog, recent
+from cloud.store.backlog import Deliveries, Jobs
 from cloud.store.database import Reader
 
 WINDOW_S: Final = 60.0
 LONGEST_WAIT_S: Final = 60.0
+LONGEST_DELIVERY_S: Final = 3600.0
 ANSWER_S: Final = 5.0
 
 
@@ -77,10 +79,36 @@ def _of_tables(db: Session, now: float) -> Iterator[Finding]:
     for name, share in (("p50", 0.5), ("p99", 0.99)):
         value = round(latencies[int(share * (len(latencies) - 1))], 4) if latencies else None
         yield Finding(f"breach to push, {name}", value, "s")
+    yield from _of_webhooks(backlog.deliveries(db), now)
+    yield from _of_jobs(backlog.jobs(db))
     outboxes = recent.outboxes(db)
     yield Finding("vehicles with an outbox", outboxes.vehicles)
     yield Finding("messages in outboxes", outboxes.messages)
     yield Finding("messages refused in the last hour", recent.refused(db, now - 3600.0))
+
+
+def _of_webhooks(found: Deliveries, now: float) -> Iterator[Finding]:
+    lag = 0.0 if found.oldest_at is None else max(now - found.oldest_at, 0.0)
+    slow = None
+    if lag > LONGEST_DELIVERY_S:
+        slow = "The deliveries of each webhook say why its receiver does not take them."
+    yield Finding("webhook deliveries waiting", found.waiting)
+    yield Finding("oldest webhook delivery", round(lag, 3), "s", slow)
+    yield Finding("webhook deliveries given up", found.given_up)
+
+
+def _of_jobs(found: Jobs | None) -> Iterator[Finding]:
+    if found is None:
+        return
+    none = "Start `twin-cloud worker`: no worker gives a sign of life."
+    late = "Add workers, or see in their logs what holds them up."
+    stalled = "Their worker gives no sign of life, and no other has taken them over."
+    yield Finding("workers", found.workers, "", None if found.workers else none)
+    yield Finding("jobs waiting", found.todo)
+    slow = found.oldest_s > LONGEST_WAIT_S
+    yield Finding("oldest job", round(found.oldest_s, 3), "s", late if slow else None)
+    yield Finding("jobs in hand", found.doing)
+    yield Finding("jobs stalled", found.stalled, "", stalled if found.stalled else None)
 
 
 def _of_service(url: str) -> Iterator[Finding]:

@@ -30,6 +30,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None, role: str = "serve") -> None:
         self.registry = registry if registry is not None else CollectorRegistry()
+        self._links: list[Callable[[], bool]] = []
         self._count_intake()
         self._count_calibration()
         self._count_link()
@@ -126,9 +127,16 @@ class Metrics:
         self._gauge("inbox_messages", told).set_function(depth)
 
     def watch_link(self, is_connected: Callable[[], bool]) -> None:
-        """Ask the link when somebody looks; a process without one has no such metric."""
+        """Ask the link when somebody looks, and each one where a process has several roles.
+
+        A process without one has no such metric.
+        """
+        self._links.append(is_connected)
+        if len(self._links) > 1:
+            return
         told = "1 while the broker has granted the subscriptions."
-        self._gauge("link_connected", told).set_function(lambda: float(is_connected()))
+        gauge = self._gauge("link_connected", told)
+        gauge.set_function(lambda: float(all(one() for one in self._links)))
 
     def watch_pool(self, states: Mapping[str, Callable[[], float]]) -> None:
         """Ask the pool when somebody looks."""

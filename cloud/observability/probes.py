@@ -59,7 +59,7 @@ class _Pages:
 
     def answer(self, path: str, accept: str) -> tuple[HTTPStatus, str, bytes]:
         if path == LIVE:
-            return _json(HTTPStatus.OK, {"status": "alive"})
+            return _json(HTTPStatus.OK, {"status": "ok"})
         if path == READY:
             return self._ready()
         if path == METRICS:
@@ -69,9 +69,19 @@ class _Pages:
 
     def _ready(self) -> tuple[HTTPStatus, str, bytes]:
         found = {name: check() for name, check in self._checks.items()}
-        is_ready = all(problem is None for problem in found.values())
-        status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
-        return _json(status, {"checks": {name: said or "ok" for name, said in found.items()}})
+        failed = {name: problem for name, problem in found.items() if problem is not None}
+        if not failed:
+            return _json(HTTPStatus.OK, {"checks": dict.fromkeys(found, "ok")})
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+        problem = {
+            "type": f"/api/v1/problems/{status}",
+            "title": status.phrase,
+            "status": status,
+            "detail": "; ".join(f"{name}: {problem}" for name, problem in failed.items()),
+            "instance": READY,
+            "violations": [{"where": name, "problem": told} for name, told in failed.items()],
+        }
+        return status, "application/problem+json", json.dumps(problem).encode()
 
 
 class _Handler(BaseHTTPRequestHandler):

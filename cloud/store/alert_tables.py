@@ -54,7 +54,20 @@ class Delivery(SQLModel, table=True):
     __tablename__ = "webhook_delivery"
     __table_args__ = (
         UniqueConstraint("webhook_id", "event_id"),
-        Index("delivery_pending", "webhook_id", "id", sqlite_where=text("state = 'pending'")),
+        Index(
+            "delivery_pending",
+            "webhook_id",
+            "id",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index(
+            "delivery_given_up",
+            "webhook_id",
+            "id",
+            sqlite_where=text("state = 'given_up'"),
+            postgresql_where=text("state = 'given_up'"),
+        ),
     )
 
     id: int | None = Field(default=None, primary_key=True)
