@@ -128,7 +128,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(TraceArchiveError)
     def _archive(request: Request, error: TraceArchiveError) -> JSONResponse:
-        log.error("api_failed path=%s error=%r", request.url.path, str(error))
+        known = known_trace_id(request)
+        log.error("api_failed path=%s error=%r trace_id=%s", request.url.path, str(error), known)
         return response(request, 503, "The archive of traces does not answer.")
 
     @app.exception_handler(Exception)
