@@ -1,8 +1,8 @@
 """Time to verify every chain of a database: `python -m bench.verification [--quick] [--json]`.
 
 The revisions are as the service makes them (two parameters, signed, each caused by a breach of its
-own), so are the signed heads; only their numbers are made up. `--database` gives a SQLAlchemy URL
-of an empty PostgreSQL database to measure on as well.
+own), so are the signed heads; only their numbers are made up. `--database sqlite` or `postgresql`
+measures on one of them; both are the default.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,16 @@ from cloud.audit import heads, verification
 from cloud.audit.inputs import Inputs
 from cloud.audit.walk import NO_HEADS, Checkpoint, Heads
 from cloud.calibration.revising import Author, signed_row
+from cloud.location import Location, PostgresUrl
 from cloud.store import heads as kept
 from cloud.store.database import Reader, Store
 from cloud.store.tables import Breach, RevisionRow
 from common.messages import message_id
 from common.revision import GENESIS, Cause, Revision
 from common.signing import key_id
+from demo.database import DatabaseUnavailable, PrivatePostgres
 
+BACKENDS = ("sqlite", "postgresql")
 PER_VEHICLE = 100
 ALL, QUICK = 1_000_000, 50_000
 AT_ONCE = 50
@@ -50,9 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.verification", description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} revisions")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--database", choices=BACKENDS, help="[default: both]")
     wanted = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder) / "bench.db", QUICK if wanted.quick else ALL)
+    revisions = QUICK if wanted.quick else ALL
+    figures: list[Figure] = []
+    for backend in [wanted.database] if wanted.database else BACKENDS:
+        figures += on(backend, revisions)
+    figures.append(Figure("processors", os.cpu_count() or 1, ""))
     if wanted.json:
         sys.stdout.write(json.dumps(document(figures), indent=2) + "\n")
     else:
@@ -60,21 +67,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(path: Path, revisions: int) -> list[Figure]:
-    """Build a database at `path` and verify it, with and without signed heads."""
+def on(backend: str, revisions: int) -> list[Figure]:
+    """Measure on a private database of that kind; nothing where there is none."""
+    with ExitStack() as stack:
+        location: Location
+        if backend == "sqlite":
+            location = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "bench.db"
+        else:
+            try:
+                server = stack.enter_context(PrivatePostgres())
+            except DatabaseUnavailable as error:
+                print(f"no figures on PostgreSQL: {error}", file=sys.stderr)
+                return []
+            location = PostgresUrl(server.create("bench"))
+        return measure(backend, location, revisions)
+
+
+def measure(backend: str, location: Location, revisions: int) -> list[Figure]:
+    """Build a database and verify it, with and without signed heads."""
     began = time.perf_counter()
-    built = build(path, revisions // PER_VEHICLE)
+    built = build(location, revisions // PER_VEHICLE)
     took_s = time.perf_counter() - began
     public = AUTHOR.key.public_key()
-    run = partial(verification.verify, partial(Reader, path), {key_id(public): public})
-    figures = [
-        Figure("built", took_s, "s", note=f"{path.stat().st_size / revisions:.0f} bytes each"),
-        _timed("hashes, heads signed", partial(run, built), revisions, 60.0, 10.0),
-        _timed("one process", partial(run, built, processes=1), revisions),
-        _timed("every signature", partial(run, NO_HEADS), revisions, 60.0),
+    run = partial(verification.verify, partial(Reader, location), {key_id(public): public})
+
+    def timed(name: str, goals: tuple[float | None, float | None], walk: Any) -> Figure:
+        return _timed(f"{name} ({backend})", walk, revisions, *goals)
+
+    return [
+        Figure(f"built ({backend})", took_s, "s"),
+        timed("hashes, heads signed", (60.0, 10.0), partial(run, built)),
+        timed("the same, one process", (None, None), partial(run, built, processes=1)),
+        timed("every signature", (60.0, None), partial(run, NO_HEADS)),
     ]
-    cores = os.cpu_count() or 1
-    return [*figures, Figure("processors", cores, "")]
 
 
 def _timed(
@@ -92,9 +117,9 @@ def _timed(
     return Figure(name, took_s, "s", least, aim, note=note)
 
 
-def build(path: Path, vehicles: int) -> Heads:
+def build(location: Location, vehicles: int) -> Heads:
     """A database with its signed heads, which are the result."""
-    store = Store(path)
+    store = Store(location)
     newest: dict[str, Checkpoint] = {}
     names = [f"car-{number:06d}" for number in range(vehicles)]
     groups = [names[i : i + AT_ONCE] for i in range(0, vehicles, AT_ONCE)]

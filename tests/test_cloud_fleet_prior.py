@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select, text
 
+from cloud.audit import reproduction
 from cloud.calibration.fleet_priors import read
 from cloud.errors import FleetPriorError
 from cloud.store import fleet_priors, verification
@@ -120,6 +121,19 @@ def test_a_newcomer_begins_with_what_the_fleet_knows(inside: Insides) -> None:
     assert (sent.topic, sent.retain) == ("twin/v1/new/parameters", True)
     inside.work()
     assert len(inside.rows("new")) == 1
+
+
+def test_a_start_and_what_grows_from_it_come_again_to_the_last_byte(inside: Insides) -> None:
+    young_fleet(inside)
+    inside.take(inside.car("new").status(), inside.car("new").trip(2))
+    inside.work()
+    inside.take(inside.car("new").breach(6, revision=1))
+    inside.work()
+    rows = inside.rows("new")
+    assert [row.kind for row in rows] == ["fleet_prior", "breach"]
+    with inside.store.read() as db:
+        for row in rows:
+            assert reproduction.reproduce(db, inside.catalogue, row).differences == []
 
 
 def test_newcomers_that_were_there_before_the_prior_get_it_as_soon_as_it_is_made(

@@ -206,6 +206,18 @@ def test_several_processes_find_what_one_finds(
     assert together.holding == alone.holding
 
 
+@pytest.mark.parametrize(
+    ("revisions", "covered", "processes"),
+    [(0, 0, 1), (20_000, 0, 1), (100_000, 0, 4), (100_000, 100_000, 1), (1_000_000, 10**6, 7),
+     (10**7, 0, 8), (5, 9, 1)],
+)  # fmt: skip
+def test_a_small_database_is_walked_by_one_process(
+    monkeypatch: pytest.MonkeyPatch, revisions: int, covered: int, processes: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert verification.worthwhile(revisions, covered) == processes
+
+
 def test_a_chain_that_does_not_hold_gets_no_head(inside: Insides) -> None:
     tamper(inside.store.location, "UPDATE revision SET signature='' WHERE vehicle_id='b'")
     made = keeper(inside).make()

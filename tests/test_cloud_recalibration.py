@@ -97,6 +97,7 @@ def test_the_chain_holds_and_every_step_comes_again_to_the_last_byte(inside: Ins
     with inside.store.read() as db:
         [found] = verification.verify_all(db, verification.remembered_keys(db))
         assert found == Verified("car", len(inside.rows()), inside.rows()[-1].hash)
+        assert {row.kind for row in inside.rows()} == {"breach", "recalibration"}
         for row in inside.rows():
             assert reproduction.reproduce(db, inside.catalogue, row).differences == []
 

@@ -25,7 +25,11 @@ from common.signing import TrustedKeys
 
 AT_ONCE: Final = 20_000
 """Revisions of one task: small enough to show progress, large enough not to matter."""
-WORTH_A_PROCESS: Final = 50_000
+HASH_S: Final = 25e-6
+SIGNATURE_S: Final = 120e-6
+"""About how long one takes (bench.verification): the signature with the hash."""
+WORTH_A_PROCESS_S: Final = 4.0
+"""A process takes seconds to start, more on a busy machine."""
 
 Opener = Callable[[], Reader]
 Progress = Callable[[int, int], None]
@@ -76,9 +80,10 @@ def verify(
         for span, size, ids in _spans(counts)
     ]
     total = sum(count for _, count in counts)
+    covered = 0 if every_signature else sum(head.number for head in heads.newest.values())
     found: list[Found] = []
     done = 0
-    for task, results in _run(tasks, _processes(processes, total)):
+    for task, results in _run(tasks, processes or worthwhile(total, covered)):
         found += results
         done += task.revisions
         progress(done, total)
@@ -86,9 +91,11 @@ def verify(
     return _outcome([*found, *verification.gone(heads, seen)])
 
 
-def _processes(wanted: int | None, revisions: int) -> int:
-    """One where others would take longer to start than to walk."""
-    return wanted or min(os.cpu_count() or 1, 1 + revisions // WORTH_A_PROCESS)
+def worthwhile(revisions: int, covered: int) -> int:
+    """How many processes, when heads cover so many: one where others would start for too long."""
+    hashes = min(revisions, covered)
+    walk_s = HASH_S * hashes + SIGNATURE_S * (revisions - hashes)
+    return min(os.cpu_count() or 1, 1 + int(walk_s / WORTH_A_PROCESS_S))
 
 
 def _spans(counts: Sequence[tuple[str, int]]) -> Iterator[tuple[Span, int, list[str]]]:
