@@ -119,6 +119,18 @@ def database(request: pytest.FixtureRequest) -> PostgresUrl | None:
     return found
 
 
+ON_BOTH = pytest.mark.parametrize("inside", ["sqlite", "postgresql"], indirect=True)
+"""For a module whose fixture `inside` asks `chosen` where to keep its tables."""
+
+
+def chosen(request: pytest.FixtureRequest) -> PostgresUrl | None:
+    """What a test marked ON_BOTH runs on; None, a file of its own, for the others, too."""
+    if getattr(request, "param", None) != "postgresql":
+        return None
+    found: PostgresUrl = request.getfixturevalue("postgres_database")
+    return found
+
+
 @pytest.fixture
 def connect() -> Iterator[Connect]:
     """Open peers that the test need not close."""

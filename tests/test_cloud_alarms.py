@@ -17,6 +17,7 @@ from cloud.policy import Policy
 from cloud.store import event_pages, policies
 from cloud.store.tables import Vehicle
 from tests.cloud_doubles import NOW, Insides, problem, serving, write_bundle
+from tests.conftest import ON_BOTH, chosen
 
 V1 = "/api/v1"
 DAY_S = 86400.0
@@ -53,8 +54,8 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def inside(tmp_path: Path, bundle_path: Path) -> Iterator[Insides]:
-    made = Insides(tmp_path, bundle_path)
+def inside(request: pytest.FixtureRequest, tmp_path: Path, bundle_path: Path) -> Iterator[Insides]:
+    made = Insides(tmp_path, bundle_path, chosen(request))
     made.take(*(made.car(name).status() for name in ("car", "van")))
     yield made
     made.store.close()
@@ -153,6 +154,21 @@ def test_who_sees_some_cohorts_knows_of_no_other_alarm(inside: Insides) -> None:
         problem(ann.post(f"{V1}/alarms/{theirs}/acknowledge", json={"why": "?"}), 404)
 
 
+@ON_BOTH
+def test_what_was_raised_last_comes_first_over_pages(inside: Insides, client: httpx.Client) -> None:
+    become(inside, "car", estimate_state="doubtful")
+    sweep(inside)
+    become(inside, "van", estimate_state="doubtful")
+    sweep(inside)
+    for state in ("known", "doubtful"):
+        become(inside, "car", estimate_state=state)
+        sweep(inside)
+    first = client.get(f"{V1}/alarms", params={"limit": 1}).json()
+    [second] = listed(client, limit=1, cursor=first["next"])
+    assert [one["vehicle_id"] for one in (*first["items"], second)] == ["car", "van"]
+
+
+@ON_BOTH
 def test_two_processes_raise_an_alarm_once(inside: Insides) -> None:
     become(inside, "car", estimate_state="doubtful")
     first, second = AlarmSweep(inside.store), AlarmSweep(inside.store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from cloud.api.access import Context
 from cloud.api.authority import Actor
 from cloud.api.event_hub import EventHub
 from cloud.client import TwinClient
+from cloud.location import PostgresUrl
 from cloud.store import event_pages, events
 from cloud.store.database import Store
 from cloud.store.event_pages import Wanted
@@ -129,6 +131,27 @@ def test_history_and_what_happens_meanwhile_join_without_a_seam(
     ids = [int(one["id"]) for one in (first, *rest)]
     assert ids == sorted(set(ids))
     assert [one["detail"]["n"] for one in rest[-20:]] == list(range(20))
+
+
+def test_events_of_many_writers_come_in_order_and_none_is_passed_over(
+    tmp_path: Path, database: PostgresUrl | None
+) -> None:
+    """A writer that commits later than one that began after it must not fall behind a reader."""
+    made = Insides(tmp_path, write_bundle(tmp_path / "bundle"), database)
+
+    def write(number: int) -> None:
+        for _ in range(10):
+            happen(made.store, "w.one", "w.two", vehicle_id=str(number))
+
+    threads = [threading.Thread(target=write, args=[number]) for number in range(4)]
+    with serving(context_of(made)) as client, following(client, last="0") as follower:
+        for thread in threads:
+            thread.start()
+        ids = [int(follower.next()["id"]) for _ in range(80)]
+        for thread in threads:
+            thread.join()
+    assert ids == sorted(set(ids))
+    made.store.close()
 
 
 def test_who_sees_some_cohorts_hears_of_no_other(inside: Insides) -> None:

@@ -18,6 +18,7 @@ from cloud.store import policies, verification
 from cloud.store.tables import Vehicle
 from cloud.store.verification import Verified
 from tests.cloud_doubles import NOW, Insides, problem, serving, write_bundle
+from tests.conftest import ON_BOTH, chosen
 
 V1 = "/api/v1"
 
@@ -28,8 +29,8 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def inside(tmp_path: Path, bundle_path: Path) -> Iterator[Insides]:
-    made = Insides(tmp_path, bundle_path)
+def inside(request: pytest.FixtureRequest, tmp_path: Path, bundle_path: Path) -> Iterator[Insides]:
+    made = Insides(tmp_path, bundle_path, chosen(request))
     yield made
     made.store.close()
 
@@ -121,6 +122,7 @@ def test_a_breach_outside_the_policys_limits_brings_no_revision(
     assert vehicle.failures == 0
 
 
+@ON_BOTH
 def test_under_approval_a_revision_is_made_and_waits(inside: Insides, client: httpx.Client) -> None:
     rule(inside, calibration="approval")
     inside.take(inside.car().breach(5))

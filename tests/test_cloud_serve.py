@@ -361,6 +361,7 @@ def test_the_program_says_when_it_is_ready_and_ends_cleanly_on_sigterm(
                 "broker": "ok",
                 "ingest": "ok",
                 "worker": "ok",
+                "housekeeping": "ok",
             }
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(30) == 0

@@ -24,6 +24,7 @@ from cloud.errors import WebhookError
 from cloud.store import events, webhooks
 from cloud.store.alert_tables import Delivery
 from tests.cloud_doubles import Insides, problem, serving, write_bundle
+from tests.conftest import ON_BOTH, chosen
 
 V1 = "/api/v1"
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
@@ -73,8 +74,8 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def inside(tmp_path: Path, bundle_path: Path) -> Iterator[Insides]:
-    made = Insides(tmp_path, bundle_path)
+def inside(request: pytest.FixtureRequest, tmp_path: Path, bundle_path: Path) -> Iterator[Insides]:
+    made = Insides(tmp_path, bundle_path, chosen(request))
     yield made
     made.store.close()
 
@@ -195,6 +196,7 @@ def test_a_webhook_that_fails_holds_up_no_other(
     assert receiver.kinds() == [f"n.{i}" for i in range(12)]
 
 
+@ON_BOTH
 def test_two_carriers_send_each_event_once(
     inside: Insides, client: httpx.Client, receiver: Receiver, carrier: Carrier
 ) -> None:
@@ -214,6 +216,7 @@ def test_two_carriers_send_each_event_once(
     assert receiver.kinds() == [f"n.{i}" for i in range(20)]
 
 
+@ON_BOTH
 def test_a_carrier_that_was_killed_gives_its_lease_back_in_time(
     inside: Insides, client: httpx.Client, receiver: Receiver, carrier: Carrier
 ) -> None:

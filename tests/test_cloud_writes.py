@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 
 from cloud.api.access import Context
 from cloud.api.authority import Actor
+from cloud.api.writing import ANONYMOUS
+from cloud.store import idempotency
 from cloud.store.audit_tables import Pin, RecalibrationOrder
 from cloud.store.operator_tables import IdempotencyKey
 from cloud.store.tables import BatteryOrder, Vehicle
 from tests.cloud_doubles import NOW, Insides, problem, serving, write_bundle
+from tests.conftest import ON_BOTH, chosen
 
 V1 = "/api/v1"
 DAY_S = 86400.0
@@ -30,8 +33,8 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def inside(tmp_path: Path, bundle_path: Path) -> Iterator[Insides]:
-    made = Insides(tmp_path, bundle_path)
+def inside(request: pytest.FixtureRequest, tmp_path: Path, bundle_path: Path) -> Iterator[Insides]:
+    made = Insides(tmp_path, bundle_path, chosen(request))
     for name in ("car", "van", "bus"):
         made.take(made.car(name).status(), made.car(name).trip(1))
     yield made
@@ -150,6 +153,7 @@ def test_an_order_is_followed_from_waiting_to_its_revision(
     assert kinds == ["order.placed"]
 
 
+@ON_BOTH
 def test_orders_of_every_kind_are_one_list_in_pages(inside: Insides, client: httpx.Client) -> None:
     for trip in (2, 3):
         inside.take(inside.car().breach(trip))
@@ -277,6 +281,7 @@ def test_a_refused_write_keeps_no_answer(inside: Insides, client: httpx.Client) 
     assert client.post(path, json=told, headers=key).status_code == 202
 
 
+@ON_BOTH
 def test_a_key_is_forgotten_after_a_day(inside: Insides, client: httpx.Client) -> None:
     replaced(client, "one", 5000.0)
     inside.now += DAY_S + 1.0
@@ -290,6 +295,7 @@ def test_a_key_belongs_to_its_actor(inside: Insides, client: httpx.Client) -> No
         assert replaced(ann, "one", 6000.0).status_code == 202
 
 
+@ON_BOTH
 def test_requests_with_one_key_at_the_same_time_are_one_write(
     inside: Insides, client: httpx.Client
 ) -> None:
@@ -307,6 +313,19 @@ def test_requests_with_one_key_at_the_same_time_are_one_write(
     assert sum("Idempotency-Replayed" not in answer.headers for answer in done) == 1
     assert len({answer.content for answer in done}) == 1
     assert len(inside.table(BatteryOrder)) == 1
+
+
+@pytest.mark.parametrize("inside", ["postgresql"], indirect=True)
+def test_a_key_whose_first_request_is_still_at_work_is_409(
+    inside: Insides, client: httpx.Client
+) -> None:
+    """On SQLite the second request waits for the first instead."""
+    with inside.store.write() as db:
+        idempotency.known(db, ANONYMOUS, "one", "the first", NOW)
+        problem(replaced(client, "one", 5000.0), 409)
+        assert replaced(client, "two", 6000.0).status_code == 202
+        db.rollback()
+    assert replaced(client, "one", 5000.0).status_code == 202
 
 
 WRITES = st.lists(

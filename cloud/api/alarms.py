@@ -37,14 +37,14 @@ def list_alarms(
     *,
     acknowledged: bool | None = None,
 ) -> Response:
-    """Alarms, the latest first: each is active or cleared, and acknowledged or not."""
+    """Alarms, the last raised first: each is active or cleared, and acknowledged or not."""
     wanted: dict[str, Any] = {"vehicle_id": vehicle_id, "type": type, "acknowledged": acknowledged}
     where = [col(getattr(Alarm, n)) == value for n, value in wanted.items() if value is not None]
     if state is not None:
         where.append(col(Alarm.active).is_(state == "active"))
     rows = partial(alarms.page, where=where, cohorts=actor.cohorts)
     items = lambda _db, found: [_item(row) for row in found]  # noqa: E731
-    return answer(here.store, paging, Listing(int, rows, lambda row: row.id or 0, items))
+    return answer(here.store, paging, Listing(tuple[float, int], rows, alarms.key_of, items))
 
 
 @router.post(

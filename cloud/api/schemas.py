@@ -160,6 +160,9 @@ class RevisionItem(BaseModel):
     confirmed_at: datetime | None = Field(
         description="When the vehicle said that its next trip was no worse; null: not (yet)."
     )
+    approval: Literal["pending", "approved", "rejected"] | None = Field(
+        default=None, description="An operator's; null: it needed none."
+    )
 
 
 class ParameterItem(BaseModel):

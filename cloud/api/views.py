@@ -145,6 +145,7 @@ def revision_fields(row: RevisionRow, revision: Revision, catalogue: Catalogue) 
         "verdict_reason": row.verdict_reason,
         "verdict_at": utc(row.verdict_at),
         "confirmed_at": utc(row.confirmed_at),
+        "approval": row.approval,
     }
 
 

@@ -160,7 +160,7 @@ class Ordering(Transport):
         return self._write("POST", schemas.QuarantineItem, path, told, dry_run=dry_run)
 
     def list_alarms(self, **params: object) -> Iterator[operator_schemas.AlarmItem]:
-        """Alarms, the latest first."""
+        """Alarms, the last raised first."""
         return self.pages(operator_schemas.AlarmItem, f"{V1}/alarms", **params)
 
     def acknowledge(

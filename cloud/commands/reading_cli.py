@@ -153,7 +153,9 @@ def revisions(
         rows = rows_of(twin.list_revisions(vehicle, **asked), limit)
     flat = rows if as_json else [{**row["cause"], **row} for row in rows]
     columns = ["number", "created_at", "odometer", "kind", "base", "error_before_v"]
-    _show(flat, [*columns, "error_after_v", "verdict", "verdict_reason"], as_json=as_json)
+    _show(
+        flat, [*columns, "error_after_v", "approval", "verdict", "verdict_reason"], as_json=as_json
+    )
 
 
 def parameters(

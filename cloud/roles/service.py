@@ -76,8 +76,8 @@ class Service:
         self._stopping, self._no_more = threading.Event(), threading.Event()
         keeper = heads_of(config, self.store, author, clock, self._no_more)
         self._heads = self._thread("heads", *keeper)
-        housekeeping = Housekeeping(self.store, config, clock, random.Random())  # noqa: S311  # jitter
-        self._housekeeping = self._thread("housekeeping", housekeeping.run, self._no_more)
+        self._house = Housekeeping(self.store, config, clock, random.Random())  # noqa: S311  # jitter
+        self._housekeeping = self._thread("housekeeping", self._house.run, self._no_more)
         trace_keeper = keeper_of(config, self.store, clock)
         self._traces = self._thread("traces", trace_keeper.run, self._no_more)
         self._threads = {
@@ -113,6 +113,8 @@ class Service:
         """What `/health/ready` asks."""
         alive = {name: self._is_alive(thread) for name, thread in self._threads.items()}
         alive["worker"] = lambda: self._is_alive(self._threads["worker"])() or self.worker.trouble
+        is_kept = self._is_alive(self._housekeeping)
+        alive["housekeeping"] = lambda: is_kept() or self._house.trouble
         return {**self.parts.checks(), "broker": self._broker, **alive}
 
     def _connected(self) -> None:

@@ -80,8 +80,8 @@ class WorkerRole:
         self._runner = Runner(
             location.full, parts.config.worker.lanes, self._work, self._queue, duties
         )
-        housekeeping = Housekeeping(parts.store, parts.config, parts.clock, jitter)
-        self._housekeeping = threading.Thread(target=housekeeping.run, args=(self._stopping,))
+        self._house = Housekeeping(parts.store, parts.config, parts.clock, jitter)
+        self._housekeeping = threading.Thread(target=self._house.run, args=(self._stopping,))
         self._threads = [
             threading.Thread(target=self._work.run),
             threading.Thread(target=self._runner.run),
@@ -115,7 +115,11 @@ class WorkerRole:
             "broker": lambda: None if self.link.is_connected else "there is no connection",
             "worker": lambda: self._runner.trouble,
             "courier": lambda: self._turning.trouble,
+            "housekeeping": self._house_trouble,
         }
+
+    def _house_trouble(self) -> str | None:
+        return self._house.trouble if self._housekeeping.is_alive() else "its thread has ended"
 
     def _calibrations(self) -> Calibrations:
         parts = self._parts

@@ -72,20 +72,28 @@ def differs(known: dict[str, Alarm], causes: Iterable[Cause]) -> bool:
 
 def page(
     db: Session,
-    before: int | None,
+    before: tuple[float, int] | None,
     limit: int,
     *,
     where: Sequence[ColumnElement[bool]] = (),
     cohorts: Collection[str] | None = None,
 ) -> Sequence[Alarm]:
-    """The latest first."""
+    """The last raised first; `before` is the key of the page before's last."""
     query = select(Alarm).where(*where)
     if before is not None:
-        query = query.where(col(Alarm.id) < before)
+        at, alarm_id = before
+        same_time = (col(Alarm.raised_at) == at) & (col(Alarm.id) < alarm_id)
+        query = query.where((col(Alarm.raised_at) < at) | same_time)
     if cohorts is not None:
         seen = select(Vehicle.vehicle_id).where(col(Vehicle.cohort).in_(cohorts))
         query = query.where(col(Alarm.vehicle_id).in_(seen))
-    return db.exec(query.order_by(col(Alarm.id).desc()).limit(limit)).all()
+    last_raised_first = (col(Alarm.raised_at).desc(), col(Alarm.id).desc())
+    return db.exec(query.order_by(*last_raised_first).limit(limit)).all()
+
+
+def key_of(row: Alarm) -> tuple[float, int]:
+    """By what a page is sorted."""
+    return row.raised_at, row.id or 0
 
 
 def _tell(db: Session, kind: str, cohort: str, row: Alarm, now: float) -> None:

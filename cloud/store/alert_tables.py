@@ -15,6 +15,7 @@ class Alarm(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("vehicle_id", "type"),
         Index("alarm_active", "vehicle_id", sqlite_where=text("active")),
+        Index("alarm_by_raise", "raised_at", "id"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -82,3 +83,11 @@ class Delivery(SQLModel, table=True):
     status: int | None = None  # of the last answer
     problem: str | None = None
     done_at: float | None = None
+
+
+class Lease(SQLModel, table=True):
+    """Which of several processes has a duty, and until when unless it says so again."""
+
+    name: str = Field(primary_key=True)
+    holder: str
+    until: float

@@ -60,6 +60,7 @@ class RecalibrationOrder(SQLModel, table=True):
             "id",
             sqlite_where=text("done_at IS NULL"),
         ),
+        Index("recalibration_order_by_time", "ordered_at", "id"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -92,6 +93,7 @@ class Pin(SQLModel, table=True):
             unique=True,
             sqlite_where=text("ended_at IS NULL"),
         ),
+        Index("pin_by_time", "ordered_at", "id"),
     )
 
     id: int | None = Field(default=None, primary_key=True)

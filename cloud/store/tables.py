@@ -276,6 +276,7 @@ class BatteryOrder(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("vehicle_id", "odometer"),
         Index("battery_order_pending", "id", sqlite_where=text("revision IS NULL")),
+        Index("battery_order_by_time", "ordered_at", "id"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -340,7 +341,10 @@ class RollBackOrder(SQLModel, table=True):
     """Somebody's wish for the content of an earlier revision; `revision` is what it brought."""
 
     __tablename__ = "roll_back_order"
-    __table_args__ = (Index("roll_back_order_pending", "id", sqlite_where=text("done_at IS NULL")),)
+    __table_args__ = (
+        Index("roll_back_order_pending", "id", sqlite_where=text("done_at IS NULL")),
+        Index("roll_back_order_by_time", "ordered_at", "id"),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     vehicle_id: str

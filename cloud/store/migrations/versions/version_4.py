@@ -59,6 +59,8 @@ STATEMENTS: Final = (
     "ALTER TABLE revision ADD COLUMN approval_why VARCHAR",
     "ALTER TABLE bundle_files ADD COLUMN added_by VARCHAR",
     "ALTER TABLE bundle_files ADD COLUMN why VARCHAR",
+    "CREATE INDEX battery_order_by_time ON battery_order (ordered_at, id)",
+    "CREATE INDEX roll_back_order_by_time ON roll_back_order (ordered_at, id)",
     "CREATE INDEX revision_to_approve ON revision (id) WHERE approval = 'pending'",
     "ALTER TABLE breach ADD COLUMN archived_in VARCHAR",
     """CREATE INDEX breach_to_archive ON breach (received_at, id)
