@@ -334,6 +334,14 @@ class PinError(TwinError):
         super().__init__(f"Vehicle {vehicle_id}: {problem}.")
 
 
+class RolloutError(TwinError):
+    """A roll-out cannot begin, or not do now what it is told."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name, self.problem = name, problem
+        super().__init__(f"Roll-out {name!r}: {problem}.")
+
+
 class ReproductionError(TwinError):
     """A revision cannot be computed again: something that it was made from is not there."""
 

@@ -19,6 +19,7 @@ from cloud.api import (
     orders,
     policies,
     retries,
+    rollout_routes,
     webhooks,
 )
 
@@ -33,4 +34,5 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     live.router,
     retries.router,
     bundle_routes.router,
+    rollout_routes.router,
 )

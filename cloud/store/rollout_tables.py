@@ -28,6 +28,7 @@ class Rollout(SQLModel, table=True):
     name: str = Field(primary_key=True)
     bundle: str
     plan: bytes = Field(sa_type=LargeBinary)
+    planned: bytes = Field(sa_type=LargeBinary)  # JSON: how many vehicles each stage had then
     state: str
     stage: int = 0
     since: float  # when the stage was ordered, or the roll-out began or was resumed
