@@ -72,6 +72,7 @@ app.add_typer(ca_cli.ca, name="ca")
 app.add_typer(fleet_cli.fleet_prior, name="fleet-prior")
 app.add_typer(bundle_cli.bundle, name="bundle")
 app.add_typer(rollout_cli.bundles, name="bundles")
+app.add_typer(rollout_cli.rollout, name="rollout")
 app.add_typer(quarantine_cli.quarantine, name="quarantine")
 app.add_typer(aws_cli.aws, name="aws")
 app.add_typer(database_cli.database, name="database")
@@ -180,6 +181,7 @@ def _add_training(arguments: list[str]) -> None:
         "quarantine",
         "bundle",
         "bundles",
+        "rollout",
         "database",
         *AUDIT,
         "doctor",

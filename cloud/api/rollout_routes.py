@@ -65,9 +65,7 @@ def start_rollout(here: Here, actor: Admin, once: OnceOnly, told: RolloutStart) 
         require_every_cohort(actor)
     if not rises(told.stages_percent):
         raise invalid("body.stages_percent", "each stage must be larger than the one before")
-    plan = msgspec.convert(
-        told.model_dump(include=set(Plan.__struct_fields__)), Plan, strict=False
-    )
+    plan = msgspec.convert(told.model_dump(include=set(Plan.__struct_fields__)), Plan, strict=False)
     planned = _planned(here, told, plan)
 
     def write(db: Session) -> Answer:
@@ -82,9 +80,7 @@ def start_rollout(here: Here, actor: Admin, once: OnceOnly, told: RolloutStart) 
     return once.write(actor, write)
 
 
-@router.post(
-    "/{name}/pause", response_model=RolloutDetail, responses=responses(*WRITE_STATUSES)
-)
+@router.post("/{name}/pause", response_model=RolloutDetail, responses=responses(*WRITE_STATUSES))
 def pause_rollout(
     here: Here, actor: Operator, once: OnceOnly, name: CohortName, told: Verdict
 ) -> Response:
@@ -92,9 +88,7 @@ def pause_rollout(
     return _told(here, actor, once, name, told, "pause")
 
 
-@router.post(
-    "/{name}/resume", response_model=RolloutDetail, responses=responses(*WRITE_STATUSES)
-)
+@router.post("/{name}/resume", response_model=RolloutDetail, responses=responses(*WRITE_STATUSES))
 def resume_rollout(
     here: Here, actor: Operator, once: OnceOnly, name: CohortName, told: Verdict
 ) -> Response:
@@ -102,9 +96,7 @@ def resume_rollout(
     return _told(here, actor, once, name, told, "resume")
 
 
-@router.post(
-    "/{name}/cancel", response_model=RolloutDetail, responses=responses(*WRITE_STATUSES)
-)
+@router.post("/{name}/cancel", response_model=RolloutDetail, responses=responses(*WRITE_STATUSES))
 def cancel_rollout(
     here: Here, actor: Operator, once: OnceOnly, name: CohortName, told: Verdict
 ) -> Response:

@@ -14,6 +14,7 @@ from cloud.bundles import Catalogue
 from cloud.calibration.battery_starts import SETTLED_S
 from cloud.push.courier import Courier
 from cloud.push.releases import Releases
+from cloud.rollout.conductor import Rollouts
 from cloud.store import job_queue, revisions, waiting
 from cloud.store.database import Store
 from cloud.store.job_queue import JobQueue
@@ -26,6 +27,8 @@ UNPUBLISHED_S: Final = 10.0
 NEWCOMER_S: Final = 60.0
 """For so long a vehicle is new; those of which nothing could be said are asked about rarely."""
 RARELY_S: Final = 300.0
+ROLLOUT_TURNS: Final = 20
+"""A roll-out over a large fleet goes on with the next look."""
 
 
 class Upkeep:
@@ -42,6 +45,7 @@ class Upkeep:
     ) -> None:
         self._store, self._catalogue, self._queue = store, catalogue, queue
         self._courier, self._releases, self._clock = courier, releases, clock
+        self._rollouts = Rollouts(store, catalogue, clock)
         self._all_newcomers_at = 0.0
 
     def look(self) -> None:
@@ -57,6 +61,9 @@ class Upkeep:
         self._queue.defer(jobs)
         if unpublished:
             self._courier.republish({row.vehicle_id for row in unpublished})
+        for _ in range(ROLLOUT_TURNS):
+            if not self._rollouts.turn():
+                break
         while self._releases.turn():
             pass
 

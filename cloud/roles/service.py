@@ -33,6 +33,7 @@ from cloud.mqtt.protocol import Inbox
 from cloud.push.releases import Releases
 from cloud.roles.parts import Parts
 from cloud.roles.worker import Worker
+from cloud.rollout.conductor import Rollouts
 from cloud.traces.keeper import keeper_of
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,14 @@ class Service:
         self.metrics.watch_link(lambda: self.link.is_connected)
         releases = Releases(self.store, self.catalogue, author, self.link, clock)
         self.worker = Worker(
-            self.store, calibrations, self.link, clock, author, releases, self.telemetry
+            self.store,
+            calibrations,
+            self.link,
+            clock,
+            author,
+            releases,
+            self.telemetry,
+            Rollouts(self.store, self.catalogue, clock),
         )
         self.ingest = Ingest(
             self.store,

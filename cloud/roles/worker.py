@@ -18,6 +18,7 @@ from cloud.push.approved import Approved
 from cloud.push.courier import Courier
 from cloud.push.releases import Releases
 from cloud.roles.turning import Turning
+from cloud.rollout.conductor import Rollouts
 from cloud.store.database import Store
 
 ORDERS_S: Final = 3.0
@@ -27,7 +28,7 @@ ORDERS_S: Final = 3.0
 class Worker:
     """Run `run()` on a thread of its own; `turn()` does what is due now."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what it turns
         self,
         store: Store,
         calibrations: Calibrations,
@@ -36,8 +37,10 @@ class Worker:
         author: Author,
         releases: Releases | None = None,
         telemetry: Telemetry | None = None,
+        rollouts: Rollouts | None = None,
     ) -> None:
         self._calibrations, self._releases, self._clock = calibrations, releases, clock
+        self._rollouts = rollouts
         self._turning = Turning(self.turn)
         self._ordered = True
         self._looked_at = clock()
@@ -82,6 +85,8 @@ class Worker:
         if self._is_look_due() and (approved := self._approved.news()):
             self._courier.republish(approved)
         self._courier.turn()
+        if self._rollouts is not None and self._rollouts.turn():
+            self.wake()
         if self._releases is not None and self._releases.turn():
             self.wake()
         started = self._calibrations.starts() if self._may_be_ordered() else []

@@ -46,7 +46,8 @@ class Rollouts:
         """Do what is due; whether there may be more at once. Raises StoreUnavailableError."""
         with self._store.read() as db:
             names = rollouts.due(db, self._clock() - LOOK_S)
-        return any([self._turn_of(name) for name in names])
+        more = [self._turn_of(name) for name in names]  # each has its turn
+        return any(more)
 
     def _turn_of(self, name: str) -> bool:
         now = self._clock()
@@ -73,7 +74,9 @@ class Rollouts:
             case Halt():
                 row.halt = step.kind
                 say(db, row, "halted", step.why, now)
-                log.warning("rollout_halted rollout=%s kind=%s why=%r", row.name, step.kind, step.why)
+                log.warning(
+                    "rollout_halted rollout=%s kind=%s why=%r", row.name, step.kind, step.why
+                )
             case "order":
                 return self._order(db, row, now)
             case "next_stage":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import case, func, tuple_
+from sqlalchemy import case, func, or_, tuple_
 from sqlmodel import Session, col, select
 
 from cloud.rollout.plan import Plan
@@ -32,9 +32,9 @@ def due(db: Session, checked_before: float) -> Sequence[str]:
     """Roll-outs at work that were looked at before then, or are in the middle of ordering."""
     is_ordering = col(Rollout.state).in_(("running", "rolling_back"))
     query = select(Rollout.name).where(
-        col(Rollout.state).in_(AT_WORK), (Rollout.checked_at <= checked_before) | is_ordering
+        col(Rollout.state).in_(AT_WORK), or_(col(Rollout.checked_at) <= checked_before, is_ordering)
     )
-    return db.exec(query.order_by(Rollout.checked_at)).all()
+    return db.exec(query.order_by(col(Rollout.checked_at))).all()
 
 
 def unended(db: Session, states: Collection[str]) -> Sequence[Rollout]:
@@ -86,6 +86,7 @@ def new_errors(db: Session, rollout: Rollout, until: float) -> tuple[int, float]
     """How many trips with its bundle came in (trips_to, until] from its vehicles; summed errors."""
     query = (
         select(func.count(), func.coalesce(func.sum(Trip.error_v), 0.0))
+        .select_from(Trip)
         .join(RolloutMember, col(RolloutMember.vehicle_id) == Trip.vehicle_id)
         .where(
             RolloutMember.rollout == rollout.name,
@@ -103,14 +104,14 @@ def answers(db: Session, name: str) -> Mapping[tuple[int, str], int]:
 
     A vehicle that was told to go back counts by what it last said of its new bundle.
     """
-    state = func.coalesce(Release.state, "ordered")
     query = (
-        select(RolloutMember.stage, state, func.count())
+        select(RolloutMember.stage, Release.state, func.count())
+        .select_from(RolloutMember)
         .join(Release, col(Release.id) == RolloutMember.release_id)
         .where(RolloutMember.rollout == name)
-        .group_by(RolloutMember.stage, state)
+        .group_by(col(RolloutMember.stage), col(Release.state))
     )
-    return {(stage, said): count for stage, said, count in db.exec(query)}
+    return {(stage, said or "ordered"): count for stage, said, count in db.exec(query)}
 
 
 def sent_back(db: Session, name: str) -> tuple[int, int]:
@@ -118,6 +119,7 @@ def sent_back(db: Session, name: str) -> tuple[int, int]:
     done = func.sum(case((col(Release.state) == "installed", 1), else_=0))
     query = (
         select(func.count(), done)
+        .select_from(RolloutMember)
         .join(Release, col(Release.id) == RolloutMember.back_release_id)
         .where(RolloutMember.rollout == name)
     )
