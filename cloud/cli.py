@@ -31,6 +31,7 @@ from cloud.commands import (
     replay_cli,
     role_cli,
     rollout_cli,
+    traces_cli,
 )
 from cloud.commands.command import (
     DONE,
@@ -76,6 +77,7 @@ app.add_typer(rollout_cli.rollout, name="rollout")
 app.add_typer(quarantine_cli.quarantine, name="quarantine")
 app.add_typer(aws_cli.aws, name="aws")
 app.add_typer(database_cli.database, name="database")
+app.add_typer(traces_cli.traces, name="traces")
 app.add_typer(cohort_cli.cohort, name="cohort")
 app.add_typer(cohort_cli.policy, name="policy")
 app.add_typer(alert_cli.alarms, name="alarms")
@@ -183,6 +185,7 @@ def _add_training(arguments: list[str]) -> None:
         "bundles",
         "rollout",
         "database",
+        "traces",
         *AUDIT,
         "doctor",
         *DERIVED,
