@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from common.messages import encode, message_id
 from common.release import BundleAck
 from common.topics import topic
 from tests.cloud_doubles import Car, Insides, problem, serving, write_bundle
+from tests.test_edge_cli import ENVIRONMENT
 
 ROLLOUTS = "/api/v1/rollouts"
 CARS = [f"car-{number:02d}" for number in range(40)]
@@ -278,3 +282,27 @@ def test_two_workers_order_once_for_a_vehicle(fleet: Fleet, client: httpx.Client
         Rollouts(fleet.store, fleet.catalogue, lambda: fleet.now).turn()
     fleet.work()
     assert len(fleet.table(Release)) == len(fleet.table(RolloutMember)) == len(FIRST)
+
+
+def test_the_commands_start_show_and_hold_it(fleet: Fleet, client: httpx.Client) -> None:
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "cloud", "rollout", *arguments],
+            env={**ENVIRONMENT, "TWIN_SERVER": str(client.base_url)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    wanted = ("start", NAME, "--bundle", fleet.new.sha256, "--stage", "20", "--stage", "100")
+    wanted = (*wanted, "--reason", "cold", "--rule", "error_factor=none", "--rule", "min_answers=3")
+    dry = json.loads(command(*wanted, "--dry-run", "--json").stdout)
+    assert dry["stages"][0]["planned"] == len(FIRST)
+    assert dry["rules"]["error_factor"] is None
+    assert command(*wanted).returncode == 0
+    assert command(*wanted).returncode == 4
+    assert command("start", NAME, "--bundle", "x", "--reason", "y").returncode == 2
+    assert command("pause", NAME, "--reason", "wait").returncode == 0
+    assert json.loads(command("show", NAME, "--json").stdout)["state"] == "paused"
+    assert json.loads(command("list", "--json").stdout)[0]["why"] == "wait"
+    assert command("show", "other").returncode == 3

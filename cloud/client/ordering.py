@@ -214,7 +214,7 @@ class Ordering(Transport):
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         if if_match is not None:
             headers["If-Match"] = if_match
-        body = told.model_dump(mode="json", exclude_none=True)
+        body = told.model_dump(mode="json", exclude_unset=True)  # null may mean: off
         params = {"dry_run": "true"} if dry_run else {}
         answer = self.send(method, path, params=params, body=body, headers=headers)
         return kind.model_validate_json(answer.content)
