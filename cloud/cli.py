@@ -26,6 +26,7 @@ from cloud.commands import (
     fleet_cli,
     foresight_cli,
     key_cli,
+    maintenance_cli,
     quarantine_cli,
     reading_cli,
     replay_cli,
@@ -76,6 +77,7 @@ app.add_typer(rollout_cli.bundles, name="bundles")
 app.add_typer(rollout_cli.rollout, name="rollout")
 app.add_typer(quarantine_cli.quarantine, name="quarantine")
 app.add_typer(aws_cli.aws, name="aws")
+app.add_typer(maintenance_cli.maintenance, name="maintenance")
 app.add_typer(database_cli.database, name="database")
 app.add_typer(traces_cli.traces, name="traces")
 app.add_typer(cohort_cli.cohort, name="cohort")

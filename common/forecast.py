@@ -21,6 +21,7 @@ from common.health import usable_when_new
 from common.manifest import Health, Manifest
 from common.model import VoltageModel
 from common.sampling import (
+    LEVEL,
     SAMPLES,
     Interval,
     drawn_batteries,
@@ -71,7 +72,7 @@ class Forecast:
         return self.below_share >= 0.5  # noqa: PLR2004
 
 
-def forecast(
+def forecast(  # noqa: PLR0913  # what is looked at, and how far
     estimate: Estimate,
     threshold: float,
     horizon: float,
@@ -79,6 +80,7 @@ def forecast(
     manifest: Manifest,
     rng: np.random.Generator,
     mileage: Mileage | None = None,
+    level: float = LEVEL,
 ) -> Forecast:
     """The first crossing of `threshold` along paths of (theta, rate) over `horizon`.
 
@@ -95,8 +97,8 @@ def forecast(
     return Forecast(
         threshold=threshold,
         horizon=horizon,
-        odometer=interval_of(median(at), at, manifest.odometer_unit),
-        days=_days(crossing, mileage, rng) if mileage else None,
+        odometer=interval_of(median(at), at, manifest.odometer_unit, level),
+        days=_days(crossing, mileage, rng, level) if mileage else None,
         below_share=float((crossing == 0).mean()),
         never_share=float(np.isinf(crossing).mean()),
     )
@@ -148,7 +150,9 @@ def _first_below(
     return crossing
 
 
-def _days(crossing: FloatArray, mileage: Mileage, rng: np.random.Generator) -> Interval:
+def _days(
+    crossing: FloatArray, mileage: Mileage, rng: np.random.Generator, level: float
+) -> Interval:
     """Days [N] until each crossing, each path with a mileage of its own.
 
     Log-normal with the given mean and standard deviation: a vehicle does not drive backwards.
@@ -159,4 +163,4 @@ def _days(crossing: FloatArray, mileage: Mileage, rng: np.random.Generator) -> I
     per_day = mileage.per_day * np.exp(math.sqrt(variance) * normals - variance / 2)
     days = crossing / np.maximum(per_day, _TINY)
     days[days > MAX_DAYS] = np.inf
-    return interval_of(median(days), days, "d")
+    return interval_of(median(days), days, "d", level)

@@ -84,10 +84,10 @@ def standard_normals(rng: np.random.Generator, count: int, dimensions: int) -> F
     return rng.permuted(np.tile(column[:, None], (1, dimensions)), axis=0)
 
 
-def interval_of(value: float, samples: FloatArray, unit: str) -> Interval:
+def interval_of(value: float, samples: FloatArray, unit: str, level: float = LEVEL) -> Interval:
     """`value` with the spread of `samples` [N]; infinity means beyond what was looked at."""
     ordered = np.sort(samples)
-    outside = (1 - LEVEL) / 2
+    outside = (1 - level) / 2
     low, high = (_finite(_quantile(ordered, share)) for share in (outside, 1 - outside))
     return Interval(
         value=_finite(value),
@@ -95,6 +95,7 @@ def interval_of(value: float, samples: FloatArray, unit: str) -> Interval:
         low=low,
         high=high,
         unit=unit,
+        level=level,
     )
 
 

@@ -42,9 +42,15 @@ class Housekeeping:
     """Run `run()` on a thread of its own; several processes may each have one."""
 
     def __init__(
-        self, store: Store, config: Config, clock: Callable[[], float], rng: random.Random
+        self,
+        store: Store,
+        config: Config,
+        clock: Callable[[], float],
+        rng: random.Random,
+        plan: Callable[[], bool | None] = lambda: None,
     ) -> None:
-        self._store, self._clock = store, clock
+        """`plan` is the short turn of `cloud.maintenance`."""
+        self._store, self._clock, self._plan = store, clock, plan
         self._sweep = AlarmSweep(store)
         self._carrier = Carrier(store, networks_of(config), clock, rng)
         self._old_at = 0.0
@@ -69,6 +75,7 @@ class Housekeeping:
         if self._guarded("lease", self._has_duty):
             self._guarded("alarms", lambda: self._sweep.turn(self._clock()))
             self._guarded("old events", self._delete_old)
+            self._guarded("maintenance", self._plan)
         return is_more
 
     def _has_duty(self) -> bool:

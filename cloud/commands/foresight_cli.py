@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 
 Vehicle = Annotated[str, typer.Argument(help="A vehicle's id.")]
 MANY: Final = 50
-NAMES: Final = ("breaches", "what-if")
+NAMES: Final = ("breaches", "what-if", "fleet-health", "maintenance")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command(epilog=BREACHES)(breaches)
     app.command("what-if", epilog=WHAT_IF)(what_if)
+    app.command("fleet-health", epilog=HEALTH)(fleet_health)
 
 
 BREACHES: Final = """\b
@@ -48,6 +49,11 @@ WHAT_IF: Final = """\b
 Examples:
   twin-cloud what-if V001 --at distance_km=0 --at load_kg=7000 --until 120
   twin-cloud what-if --cohort north --scenarios scenarios.json --json
+"""
+HEALTH: Final = """\b
+Examples:
+  twin-cloud fleet-health --limit 20
+  twin-cloud fleet-health --filter cohort=north --filter soh__lt=0.85 --json
 """
 
 
@@ -66,6 +72,30 @@ def breaches(
         rows = rows_of(twin.list_breaches(vehicle, **asked), limit)
     columns = ["trip_id", "odometer", "odometer_unit", "error_v", "state", "brought", "reason"]
     _show(rows, [*columns, "received_at", "message_id"], as_json=as_json)
+
+
+def fleet_health(
+    server: Server = LOCAL,
+    key_file: KeyFile = None,
+    filters: Filters = None,
+    limit: Limit = MANY,
+    *,
+    as_json: Json = False,
+) -> None:
+    """List health, the lowest first, and where it is forecast to fall to the limit."""
+    with service(server, key_file) as twin:
+        rows = rows_of(twin.list_health(**params_of(filters, limit=min(limit, 500))), limit)
+    columns = ["vehicle_id", "state", "state_of_health", "band95_lower", "band95_upper"]
+    if not as_json:
+        rows = [
+            {
+                **row,
+                "limit_odometer": (row["limit_odometer"] or {}).get("value"),
+                "limit_at": (row["limit_at"] or {}).get("value"),
+            }
+            for row in rows
+        ]
+    _show(rows, [*columns, "odometer", "limit_odometer", "limit_at"], as_json=as_json)
 
 
 def what_if(  # noqa: PLR0913  # each is an option

@@ -28,6 +28,7 @@ from cloud.calibration.rounds import Calibrations
 from cloud.config import Config
 from cloud.errors import PortOccupiedError
 from cloud.intake.ingest import Committed, Ingest
+from cloud.maintenance.planner import Planner
 from cloud.mqtt.choice import open_link
 from cloud.mqtt.protocol import Inbox
 from cloud.push.releases import Releases
@@ -84,7 +85,9 @@ class Service:
         self._stopping, self._no_more = threading.Event(), threading.Event()
         keeper = heads_of(config, self.store, author, clock, self._no_more)
         self._heads = self._thread("heads", *keeper)
-        self._house = Housekeeping(self.store, config, clock, random.Random())  # noqa: S311  # jitter
+        planner = Planner(self.store, self.catalogue, clock)
+        jitter = random.Random()  # noqa: S311
+        self._house = Housekeeping(self.store, config, clock, jitter, planner.turn)
         self._housekeeping = self._thread("housekeeping", self._house.run, self._no_more)
         trace_keeper = keeper_of(config, self.store, clock)
         self._traces = self._thread("traces", trace_keeper.run, self._no_more)

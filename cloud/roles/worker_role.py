@@ -22,6 +22,7 @@ from cloud.jobs.lane_work import LaneWork
 from cloud.jobs.runner import Duties, Runner
 from cloud.jobs.upkeep import Upkeep
 from cloud.location import PostgresUrl
+from cloud.maintenance.planner import Planner
 from cloud.mqtt.choice import open_link
 from cloud.mqtt.session import of_worker
 from cloud.push.courier import Courier
@@ -80,7 +81,8 @@ class WorkerRole:
         self._runner = Runner(
             location.full, parts.config.worker.lanes, self._work, self._queue, duties
         )
-        self._house = Housekeeping(parts.store, parts.config, parts.clock, jitter)
+        planner = Planner(parts.store, parts.catalogue, parts.clock)
+        self._house = Housekeeping(parts.store, parts.config, parts.clock, jitter, planner.turn)
         self._housekeeping = threading.Thread(target=self._house.run, args=(self._stopping,))
         self._threads = [
             threading.Thread(target=self._work.run),
