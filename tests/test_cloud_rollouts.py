@@ -294,8 +294,8 @@ def test_the_commands_start_show_and_hold_it(fleet: Fleet, client: httpx.Client)
             check=False,
         )
 
-    wanted = ("start", NAME, "--bundle", fleet.new.sha256, "--stage", "20", "--stage", "100")
-    wanted = (*wanted, "--reason", "cold", "--rule", "error_factor=none", "--rule", "min_answers=3")
+    wanted = ["start", NAME, "--bundle", fleet.new.sha256, "--stage", "20", "--stage", "100"]
+    wanted += ["--reason", "cold", "--rule", "error_factor=none", "--rule", "min_answers=3"]
     dry = json.loads(command(*wanted, "--dry-run", "--json").stdout)
     assert dry["stages"][0]["planned"] == len(FIRST)
     assert dry["rules"]["error_factor"] is None
