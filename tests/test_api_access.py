@@ -125,7 +125,7 @@ def needed(method: str, path: str) -> Role | None:
     """The table: reading and asking is for viewers, vehicles for operators, the rest for admins."""
     if path in OPEN_ROUTES:
         return None
-    if "api-keys" in path:
+    if "api-keys" in path or "webhooks" in path:  # where secrets go is for admins alone to know
         return "admin"
     if method == "GET" or path.endswith(ASKING):
         return "viewer"
@@ -192,9 +192,14 @@ def test_a_vehicle_of_another_cohort_is_not_there(house: House, method: str, pat
     if "{vehicle_id}" in path:
         unknown = house.ask(method, filled(path, "xyz"), stranger, body)
         assert shown.status_code == unknown.status_code >= 400
-        assert shown.text == unknown.text.replace("xyz", VEHICLE)
+        assert _told(shown) == _told(unknown).replace("xyz", VEHICLE)
     else:
         assert VEHICLE not in shown.text
+
+
+def _told(answer: httpx.Response) -> str:
+    """All but what names the request itself."""
+    return re.sub(r'"trace_id":"[0-9a-f]+"', "", answer.text)
 
 
 def test_who_has_a_cohort_sees_its_vehicles_alone(house: House) -> None:
