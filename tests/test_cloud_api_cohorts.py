@@ -21,6 +21,7 @@ from tests.cloud_doubles import Insides, serving, write_bundle
 
 PLACES = {"number": "1", "other": "1", "trip_id": "trip2", "name": "gain_distance"}
 OPEN = {
+    "/api/v1/docs",
     "/api/v1/problems/{status}",
     "/health/live",
     "/health/ready",

@@ -18,6 +18,8 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cloud.security.api_keys import without_secrets
+
 log = logging.getLogger(__name__)
 
 HEADER: Final = "X-Request-Id"
@@ -77,7 +79,7 @@ def _log(scope: Scope, status: int, seconds: float, trace_id: str) -> None:
     log.info(
         "api_answered method=%s path=%s status=%s seconds=%s actor=%s trace_id=%s",
         scope["method"],
-        scope["path"],
+        without_secrets(scope["path"]),
         int(status),
         round(seconds, 4),
         actor.name if actor else None,

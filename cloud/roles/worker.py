@@ -43,6 +43,7 @@ class Worker:
         self._rollouts = rollouts
         self._turning = Turning(self.turn)
         self._ordered = True
+        self._has_settled = False
         self._looked_at = clock()
         self.wake_for_breaches = self._turning.wake
         self._courier = Courier(
@@ -98,6 +99,9 @@ class Worker:
         if outcomes:
             self._courier.announce(outcomes, began)
             self._turning.wake()
+        elif self._has_settled:
+            self.wake()  # what was settled may let others begin: a new prior, a decline
+        self._has_settled = bool(outcomes)
 
     def _may_be_ordered(self) -> bool:
         """Looking for orders costs more than a calibration: not for every breach."""

@@ -23,6 +23,7 @@ from cloud.security.actors import Actor, Role
 from cloud.store.access_tables import ApiKey
 
 PREFIX: Final = "twin_"
+_TOKEN: Final = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*")  # a JWT: its header begins so
 LONGEST_NAME: Final = 32
 _ID_BYTES, _SECRET_BYTES = 8, 32
 _FORM: Final = re.compile(r"twin_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
@@ -133,3 +134,8 @@ def _shown(key_id: str, secret: str) -> str:
 
 def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
+
+
+def without_secrets(text: str) -> str:
+    """The same, where somebody has put a key or a token into what is no place for one."""
+    return _TOKEN.sub("(a token)", _FORM.sub(rf"{PREFIX}\1_…", text))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, tuple_
 from sqlmodel import Session, col, select
@@ -16,6 +16,10 @@ from sqlmodel import Session, col, select
 from cloud.store.tables import ProvisionalRow, Quarantine, RevisionRow, Trip, Vehicle
 
 Cohorts = frozenset[str] | None
+
+
+NO_END: Final = 2**63 - 1
+"""Before this stands every row: a page that begins at the first is a range, too."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,11 @@ def quarantined(
 ) -> Sequence[Quarantine]:
     """Refused messages of vehicles of these cohorts (None: all of them), the latest first."""
     query = select(Quarantine).where(*wanted.conditions())
+    query = query.where(col(Quarantine.id) < (NO_END if after is None else after))
     query = query.order_by(col(Quarantine.id).desc()).limit(limit)
     if cohorts is not None:
         theirs = select(Vehicle.vehicle_id).where(col(Vehicle.cohort).in_(cohorts))
         query = query.where(col(Quarantine.vehicle_id).in_(theirs))
-    if after is not None:
-        query = query.where(col(Quarantine.id) < after)
     return db.exec(query).all()
 
 
