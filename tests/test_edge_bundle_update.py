@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -497,8 +496,9 @@ def test_a_model_that_crashes_the_runtime_crashes_only_the_self_test(
         spoiled_bundle(tmp_path / "hostile", crashing_model(content_of(car.factory)[FILES[1]]))
     )
     assert car.said[-1] == (1, "refused", "self_test_failed")
-    if find_spec("tflite_runtime"):  # another runtime may see it coming
-        assert "it ended with signal" in car.acks[-1].detail
+    # Where in memory the model lies decides whether the runtime crashes or sees it coming.
+    detail = car.acks[-1].detail
+    assert "it ended with signal" in detail or "does not run" in detail
     assert car.runs == car.factory.sha256
 
 
