@@ -5,35 +5,33 @@ Must never measure anything itself.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
+from bench.parts import Bench, run
 
-from bench.edge.parts import PARTS, measure_of
-from bench.figures import Figure, document, print_table
+BENCH = Bench(
+    "bench.edge",
+    (
+        "footprint",
+        "sampling",
+        "durability",
+        "kills",
+        "power_cuts",
+        "chaos",
+        "drain",
+        "reconnects",
+        "fuzzing",
+        "local",
+    ),
+    "The agent, measured on this machine",
+    "some four minutes",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m bench.edge", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few of everything, some four minutes")
-    parser.add_argument("--json", action="store_true", help="JSON on stdout")
-    parser.add_argument("--part", action="append", choices=PARTS, help="only this; may be repeated")
-    options = parser.parse_args(arguments)
-    figures: list[Figure] = []
-    for part in options.part or PARTS:
-        print(f"measuring {part} …", file=sys.stderr)
-        figures += measure_of(part)(quick=options.quick)
-    if options.quick:
-        print("quick: goals on counts and on growth are for the full run", file=sys.stderr)
-    if options.json:
-        print(json.dumps(document(figures)))
-    else:
-        print_table("The agent, measured on this machine", figures, Console())
-    return 0
+    return run(BENCH, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -48,10 +48,9 @@ def _sustained(backend: Backend, *, quick: bool) -> list[Figure]:
         plan = Plan(bundle(), at.public_key, vehicles, trips, always_breach=True)
         found, used = drive(at, plan)
     made = found.applied + found.refused
-    spent = ", ".join(f"{role} {cpu:.1f}" for role, cpu in used.cpu_s.items())
     note = (
         f"{made:,} revisions and {found.declined:,} declines of {len(found.breaches):,} breaches, "
-        f"{found.refused} refused; CPU s: cars {found.cpu_s:.1f}, {spent}"
+        f"{found.refused} refused; {used.told(found.cpu_s)}"
     )
     return [
         Figure(

@@ -41,9 +41,8 @@ def _scale(backend: Backend, vehicles: int, trips: int) -> list[Figure]:
 
 
 def _note(found: Driven, used: Usage) -> str:
-    spent = ", ".join(f"{role} {cpu:.1f}" for role, cpu in used.cpu_s.items())
     return (
         f"{len(found.trips):,} trips, {len(found.breaches):,} breaches, {found.applied:,} applied, "
         f"{found.refused} refused, {found.declined} declined; "
-        f"CPU s: cars {found.cpu_s:.1f}, {spent}"
+        f"{used.told(found.cpu_s)}"
     )

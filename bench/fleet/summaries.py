@@ -42,7 +42,6 @@ def _of(backend: Backend, messages: int, sizes: tuple[int, ...]) -> list[Figure]
 
 
 def _rate(backend: Backend, vehicles: int, found: Driven, used: Usage) -> Figure:
-    spent = ", ".join(f"{role} {cpu:.1f}" for role, cpu in used.cpu_s.items())
     return Figure(
         f"summaries committed and answered, {vehicles:,} vehicles, {backend}",
         len(found.trips) / found.seconds,
@@ -50,5 +49,5 @@ def _rate(backend: Backend, vehicles: int, found: Driven, used: Usage) -> Figure
         least=3000 if vehicles == JUDGED else None,
         aim=8000 if vehicles == JUDGED else None,
         is_floor=True,
-        note=f"{len(found.trips):,} messages; CPU s: cars {found.cpu_s:.1f}, {spent}",
+        note=f"{len(found.trips):,} messages; {used.told(found.cpu_s)}",
     )

@@ -28,6 +28,11 @@ class Usage:
         spent = {name: cpu - before.cpu_s.get(name, 0.0) for name, cpu in self.cpu_s.items()}
         return Usage(self.at_s - before.at_s, spent, self.memory_mib)
 
+    def told(self, cars_cpu_s: float) -> str:
+        """Processor time by name, that of the load beside it."""
+        spent = ", ".join(f"{role} {cpu:.1f}" for role, cpu in self.cpu_s.items())
+        return f"CPU s: cars {cars_cpu_s:.1f}, {spent}"
+
 
 def usage(roles: Mapping[str, Sequence[int]]) -> Usage:
     """Of these process ids, with their children."""
