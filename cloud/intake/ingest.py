@@ -22,7 +22,8 @@ from cloud.mqtt.protocol import Inbox, Publisher
 from cloud.observability.telemetry import Telemetry
 from cloud.store import facts, quarantined
 from cloud.store.database import Store
-from cloud.store.facts import Effects, Recorder
+from cloud.store.effects import Effects
+from cloud.store.facts import Recorder
 from common.errors import ContractError, TransientError
 from common.freshness import Freshness, vouch
 from common.messages import Breach, Receipt, SignedFreshness, Status, TripSummary, encode

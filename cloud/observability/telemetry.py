@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cloud.config import Tracing
 from cloud.observability.metrics import Metrics
-from cloud.store.facts import Effects, Verdict
+from cloud.store.effects import Effects, Verdict
 from cloud.store.verdicts import FELL_BACK
 from common.messages import Breach, TripSummary, message_id
 

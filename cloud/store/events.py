@@ -18,6 +18,7 @@ from sqlmodel import Session
 from cloud.store import locks
 from cloud.store.event_tables import Event
 from cloud.store.tables import Vehicle
+from cloud.store.totals import Totals
 
 _INSERT: Final = insert(Event)
 
@@ -61,7 +62,7 @@ def of_vehicle(
     db: Session,
     kind: str,
     at: float,
-    vehicle: Vehicle,
+    vehicle: Vehicle | Totals,
     *,
     actor: str | None = None,
     **detail: object,

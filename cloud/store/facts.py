@@ -5,9 +5,7 @@ Must never act on the outside: what is to be sent comes back as `Effects`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -19,6 +17,7 @@ from cloud.intake.interpretation import KINDS, Delivery, Upward, refused_offer
 from cloud.store import (
     events,
     evidence,
+    judged,
     key_statements,
     locks,
     notes,
@@ -28,6 +27,7 @@ from cloud.store import (
     totals,
     verdicts,
 )
+from cloud.store.effects import Effects, Verdict
 from cloud.store.quarantined import Refused
 from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, Trip, Vehicle
 from cloud.store.totals import Totals
@@ -75,72 +75,6 @@ def _known_breaches(db: Session, message_ids: Sequence[str]) -> list[_KnownBreac
     return [_KnownBreach(*row) for row in rows]
 
 
-@dataclass
-class Verdict:
-    """A vehicle's new word on a revision; when the breach had come that brought it."""
-
-    row: RevisionRow
-    ack: Acknowledgement
-    breach_received_at: float | None = None
-
-
-@dataclass
-class Effects:
-    """What follows from a batch once it is committed, by vehicle; and what it was, for watchers.
-
-    `counts` by kind and outcome, `reasons` of refusals; `news` is what was not known before.
-    """
-
-    received: dict[str, list[str]] = field(default_factory=dict)
-    declined: dict[str, list[Declined]] = field(default_factory=dict)
-    republish: set[str] = field(default_factory=set)
-    behind_on_keys: set[str] = field(default_factory=set)
-    asked: dict[str, Freshness] = field(default_factory=dict)
-    new_breaches: int = 0
-    waiting: set[str] = field(default_factory=set)  # vehicles that sent a breach that is pending
-    newcomers: int = 0
-    quarantined: int = 0
-    refused: list[Refused] = field(default_factory=list)
-    fetches: list[Fetch] = field(default_factory=list)
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    news: list[Upward] = field(default_factory=list)
-    verdicts: list[Verdict] = field(default_factory=list)
-
-    def receipt_for(self, vehicle_id: str, message_id: str) -> None:
-        """The message is in the database."""
-        ids = self.received.setdefault(vehicle_id, [])
-        if message_id not in ids:
-            ids.append(message_id)
-
-    def decline(self, vehicle_id: str, declined: Declined) -> None:
-        """The breach brings no revision."""
-        entries = self.declined.setdefault(vehicle_id, [])
-        if declined not in entries:
-            entries.append(declined)
-
-    def add(self, other: Effects) -> None:
-        """What follows from another transaction, too."""
-        for vehicle_id, message_ids in other.received.items():
-            for message_id in message_ids:
-                self.receipt_for(vehicle_id, message_id)
-        for vehicle_id, entries in other.declined.items():
-            for declined in entries:
-                self.decline(vehicle_id, declined)
-        self.republish |= other.republish
-        self.behind_on_keys |= other.behind_on_keys
-        self.asked |= other.asked
-        self.new_breaches += other.new_breaches
-        self.waiting |= other.waiting
-        self.newcomers += other.newcomers
-        self.quarantined += other.quarantined
-        self.fetches += other.fetches
-        self.counts += other.counts
-        self.reasons += other.reasons
-        self.news += other.news
-        self.verdicts += other.verdicts
-
-
 class Recorder:
     """Adds the messages of one transaction; what is known of them is read once, beforehand.
 
@@ -157,14 +91,17 @@ class Recorder:
         self._new_breaches: list[dict[str, object]] = []
         breaches = [m.message_id for m in news if isinstance(m, messages.Breach)]
         trips = [m.message_id for m in news if isinstance(m, TripSummary)]
+        acks = [m for m in news if isinstance(m, Acknowledgement)]
         named = {m.vehicle_id for m in news if not isinstance(m, _Answer)}
         locks.add_vehicles(db, named.difference(known), now)
-        whole = {m.vehicle_id for m in news if not isinstance(m, TripSummary)}
+        whole = {m.vehicle_id for m in news if isinstance(m, Status)}
         held = totals.locked(db, {m.vehicle_id for m in news})
         self._totals = {name: one for name, one in held.items() if name not in whole}
         self._vehicles = locks.vehicles(db, whole)
-        is_asked = any(isinstance(m, Status) for m in news)
-        self._newest_keys = key_statements.newest(db) if is_asked else 0
+        self._newest_keys = key_statements.newest(db) if whole else 0
+        self._judged = judged.named_by(db, acks)
+        self._said: list[notes.Note] = []
+        self._new_verdicts: dict[int, judged.Judged] = {}
         self._breaches = {
             (row.vehicle_id, row.message_id): row for row in _known_breaches(db, breaches)
         }
@@ -182,15 +119,13 @@ class Recorder:
         if is_news:
             self.effects.news.append(message)
 
-    def _write(self, message: Upward, row: RevisionRow | None, *, retained: bool) -> bool:
+    def _write(self, message: Upward, row: judged.Judged | None, *, retained: bool) -> bool:
         """Whether it says anything new; of status, requests and releases always."""
-        if isinstance(message, TripSummary):
-            known = self._totals.get(message.vehicle_id) or self._vehicle(message.vehicle_id)
-            known.last_seen_at = known.last_seen_at if retained else self._now
-            return self._record_trip(known, message)
-        vehicle = self._vehicle(message.vehicle_id)
+        vehicle = self._totals.get(message.vehicle_id) or self._vehicle(message.vehicle_id)
         vehicle.last_seen_at = vehicle.last_seen_at if retained else self._now
         match message:
+            case TripSummary():
+                return self._record_trip(vehicle, message)
             case messages.Breach():
                 return self._record_breach(vehicle, message)
             case Provisional():
@@ -198,13 +133,14 @@ class Recorder:
             case Acknowledgement() if row is not None:
                 return self._record_verdict(vehicle, row, message)
             case Status():
-                self._record_status(vehicle, message)
+                self._record_status(self._vehicle(message.vehicle_id), message)
             case Fetch():
                 self.effects.fetches.append(message)
         return True
 
     def finish(self) -> None:
         """Write what was gathered, in a few statements: last, before the commit."""
+        self._write_verdicts()
         totals.write(self._db, self._totals.values())
         if self._new_trips:
             self._db.connection().execute(_ADD_TRIPS, self._new_trips)
@@ -212,6 +148,15 @@ class Recorder:
             self._db.connection().execute(_ADD_BREACHES, self._new_breaches)
         quarantined.keep(self._db, self.effects.refused, self._now)
         self._date_verdicts()
+
+    def _write_verdicts(self) -> None:
+        """What vehicles said so far: before anything is asked that depends on it."""
+        notes.add_verdicts(self._db, self._said)
+        judged.write(self._db, self._new_verdicts.values())
+        if self._new_verdicts:  # what was read of them before is old
+            for row in [one for one in self._db if isinstance(one, RevisionRow)]:
+                self._db.expunge(row)
+        self._said, self._new_verdicts = [], {}
 
     def _date_verdicts(self) -> None:
         """Look up, at once for all, when the breaches came that the verdicts go back to."""
@@ -248,7 +193,7 @@ class Recorder:
             vehicle.last_trip_error_v = trip.error_v
         return True
 
-    def _record_breach(self, vehicle: Vehicle, breach: messages.Breach) -> bool:
+    def _record_breach(self, vehicle: Vehicle | Totals, breach: messages.Breach) -> bool:
         key = (breach.vehicle_id, breach.message_id)
         if key in self._breaches:
             self._tell_again(self._breaches[key], breach)
@@ -293,6 +238,7 @@ class Recorder:
             return
         if status.key_statement < self._newest_keys:
             self.effects.behind_on_keys.add(status.vehicle_id)
+        self._write_verdicts()
         newest = revisions.newest_to_run(self._db, status.vehicle_id, status.bundle)
         if status.question:
             self.effects.asked[status.vehicle_id] = Freshness(
@@ -329,6 +275,7 @@ class Recorder:
             self.effects.waiting.add(breach.vehicle_id)
 
     def _tell_revision(self, breach: Breach | _KnownBreach) -> None:
+        self._write_verdicts()
         made = revisions.caused_by(self._db, breach.vehicle_id, breach.message_id)
         newest = revisions.newest_standing(self._db, breach.vehicle_id, breach.bundle)
         if made is None:
@@ -342,14 +289,16 @@ class Recorder:
         else:  # also when it was applied: a vehicle that asks has lost it
             self.effects.republish.add(breach.vehicle_id)
 
-    def _acknowledged(self, ack: Acknowledgement) -> RevisionRow:
-        row = revisions.by_number(self._db, ack.vehicle_id, ack.revision)
+    def _acknowledged(self, ack: Acknowledgement) -> judged.Judged:
+        row = self._judged.get((ack.vehicle_id, ack.revision))
         if row is None or row.hash != ack.revision_hash:
             raise UnknownRevisionError(ack.vehicle_id, ack.revision, ack.revision_hash)
         return row
 
-    def _record_verdict(self, vehicle: Vehicle, row: RevisionRow, ack: Acknowledgement) -> bool:
-        notes.add_verdict(self._db, row, ack, self._now)
+    def _record_verdict(
+        self, vehicle: Vehicle | Totals, row: judged.Judged, ack: Acknowledgement
+    ) -> bool:
+        self._said.append(notes.of_verdict(row, ack, self._now))
         if not verdicts.record(vehicle, row, ack, self._now):
             return False
         told: dict[str, Any] = {
@@ -359,7 +308,7 @@ class Recorder:
         }
         kind = "revision.refused" if ack.verdict == "refused" else "revision.acknowledged"
         events.of_vehicle(self._db, kind, self._now, vehicle, **told)
-        self._db.flush()  # later messages of the batch ask for the newest revision that stands
+        self._new_verdicts[row.id] = row
         self.effects.verdicts.append(Verdict(row, ack))
         return True
 

@@ -6,20 +6,30 @@ another. Must never decide what a verdict means: `cloud.store.verdicts` does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from sqlalchemy import bindparam, text
 from sqlmodel import Session, col, select
 
 from cloud.store.audit_tables import RevisionNote
-from cloud.store.tables import RevisionRow
+from cloud.store.judged import Judged
+from cloud.store.verdicts import FELL_BACK
 from common.messages import Acknowledgement
 
 _PUSHED = text(
     "INSERT INTO revision_note (vehicle_id, number, at, kind, detail) "
     "SELECT vehicle_id, number, :now, 'pushed', :detail FROM revision WHERE id IN :rows"
 ).bindparams(bindparam("rows", expanding=True))
+_SAID = text(
+    "INSERT INTO revision_note (vehicle_id, number, at, kind, detail) "
+    "SELECT CAST(:vehicle AS VARCHAR), CAST(:number AS BIGINT), CAST(:now AS DOUBLE PRECISION), "
+    "CAST(:kind AS VARCHAR), :detail WHERE NOT EXISTS (SELECT 1 FROM revision_note "
+    "WHERE vehicle_id = :vehicle AND number = :number AND kind = :kind)"
+)
+
+Note = Mapping[str, object]
+"""A row to be written, its vehicle locked."""
 
 
 def add_pushed(db: Session, ids: Sequence[int], now: float) -> None:
@@ -28,16 +38,8 @@ def add_pushed(db: Session, ids: Sequence[int], now: float) -> None:
         db.connection().execute(_PUSHED, {"rows": list(ids), "now": now, "detail": b"{}"})
 
 
-def add_verdict(db: Session, row: RevisionRow, ack: Acknowledgement, now: float) -> None:
-    """The vehicle has said something of a revision; the same again is not noted."""
-    kind = "fell_back" if ack.reason == "worse_on_next_trip" else ack.verdict
-    known = select(RevisionNote.id).where(
-        RevisionNote.vehicle_id == row.vehicle_id,
-        RevisionNote.number == row.number,
-        RevisionNote.kind == kind,
-    )
-    if db.exec(known.limit(1)).first() is not None:
-        return
+def of_verdict(row: Judged, ack: Acknowledgement, now: float) -> Note:
+    """What a vehicle has said of a revision, to be added."""
     detail = {
         "message_id": ack.message_id,
         "reason": ack.reason,
@@ -46,15 +48,19 @@ def add_verdict(db: Session, row: RevisionRow, ack: Acknowledgement, now: float)
         "error_after_v": ack.error_after_v,
         "decided_at": ack.decided_at,
     }
-    note = RevisionNote(
-        vehicle_id=row.vehicle_id,
-        number=row.number,
-        at=now,
-        kind=kind,
-        detail=msgspec.json.encode(detail),
-    )
-    db.add(note)
-    db.flush()
+    return {
+        "vehicle": row.vehicle_id,
+        "number": row.number,
+        "now": now,
+        "kind": "fell_back" if ack.reason == FELL_BACK else ack.verdict,
+        "detail": msgspec.json.encode(detail),
+    }
+
+
+def add_verdicts(db: Session, said: Sequence[Note]) -> None:
+    """Vehicles have said these; the same again is not noted."""
+    if said:
+        db.connection().execute(_SAID, said)
 
 
 def of_revision(db: Session, vehicle_id: str, number: int) -> Sequence[RevisionNote]:

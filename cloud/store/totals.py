@@ -1,13 +1,13 @@
-"""What a trip's summary changes of its vehicle, without the rest of the row.
+"""What trips, breaches and verdicts change of their vehicle, without the rest of the row.
 
-Most messages are summaries, and most of a vehicle's row is nothing to them: read and written as
-plain columns they cost half. Must never be used beside the whole row in the same transaction.
+Most of a vehicle's row is nothing to most messages: read and written as plain columns they cost
+half. Must never be used beside the whole row in the same transaction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import BindParameter, Table, bindparam, select, update
@@ -18,11 +18,15 @@ from cloud.store.tables import Vehicle
 
 @dataclass(slots=True)
 class Totals:
-    """As the columns of Vehicle."""
+    """As the columns of Vehicle; `cohort` is only read."""
 
     vehicle_id: str
+    cohort: str
     bundle: str | None
     trips: int
+    breaches: int
+    calibrations: int
+    failures: int
     odometer: float | None
     last_trip_error_v: float | None
     last_trip_received_at: float | None
@@ -31,6 +35,7 @@ class Totals:
 
 _TABLE: Final[Table] = Vehicle.__table__  # type: ignore[attr-defined]
 _NAMES: Final = tuple(Totals.__dataclass_fields__)
+_WRITTEN: Final = [(f"{name}_", name) for name in _NAMES if name != "cohort"]
 _IDS: BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
 _LOCKED: Final = (
     select(*(_TABLE.c[name] for name in _NAMES))
@@ -41,7 +46,7 @@ _LOCKED: Final = (
 _WRITE: Final = (
     update(_TABLE)
     .where(_TABLE.c.vehicle_id == bindparam("vehicle_id_"))
-    .values({name: bindparam(f"{name}_") for name in _NAMES if name != "vehicle_id"})
+    .values({name: bindparam(key) for key, name in _WRITTEN if name != "vehicle_id"})
 )
 
 
@@ -55,6 +60,6 @@ def locked(db: Session, vehicle_ids: Collection[str]) -> dict[str, Totals]:
 
 def write(db: Session, changed: Iterable[Totals]) -> None:
     """Write them back."""
-    rows = [{f"{name}_": value for name, value in asdict(one).items()} for one in changed]
+    rows = [{key: getattr(one, name) for key, name in _WRITTEN} for one in changed]
     if rows:
         db.connection().execute(_WRITE, rows)

@@ -1,19 +1,21 @@
 """What a vehicle's word on a revision changes: applied, refused, and how its next trip went.
 
-Pure but for the rows that it is given. Must never unsay what runs: messages come late and twice.
+Pure but for the values that it is given. Must never unsay what runs: messages come late and twice.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from cloud.store.tables import RevisionRow, Vehicle
+from cloud.store.judged import Judged
+from cloud.store.tables import Vehicle
+from cloud.store.totals import Totals
 from common.messages import Acknowledgement
 
 FELL_BACK: Final = "worse_on_next_trip"
 
 
-def record(vehicle: Vehicle, row: RevisionRow, ack: Acknowledgement, now: float) -> bool:
+def record(vehicle: Vehicle | Totals, row: Judged, ack: Acknowledgement, now: float) -> bool:
     """Note a verdict; False: it is known, or came too late to mean anything.
 
     After `applied` only the next trip says otherwise, and what it said an `applied` that was
@@ -43,7 +45,7 @@ def record(vehicle: Vehicle, row: RevisionRow, ack: Acknowledgement, now: float)
     return True
 
 
-def _is_stale(row: RevisionRow, ack: Acknowledgement) -> bool:
+def _is_stale(row: Judged, ack: Acknowledgement) -> bool:
     if ack.verdict == "confirmed":
         return row.confirmed_at is not None
     if ack.reason == FELL_BACK or row.verdict is None:
