@@ -126,8 +126,14 @@ class Calibrations:
             bundle = items[0].breach.bundle
             decisions = apart(partial(self._decide, bundle), items)
             outcomes += self._commit(items, decisions)
-        self._priors.grow(outcome.row for outcome in outcomes if outcome.row is not None)
         return outcomes
+
+    def learn(self, outcomes: Sequence[Outcome]) -> None:
+        """After a round, once its outcomes are told: what the fleet teaches by now.
+
+        Raises StoreUnavailableError.
+        """
+        self._priors.grow(outcome.row for outcome in outcomes if outcome.row is not None)
 
     def suspect(self, lane: int) -> None:
         """A worker ended over this lane. Raises StoreUnavailableError."""

@@ -1,8 +1,8 @@
 """The work of the lanes that this process holds: their breaches in common rounds, by one thread.
 
 Lanes that are held at the same time share a round, so that a busy worker calibrates many vehicles
-in one batch, and an idle one a single breach at once. A lane is left when nothing of it is pending
-and the broker has what came of it. Must never touch a lane that is not held.
+in one batch, and an idle one a single breach at once. A lane is left when nothing of it is pending.
+Must never touch a lane that is not held.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 from cloud.calibration.rounds import VEHICLES_AT_ONCE, Calibrations, Outcome
@@ -25,8 +24,6 @@ log = logging.getLogger(__name__)
 
 HELD_S: Final = 2.0
 """How long a lane with ever more to do is held before it queues again: others wait, too."""
-TAKEN_S: Final = 5.0
-"""How long a lane waits for the broker's word; then the next look publishes again."""
 
 
 @dataclass
@@ -37,9 +34,6 @@ class Held:
     since: float
     orders: bool = False
     left: Future[bool] = field(default_factory=Future)
-    is_drained: bool = False
-    open: int = 0
-    drained_at: float = 0.0
 
 
 class LaneWork:
@@ -80,12 +74,11 @@ class LaneWork:
         calibrations = self._make_calibrations()
         while True:
             with self._changed:
-                while not self._stopping and not any(not h.is_drained for h in self._held.values()):
-                    self._changed.wait(TAKEN_S if self._held else None)
-                    self._leave_settled()
-                due = [held for held in self._held.values() if not held.is_drained]
+                while not self._stopping and not self._held:
+                    self._changed.wait()
+                due = list(self._held.values())
                 if self._stopping:
-                    self._leave(self._held.copy().values(), is_pending=True)
+                    self._leave(due, is_pending=True)
                     return
             self._turn(calibrations, due)
 
@@ -101,17 +94,12 @@ class LaneWork:
                 held.left.set_exception(error)
         finally:
             self.busy_since = None
-        with self._changed:
-            self._leave_settled()
 
     def _work(self, calibrations: Calibrations, due: list[Held]) -> None:
         for held in due:
             if held.orders:
                 held.orders = False
-                made = calibrations.starts(held.lane)
-                self._count(held, len(made))
-                handed = self._courier.announce_started(made, partial(self._taken, held))
-                self._count(held, handed - len(made))
+                self._courier.announce_started(calibrations.starts(held.lane))
         lanes = [held.lane for held in due]
         began = self._clock()
         try:
@@ -119,49 +107,24 @@ class LaneWork:
         except OvertakenError as error:
             log.warning("lanes_overtaken lanes=%r error=%r", lanes, str(error))
             outcomes = []
-        by_lane: dict[int, list[Outcome]] = {lane: [] for lane in lanes}
-        for outcome in outcomes:
-            by_lane[lane_of(outcome.breach.vehicle_id)].append(outcome)
-        for held in due:
-            self._announce(held, by_lane[held.lane], began)
-        self._judge(due, by_lane, is_full=len(outcomes) >= VEHICLES_AT_ONCE)
+        self._courier.announce(outcomes, began)
+        self._judge(due, outcomes)
+        calibrations.learn(outcomes)
 
-    def _announce(self, held: Held, outcomes: list[Outcome], began: float) -> None:
-        if not outcomes:
-            return
-        made = sum(outcome.row is not None for outcome in outcomes)
-        self._count(held, made)
-        handed = self._courier.announce(outcomes, began, partial(self._taken, held))
-        self._count(held, handed - made)
-
-    def _judge(self, due: list[Held], by_lane: dict[int, list[Outcome]], *, is_full: bool) -> None:
+    def _judge(self, due: list[Held], outcomes: list[Outcome]) -> None:
         """A full round says nothing of the lanes that it has left out."""
+        is_full = len(outcomes) >= VEHICLES_AT_ONCE
+        busy = {lane_of(outcome.breach.vehicle_id) for outcome in outcomes}
         now = time.monotonic()
+        drained, late = [], []
+        for held in due:
+            if not is_full and held.lane not in busy:
+                drained.append(held)
+            elif now - held.since > HELD_S:
+                late.append(held)
         with self._changed:
-            for held in due:
-                if not by_lane[held.lane] and not is_full:
-                    held.is_drained, held.drained_at = True, now
-            late = [h for h in due if not h.is_drained and now - h.since > HELD_S]
+            self._leave(drained, is_pending=False)
             self._leave(late, is_pending=True)
-
-    def _count(self, held: Held, more: int) -> None:
-        with self._changed:
-            held.open += more
-
-    def _taken(self, held: Held) -> None:
-        with self._changed:
-            held.open -= 1
-            if held.open == 0:
-                self._changed.notify()
-
-    def _leave_settled(self) -> None:
-        late = time.monotonic() - TAKEN_S
-        settled = [
-            held
-            for held in self._held.values()
-            if held.is_drained and (held.open <= 0 or held.drained_at <= late)
-        ]
-        self._leave(settled, is_pending=False)
 
     def _leave(self, lanes: Iterable[Held], *, is_pending: bool) -> None:
         for held in lanes:

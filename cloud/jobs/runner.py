@@ -33,7 +33,10 @@ EVERY_FEW_SECONDS: Final = "* * * * * */3"
 EVERY_MINUTE: Final = "* * * * *"
 EVERY_TEN_MINUTES: Final = "*/10 * * * *"
 RETRY_S: Final = 0.5
-POLL_S: Final = 5.0
+POLL_S: Final = 0.25
+"""A lane that was wanted again just before it was left waits for so long at most."""
+_WITHOUT_FLUSH: Final = {"options": "-c synchronous_commit=off"}
+"""Jobs are wake-ups: what a crash of the database's machine loses of them, the next look makes."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,9 @@ class Runner:
             self._stopping.wait(RETRY_S)
 
     async def _run_once(self) -> None:
-        connector = PsycopgConnector(conninfo=self._url, min_size=2, max_size=6, timeout=5.0)
+        connector = PsycopgConnector(
+            conninfo=self._url, kwargs=_WITHOUT_FLUSH, min_size=2, max_size=6, timeout=5.0
+        )
         app = App(connector=connector)
         self._add_tasks(app)
         async with app.open_async():

@@ -32,13 +32,11 @@ class Confirmed:
 
     `newest` of each vehicle is the number of the last revision that this process handed over, where
     the broker has it: another process may have published an older one after it, or a newer before.
-    `noted` is to be called once that is written down.
     """
 
     revisions: Sequence[int]
     declined: Sequence[int]
     newest: Mapping[str, int] = field(default_factory=dict)
-    noted: Sequence[Callable[[], None]] = ()
 
     def __bool__(self) -> bool:
         return bool(self.revisions or self.declined)
@@ -49,7 +47,6 @@ class _Taken:
     row: int
     vehicle_id: str
     number: int
-    noted: Callable[[], None]
 
 
 class Announcer:
@@ -63,12 +60,7 @@ class Announcer:
         self._lock = threading.Lock()
         self._handed_over: dict[str, int] = {}
 
-    def revision(
-        self,
-        row: RevisionRow,
-        told: Callable[[], None] = nothing,
-        noted: Callable[[], None] = nothing,
-    ) -> bool:
+    def revision(self, row: RevisionRow, told: Callable[[], None] = nothing) -> bool:
         """Publish a revision, retained; `told` is called, from any thread, once the broker has it.
 
         False: without a connection nothing happens, and it comes later.
@@ -78,9 +70,7 @@ class Announcer:
             self._handed_over[row.vehicle_id] = max(row.number, before)
         name = topic(row.vehicle_id, "parameters")
         payload = encode(signed_now(row, self._author))
-        taken = partial(
-            self._note_revision, _Taken(row.id or 0, row.vehicle_id, row.number, noted), told
-        )
+        taken = partial(self._note_revision, _Taken(row.id or 0, row.vehicle_id, row.number), told)
         return self._publisher.publish(name, payload, taken, retain=True)
 
     def declined(
@@ -102,8 +92,7 @@ class Announcer:
             for one in taken:
                 if self._handed_over.get(one.vehicle_id) == one.number:
                     newest[one.vehicle_id] = self._handed_over.pop(one.vehicle_id)
-        rows, noted = [one.row for one in taken], [one.noted for one in taken]
-        return Confirmed(rows, _drain(self._declined), newest, noted)
+        return Confirmed([one.row for one in taken], _drain(self._declined), newest)
 
     def _declined_of(
         self,

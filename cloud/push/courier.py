@@ -15,7 +15,7 @@ from cloud.calibration.revising import Author
 from cloud.calibration.rounds import Outcome
 from cloud.mqtt.protocol import Publisher
 from cloud.observability.telemetry import Telemetry
-from cloud.push.announcer import Announcer, Confirmed, nothing
+from cloud.push.announcer import Announcer, Confirmed
 from cloud.push.key_announcer import KeyAnnouncer
 from cloud.push.releases import Releases
 from cloud.store import revisions
@@ -69,19 +69,14 @@ class Courier:
         self.keys.turn()
         self._publish_again()
 
-    def announce(
-        self, outcomes: Sequence[Outcome], began: float, noted: Callable[[], None] = nothing
-    ) -> int:
-        """Publish what came of a round that began then, and log it.
-
-        `noted` is called for each revision once it is written down that the broker has it; the
-        result is how many were handed over.
-        """
-        asked_at, handed = self._clock(), 0
+    def announce(self, outcomes: Sequence[Outcome], began: float) -> None:
+        """Publish what came of a round that began then, and log it."""
+        if not outcomes:
+            return
+        asked_at = self._clock()
         for outcome in outcomes:
             if outcome.row is not None and outcome.row.approval is None:
-                pushed = self._pushed([outcome], asked_at)
-                handed += self.announcer.revision(outcome.row, pushed, noted)
+                self.announcer.revision(outcome.row, self._pushed([outcome], asked_at))
         refused = {o.breach.id: o for o in outcomes if o.row is None}
         self.announcer.declined(
             (o.breach for o in refused.values()),
@@ -90,20 +85,15 @@ class Courier:
         self._telemetry.settled(outcomes, began)
         for outcome in outcomes:
             _log_outcome(outcome)
-        return handed
 
-    def announce_started(
-        self, rows: Sequence[RevisionRow], noted: Callable[[], None] = nothing
-    ) -> int:
-        """Publish revisions without a breach; `noted` and result as above."""
-        handed = 0
+    def announce_started(self, rows: Sequence[RevisionRow]) -> None:
+        """Publish revisions without a breach."""
         for row in rows:
-            handed += self.announcer.revision(row, self._telemetry.pushed_again, noted)
+            self.announcer.revision(row, self._telemetry.pushed_again)
             log.info(
                 "revision_without_breach vehicle_id=%s revision=%d cause=%s",
                 row.vehicle_id, row.number, row.kind,
             )  # fmt: skip
-        return handed
 
     def _pushed(self, outcomes: Sequence[Outcome], asked_at: float) -> Callable[[], None]:
         def note() -> None:
@@ -121,8 +111,6 @@ class Courier:
             revisions.mark_published(db, confirmed.revisions, self._clock())
             revisions.mark_heard(db, confirmed.declined, self._clock())
         self._publish_newer(confirmed)
-        for noted in confirmed.noted:
-            noted()
 
     def _publish_newer(self, confirmed: Confirmed) -> None:
         if not confirmed.newest:

@@ -98,6 +98,7 @@ class Worker:
             self.wake()
         if outcomes:
             self._courier.announce(outcomes, began)
+            self._calibrations.learn(outcomes)
             self._turning.wake()
         elif self._has_settled:
             self.wake()  # what was settled may let others begin: a new prior, a decline

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import BindParameter, bindparam, insert
+from sqlalchemy import insert
 from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
@@ -28,6 +28,7 @@ from cloud.store import (
     verdicts,
 )
 from cloud.store.effects import Effects, Verdict
+from cloud.store.membership import among
 from cloud.store.quarantined import Refused
 from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, Trip, Vehicle
 from cloud.store.totals import Totals
@@ -38,19 +39,18 @@ from common.messages import Acknowledgement, Declined, Provisional, Status, Trip
 from common.release import BundleAck, Fetch
 
 # Built once: putting a statement together costs more than running it.
-_IDS: BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
 _KNOWN_BREACHES = (
     select(Breach.vehicle_id, Breach.message_id, Breach.bundle)
     .add_columns(col(Breach.state), col(Breach.reason))
-    .where(col(Breach.message_id).in_(_IDS))
+    .where(among(Breach.message_id, "ids"))
 )
 _ADD_TRIPS = insert(Trip)
 _ADD_BREACHES = insert(Breach)
-_KNOWN_TRIPS = select(Trip.vehicle_id, Trip.message_id).where(col(Trip.message_id).in_(_IDS))
+_KNOWN_TRIPS = select(Trip.vehicle_id, Trip.message_id).where(among(Trip.message_id, "ids"))
 
 
 _RECEIVED = select(Breach.vehicle_id, Breach.message_id, Breach.received_at).where(
-    col(Breach.message_id).in_(_IDS)
+    among(Breach.message_id, "ids")
 )
 _KIND_OF: Final = {message: kind for kind, message in KINDS.items()}
 # Where what it answers is not known, it is refused, and brings no vehicle into being.

@@ -18,9 +18,10 @@ from cloud.store.database import Store
 
 QUEUE: Final = "twin"
 ATTEMPTS: Final = 5
+# Jobs are wake-ups: what a crash of the database's machine loses of them, the next look makes.
 _DEFER: Final = text(
     """
-    SELECT procrastinate_defer_jobs_v1(array_agg(
+    SELECT set_config('synchronous_commit', 'off', true), procrastinate_defer_jobs_v1(array_agg(
         ROW(:queue, task, 0, lock, name, args::jsonb, now() + delay_s * interval '1 second')
         ::procrastinate_job_to_defer_v1))
     FROM unnest(

@@ -7,13 +7,14 @@ transaction.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import BindParameter, Table, bindparam, select, update
+from sqlalchemy import Table, bindparam, select, update
 from sqlmodel import Session
 
+from cloud.store.membership import among
 from cloud.store.tables import RevisionRow, Vehicle
 from common.messages import Acknowledgement
 
@@ -47,7 +48,6 @@ _VEHICLES: Final[Table] = Vehicle.__table__  # type: ignore[attr-defined]
 _NAMES: Final = tuple(Judged.__dataclass_fields__)
 _CHANGED: Final = _NAMES[_NAMES.index("verdict") :]
 _WRITTEN: Final = [(f"{name}_", name) for name in (*_CHANGED, "id")]
-_IDS: BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
 _COLUMNS: Final = select(*(_TABLE.c[name] for name in _NAMES))
 _NEWEST_ID: Final = (
     select(_LATER.c.id)
@@ -58,7 +58,7 @@ _NEWEST_ID: Final = (
     .scalar_subquery()
 )
 _NEWEST: Final = _COLUMNS.where(
-    _TABLE.c.id.in_(select(_NEWEST_ID).where(_VEHICLES.c.vehicle_id.in_(_IDS)))
+    _TABLE.c.id.in_(select(_NEWEST_ID).where(among(_VEHICLES.c.vehicle_id, "ids")))
 )
 _OLDER: Final = _COLUMNS.where(
     _TABLE.c.vehicle_id == bindparam("vehicle"), _TABLE.c.number == bindparam("number")

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import BindParameter, Table, bindparam, func
+from sqlalchemy import Table, func
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, col, select
 
+from cloud.store.membership import among
 from cloud.store.tables import Vehicle
 
-_IDS: BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
 _LOCKED = (
     select(Vehicle)
-    .where(col(Vehicle.vehicle_id).in_(_IDS))
+    .where(among(Vehicle.vehicle_id, "ids"))
     .order_by(col(Vehicle.vehicle_id))
     .with_for_update()
     .execution_options(populate_existing=True)

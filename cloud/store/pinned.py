@@ -10,12 +10,15 @@ from collections.abc import Collection
 from sqlmodel import Session, col, select
 
 from cloud.store.audit_tables import Pin
+from cloud.store.membership import among
+
+_IN_FORCE = select(Pin).where(among(Pin.vehicle_id, "vehicles"), col(Pin.ended_at).is_(None))
 
 
 def in_force(db: Session, vehicle_ids: Collection[str]) -> dict[str, Pin]:
     """Of each of these vehicles the pin that nobody has ended."""
-    query = select(Pin).where(col(Pin.vehicle_id).in_(vehicle_ids), col(Pin.ended_at).is_(None))
-    return {pin.vehicle_id: pin for pin in db.exec(query)}
+    rows = db.exec(_IN_FORCE, params={"vehicles": vehicle_ids})
+    return {pin.vehicle_id: pin for pin in rows}
 
 
 def reason(pin: Pin) -> str:

@@ -9,21 +9,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, exists, func, update
+from sqlalchemy import Select, bindparam, exists, func, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, and_, col, or_, select
 
 from cloud.errors import OvertakenError
 from cloud.store import events, locks, notes
+from cloud.store.membership import among
 from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, SigningKey, Vehicle
 from common.messages import Provisional, decode
 
 _EARLIER = aliased(Breach)
 _LATER = aliased(RevisionRow)
-
-
-def _among(column: object, name: str) -> ColumnElement[bool]:
-    return col(column).in_(bindparam(name, expanding=True))
 
 
 # Built once: putting a statement together costs more than running it.
@@ -34,7 +31,7 @@ _NEWEST_FIRST = col(RevisionRow.number).desc()
 _WAITS_BEHIND = exists().where(
     col(_EARLIER.vehicle_id) == Breach.vehicle_id,
     col(_EARLIER.state) == "pending",
-    _among(_EARLIER.bundle, "bundles"),
+    among(_EARLIER.bundle, "bundles"),
     or_(
         col(_EARLIER.odometer) < Breach.odometer,
         and_(col(_EARLIER.odometer) == Breach.odometer, col(_EARLIER.id) < col(Breach.id)),
@@ -42,11 +39,11 @@ _WAITS_BEHIND = exists().where(
 )
 _NEXT_BREACHES = (
     select(Breach)
-    .where(col(Breach.state) == "pending", _among(Breach.bundle, "bundles"), ~_WAITS_BEHIND)
+    .where(col(Breach.state) == "pending", among(Breach.bundle, "bundles"), ~_WAITS_BEHIND)
     .order_by(col(Breach.id))
     .limit(bindparam("limit"))
 )
-_NEXT_OF_LANES = _NEXT_BREACHES.where(_among(Breach.lane, "lanes"))
+_NEXT_OF_LANES = _NEXT_BREACHES.where(among(Breach.lane, "lanes", numbers=True))
 _UNPUBLISHED = select(RevisionRow).where(
     _MAY_RUN,
     col(RevisionRow.published_at).is_(None),
@@ -66,7 +63,7 @@ _NEWEST_ID = (  # one row of each, however many a vehicle has
     .scalar_subquery()
 )
 _NEWEST_OF = select(RevisionRow).where(
-    col(RevisionRow.id).in_(select(_NEWEST_ID).where(_among(Vehicle.vehicle_id, "vehicles")))
+    col(RevisionRow.id).in_(select(_NEWEST_ID).where(among(Vehicle.vehicle_id, "vehicles")))
 )
 _BY_NUMBER = select(RevisionRow).where(_OF_VEHICLE, col(RevisionRow.number) == bindparam("number"))
 _NEWEST_STANDING = select(RevisionRow).where(_OF_VEHICLE, _STANDS).order_by(_NEWEST_FIRST).limit(1)
@@ -82,13 +79,15 @@ _UNANSWERED = select(RevisionRow).where(
         func.coalesce(_LATER.approval, "") != "pending",
     ),
 )
-_VEHICLES = select(Vehicle).where(_among(Vehicle.vehicle_id, "vehicles"))
+_VEHICLES = select(Vehicle).where(among(Vehicle.vehicle_id, "vehicles"))
 _REPLACED = (
     select(RevisionRow.vehicle_id, RevisionRow.number, RevisionRow.odometer)
-    .where(_among(RevisionRow.vehicle_id, "vehicles"), RevisionRow.kind == "replacement")
+    .where(among(RevisionRow.vehicle_id, "vehicles"), RevisionRow.kind == "replacement")
     .order_by(col(RevisionRow.number))
 )
-_WAITING = select(Breach.id).where(_among(Breach.id, "ids"), col(Breach.state) == "pending")
+_WAITING = select(Breach.id).where(
+    among(Breach.id, "ids", numbers=True), col(Breach.state) == "pending"
+)
 _SETTLE = (
     update(Breach)
     .where(col(Breach.id) == bindparam("row"), col(Breach.state) == "pending")

@@ -6,13 +6,14 @@ half. Must never be used beside the whole row in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import BindParameter, Table, bindparam, select, update
+from sqlalchemy import Table, bindparam, select, update
 from sqlmodel import Session
 
+from cloud.store.membership import among
 from cloud.store.tables import Vehicle
 
 
@@ -36,10 +37,9 @@ class Totals:
 _TABLE: Final[Table] = Vehicle.__table__  # type: ignore[attr-defined]
 _NAMES: Final = tuple(Totals.__dataclass_fields__)
 _WRITTEN: Final = [(f"{name}_", name) for name in _NAMES if name != "cohort"]
-_IDS: BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
 _LOCKED: Final = (
     select(*(_TABLE.c[name] for name in _NAMES))
-    .where(_TABLE.c.vehicle_id.in_(_IDS))
+    .where(among(_TABLE.c.vehicle_id, "ids"))
     .order_by(_TABLE.c.vehicle_id)
     .with_for_update()
 )
