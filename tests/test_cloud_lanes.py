@@ -16,7 +16,7 @@ from cloud.errors import OvertakenError, RetryError
 from cloud.intake.interpretation import Delivery
 from cloud.intake.retries import retry
 from cloud.push.courier import Courier
-from cloud.store import quarantined, revisions
+from cloud.store import pending_breaches, quarantined, revisions
 from cloud.store.lanes import LANES, lane_of
 from cloud.store.tables import Breach as BreachRow
 from cloud.store.tables import Quarantine, RevisionRow, Vehicle
@@ -66,7 +66,7 @@ def test_a_round_of_a_lane_leaves_the_other_lanes_alone(inside: Insides) -> None
     calibrations(inside).round([lane_of("b")])
     assert [len(inside.rows(name)) for name in ("a", "b")] == [0, 1]
     with inside.store.read() as db:
-        waiting = revisions.pending_lanes(db, inside.catalogue.hashes, inside.now)
+        waiting = pending_breaches.pending_lanes(db, inside.catalogue.hashes, inside.now)
     assert waiting == [lane_of("a")]
 
 

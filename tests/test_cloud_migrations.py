@@ -13,7 +13,7 @@ from sqlalchemy import Connection, MetaData, insert, inspect, text
 from sqlmodel import select
 
 from cloud.audit.inputs import Inputs
-from cloud.calibration import revising
+from cloud.calibration import revising, rounds
 from cloud.calibration.revising import Author
 from cloud.errors import StoreError
 from cloud.location import PostgresUrl
@@ -87,7 +87,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inside = Insides(folder, write_bundle(folder / "bundle"))
     inside.take(inside.car("a").breach(5), inside.car("b").trip(1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(revising, "signed_row", without_inputs)
+        patch.setattr(rounds, "signed_row", without_inputs)
         inside.work()
     inside.store.close()
     return inside.path

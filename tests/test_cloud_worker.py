@@ -211,7 +211,7 @@ def test_an_estimate_that_cannot_be_judged_holds_up_nobody(
     def fails(*_arguments: object) -> None:
         raise OverflowError
 
-    monkeypatch.setattr("cloud.calibration.rounds.evidence.gather", fails)
+    monkeypatch.setattr("cloud.calibration.rounds.evidence.gather_all", fails)
     inside.take(inside.car("a").breach(5), inside.car("b").breach(5))
     inside.work()
     assert [len(inside.rows("a")), len(inside.rows("b"))] == [1, 1]

@@ -15,7 +15,7 @@ from sqlmodel import col, select
 from cloud.errors import OvertakenError, StoreError, StoreUnavailableError
 from cloud.intake.interpretation import Delivery
 from cloud.location import PostgresUrl
-from cloud.store import events, locks, revisions, verification
+from cloud.store import events, locks, pending_breaches, verification
 from cloud.store.database import Reader, Store
 from cloud.store.event_tables import Event
 from cloud.store.tables import Breach, Quarantine, Trip, Vehicle
@@ -126,7 +126,7 @@ def test_a_worker_that_was_taken_for_dead_settles_nothing_a_second_time(
         calibrations._commit(items, decisions)
     assert (len(slow.rows()), len(slow.rows("other"))) == (1, 1)
     with pytest.raises(OvertakenError), slow.store.write() as db:
-        revisions.settle(db, [], [items[0].breach], NOW)
+        pending_breaches.settle(db, [], [items[0].breach], NOW)
 
 
 def test_what_was_decided_before_a_refusal_came_is_decided_anew(services: list[Insides]) -> None:
@@ -228,7 +228,7 @@ def test_a_server_that_restarts_is_waited_for(bundle_path: Path, tmp_path: Path)
         inside.take(inside.car().trip(1))
         server.kill()
         with pytest.raises(StoreUnavailableError), inside.store.read() as db:
-            db.connection()
+            db.connection().execute(text("SELECT 1"))
         server.start()
         inside.take(inside.car().trip(2))
         assert inside.table(Vehicle)[0].trips == 2

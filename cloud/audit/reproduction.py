@@ -21,7 +21,7 @@ from cloud.calibration import fleet_priors as priors
 from cloud.calibration.revising import case_of, revised, started
 from cloud.errors import FleetPriorError, ReproductionError, TraceFileError, TraceGoneError
 from cloud.store import fleet_priors, revisions
-from cloud.store.revisions import History
+from cloud.store.pending_breaches import History
 from cloud.store.tables import Breach, RevisionRow
 from cloud.traces.archive import Archive
 from cloud.traces.reading import whole

@@ -109,7 +109,7 @@ class BatteryStarts:
     def _begin(self, vehicle_id: str, db: Session) -> RevisionRow | None:
         """From where its first trip began, so that no breach of it comes too late."""
         vehicle = locks.vehicles(db, [vehicle_id]).get(vehicle_id)
-        first = fleet_priors.first_trip(db, vehicle_id)
+        first = fleet_priors.first_trips(db, [vehicle_id]).get(vehicle_id)
         if vehicle is None or vehicle.bundle is None or first is None:
             return None
         if vehicle.started:
@@ -157,5 +157,5 @@ class BatteryStarts:
             db, "revision.made", row.created_at, vehicle, revision=row.number, cause=row.kind
         )  # fmt: skip
         vehicle.started = True
-        figures.note([(vehicle, row)], self._catalogue.model(bundle), manifest)
+        figures.note([(vehicle, revision)], self._catalogue.model(bundle), manifest)
         return row

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cloud.store.tables import RevisionRow, Vehicle
+from cloud.store.tables import Vehicle
 from common.batch import batch_of, estimates_of, extrapolated
 from common.cutoff import first_crossing
 from common.estimate import Estimate, estimate_of
@@ -20,7 +20,7 @@ from common.estimate_state import relative_std
 from common.health import usable_when_new
 from common.manifest import Manifest
 from common.model import VoltageModel
-from common.revision import Revision, decode_revision
+from common.revision import Revision
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -28,19 +28,14 @@ AHEAD: Final = 1000.0
 """Odometer units over which drift is told."""
 
 
-def note(
-    made: Sequence[tuple[Vehicle, RevisionRow]], model: VoltageModel, manifest: Manifest
-) -> None:
+def note(made: Sequence[tuple[Vehicle, Revision]], model: VoltageModel, manifest: Manifest) -> None:
     """Write the figures of these revisions, all of one bundle, into their vehicles."""
     if not made:
         return
-    revisions = [decode_revision(row.content) for _, row in made]
-    estimates = [estimate_of(revision) for revision in revisions]
+    estimates = [estimate_of(revision) for _, revision in made]
     health = _healths(estimates, model, manifest)
     stds = np.array([parameter.prior_std for parameter in manifest.parameters])
-    for (vehicle, _), revision, estimate, found in zip(
-        made, revisions, estimates, health, strict=True
-    ):
+    for (vehicle, revision), estimate, found in zip(made, estimates, health, strict=True):
         vehicle.soh, vehicle.soh_std, vehicle.drift = found
         vehicle.figures_revision = revision.number
         vehicle.relative_std = relative_std(estimate.covariance, stds)

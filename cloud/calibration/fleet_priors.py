@@ -137,8 +137,10 @@ def _readable(db: Session, bundle: str, version: int) -> FleetPrior | None:
 
 def _histories(db: Session, bundle: str) -> list[History]:
     found = []
-    for vehicle_id, rows in fleet_priors.standing_revisions(db, bundle):
-        first = fleet_priors.first_trip(db, vehicle_id)
+    standing = list(fleet_priors.standing_revisions(db, bundle))
+    firsts = fleet_priors.first_trips(db, [vehicle_id for vehicle_id, _ in standing])
+    for vehicle_id, rows in standing:
+        first = firsts.get(vehicle_id)
         seen_from = first.odometer_start if first else None
         for battery in _batteries(rows):
             history = _history(battery, bundle, seen_from)

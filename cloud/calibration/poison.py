@@ -15,7 +15,7 @@ from sqlmodel import Session, col, select, update
 
 from cloud.errors import CalibrationFailedError
 from cloud.intake.interpretation import Delivery
-from cloud.store import quarantined, revisions
+from cloud.store import pending_breaches, quarantined
 from cloud.store.database import Store
 from cloud.store.quarantined import Refused
 from cloud.store.tables import Breach
@@ -57,7 +57,7 @@ def apart(
 
 def suspect(db: Session, lane: int, bundles: Sequence[str], limit: int) -> None:
     """A worker ended over one of the next breaches of a lane: from now on each goes alone."""
-    ids = [breach.id for breach in revisions.next_breaches(db, bundles, limit, [lane])]
+    ids = [breach.id for breach in pending_breaches.next_breaches(db, bundles, limit, [lane])]
     fresh = update(Breach).where(col(Breach.id).in_(ids), col(Breach.tries) == 0)
     db.exec(fresh.values(tries=1))
 

@@ -22,8 +22,8 @@ from cloud.errors import RecalibrationError, TraceArchiveError, TraceFileError
 from cloud.store import events, locks, recalibration_orders
 from cloud.store.audit_tables import RecalibrationOrder
 from cloud.store.database import Store
+from cloud.store.pending_breaches import History
 from cloud.store.recalibration_orders import Source
-from cloud.store.revisions import History
 from cloud.store.tables import Breach, RevisionRow
 from cloud.traces.archive import Archive
 from cloud.traces.reading import whole
@@ -31,6 +31,7 @@ from common.calibration import Settings
 from common.calibrator import Case, Decision, Decline, MakeRevision, decide
 from common.fleet_prior import FleetPrior
 from common.messages import message_id
+from common.revision import decode_revision
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,8 @@ class Replays:
         source.vehicle.failures = 0
         source.vehicle.started = True
         model = self._catalogue.model(bundle)
-        figures.note([(source.vehicle, rows[-1])], model, self._catalogue.manifest(bundle))
+        newest = decode_revision(rows[-1].content)
+        figures.note([(source.vehicle, newest)], model, self._catalogue.manifest(bundle))
         return rows[-1], len(steps)
 
 

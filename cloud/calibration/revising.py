@@ -11,7 +11,7 @@ import msgspec
 
 from cloud.audit.inputs import Inputs, hash_of, this_platform
 from cloud.audit.inputs import encode as encode_inputs
-from cloud.store.revisions import History
+from cloud.store.pending_breaches import History
 from cloud.store.tables import Breach, RevisionRow
 from common import calibration, fleet_prior
 from common.calibration import Estimate
@@ -100,19 +100,6 @@ def started(
 
 def _version_for(prior: FleetPrior | None, age: float) -> int:
     return prior.version if prior is not None and fleet_prior.reaches(prior, age) else 0
-
-
-def make_row(
-    breach: Breach,
-    history: History,
-    decision: MakeRevision,
-    author: Author,
-    now: float,
-    prior: FleetPrior | None = None,
-) -> RevisionRow:
-    """The next revision of the breach's vehicle, hashed and signed."""
-    made = revision_of(breach, history, decision, author, now, prior)
-    return signed_row(made, author, inputs_of(breach, history, prior))
 
 
 def inputs_of(breach: Breach, history: History, prior: FleetPrior | None) -> Inputs:

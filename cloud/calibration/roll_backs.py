@@ -83,7 +83,7 @@ class RollBacks:
         row = signed_row(again, self._author, inputs)
         if self._catalogue.find(row.bundle) is not None:
             model = self._catalogue.model(row.bundle)
-            figures.note([(vehicle, row)], model, self._catalogue.manifest(row.bundle))
+            figures.note([(vehicle, again)], model, self._catalogue.manifest(row.bundle))
         return row
 
     def _again(self, wanted: Revision, place: Place, order: RollBackOrder) -> Revision:

@@ -12,6 +12,8 @@ from functools import partial
 from itertools import compress
 from typing import Final
 
+from sqlmodel import Session
+
 from cloud.bundles import Catalogue
 from cloud.calibration import figures
 from cloud.calibration.battery_starts import BatteryStarts
@@ -27,14 +29,22 @@ from cloud.calibration.poison import (
     suspect,
 )
 from cloud.calibration.replays import Replays
-from cloud.calibration.revising import Author, case_of, make_row
+from cloud.calibration.revising import Author, case_of, inputs_of, revision_of, signed_row
 from cloud.calibration.roll_backs import RollBacks
 from cloud.errors import OvertakenError
 from cloud.policy import DEFAULT, Policy, refusal
-from cloud.store import approvals, events, evidence, locks, pinned, policies, revisions
+from cloud.store import (
+    approvals,
+    events,
+    evidence,
+    locks,
+    pending_breaches,
+    pinned,
+    policies,
+)
 from cloud.store.audit_tables import Pin
 from cloud.store.database import Store
-from cloud.store.revisions import History
+from cloud.store.pending_breaches import History, Pending
 from cloud.store.tables import Breach, RevisionRow, Vehicle
 from cloud.traces.archive import Archive
 from common.calibration import Settings
@@ -43,7 +53,7 @@ from common.errors import TransientError
 from common.estimate_state import judge
 from common.fleet_prior import FleetPrior
 from common.manifest import Manifest
-from common.revision import decode_revision
+from common.revision import Revision, decode_revision
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +91,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Made:
-    """What was decided on an item, and its revision, if it brings one."""
+    """What was decided on an item, and its revision and the row of it, if it brings one."""
 
     item: Item
     decision: Decision
-    row: RevisionRow | None
+    revision: Revision | None = None
+    row: RevisionRow | None = None
 
 
 class Calibrations:
@@ -101,6 +112,7 @@ class Calibrations:
     ) -> None:
         self._store, self._catalogue, self._author = store, catalogue, author
         self._clock = clock
+        self._known_policies: tuple[int, Mapping[str, Policy]] = (0, {})  # as of a version
         self._priors = FleetPriors(store, catalogue, clock)
         self._starts = BatteryStarts(store, catalogue, author, self._priors, clock)
         self._roll_backs = RollBacks(store, catalogue, author, clock)
@@ -143,21 +155,22 @@ class Calibrations:
     def _next(self, lanes: Sequence[int] | None) -> Iterator[list[Item]]:
         """By bundle; what is suspected of having ended a worker by itself, and last."""
         with self._store.read() as db:
-            breaches = revisions.next_breaches(db, self._catalogue.hashes, VEHICLES_AT_ONCE, lanes)
-            histories = revisions.histories(db, breaches)
+            breaches = pending_breaches.next_breaches(
+                db, self._catalogue.hashes, VEHICLES_AT_ONCE, lanes
+            )
+            found = pending_breaches.with_histories(db, breaches)
             bundles = dict.fromkeys(breach.bundle for breach in breaches)
             priors = {bundle: self._priors.newest(db, bundle) for bundle in bundles}
-            rules = policies.of_vehicles(db, {breach.vehicle_id for breach in breaches})
-            pins = pinned.in_force(db, [breach.vehicle_id for breach in breaches])
+            rules = self._rules(db, found)
         items = [
             Item(
-                b,
-                h,
-                priors[b.bundle],
-                rules.get(b.vehicle_id, DEFAULT),
-                pins.get(b.vehicle_id),
+                one.breach,
+                one.history,
+                priors[one.breach.bundle],
+                rules.get(one.cohort, DEFAULT),
+                one.pin,
             )
-            for b, h in zip(breaches, histories, strict=True)
+            for one in found
         ]
         for bundle in bundles:
             same = [item for item in items if item.breach.bundle == bundle]
@@ -168,6 +181,13 @@ class Calibrations:
             if item.breach.tries:
                 item.breach.tries = count_try(self._store, item.breach)
                 yield [item]
+
+    def _rules(self, db: Session, found: Sequence[Pending]) -> Mapping[str, Policy]:
+        """By cohort; read again whenever there is a new version of any."""
+        newest = max((one.policies for one in found), default=0)
+        if newest != self._known_policies[0]:
+            self._known_policies = newest, policies.holding(db)
+        return self._known_policies[1]
 
     def _decide(self, bundle: str, items: Sequence[Item]) -> list[Decision]:
         if items[0].breach.tries > MAX_TRIES:
@@ -201,71 +221,60 @@ class Calibrations:
         signed = self._clock()
         with self._store.write() as db:
             vehicles = locks.vehicles(db, {item.breach.vehicle_id for item in items})
-            due = revisions.is_due(
+            due = pending_breaches.is_due(
                 db, [item.breach for item in items], [item.history for item in items]
             )
             made = list(compress(made, due))
             if not made:
                 raise OvertakenError(len(items))
             rows = [one.row for one in made if one.row is not None]
-            revisions.settle(db, rows, [one.item.breach for one in made], now)
+            pending_breaches.settle(db, rows, [one.item.breach for one in made], now)
             for one in made:
                 if isinstance(one.decision, Poison):
                     quarantine(db, one.item.breach, one.decision, now)
             events.add_many(db, now, [_happened(one, vehicles) for one in made])
-            self._judge_estimates(vehicles, made, now)
+            self._note_estimates(vehicles, made, now)
         at = Stages(now, signed, self._clock())
         return [Outcome(one.item.breach, one.row, at) for one in made]
 
     def _made(self, item: Item, decision: Decision, now: float) -> _Made:
         item.breach.state = "declined" if isinstance(decision, Decline) else "calibrated"
         item.breach.reason = decision.reason if isinstance(decision, Decline) else None
-        return _Made(item, decision, self._row(item, decision, now))
-
-    def _row(self, item: Item, decision: Decision, now: float) -> RevisionRow | None:
         if isinstance(decision, Decline):
-            return None
-        row = make_row(item.breach, item.history, decision, self._author, now, item.prior)
+            return _Made(item, decision)
+        breach, history, prior = item.breach, item.history, item.prior
+        revision = revision_of(breach, history, decision, self._author, now, prior)
+        row = signed_row(revision, self._author, inputs_of(breach, history, prior))
         row.approval = approvals.PENDING if item.policy.calibration == "approval" else None
-        return row
+        return _Made(item, decision, revision, row)
 
-    def _judge_estimates(
+    def _note_estimates(
         self, vehicles: Mapping[str, Vehicle], made: Sequence[_Made], now: float
     ) -> None:
-        for one in made:
-            vehicle = vehicles.get(one.item.breach.vehicle_id)
-            if vehicle is not None:
-                _count(vehicle, one.item, one.decision)
-                standing = one.row or one.item.history.base
-                self._judge_guarded(vehicle, one.item.breach, standing, now)
-        self._note_guarded(made[0].item.breach.bundle, vehicles, [one.row for one in made])
-
-    def _note_guarded(
-        self, bundle: str, vehicles: Mapping[str, Vehicle], rows: Sequence[RevisionRow | None]
-    ) -> None:
-        """Nor must a figure that cannot be read."""
-        made = [(vehicles[row.vehicle_id], row) for row in rows if row is not None]
+        known = [(vehicles[one.item.breach.vehicle_id], one) for one in made]
+        for vehicle, one in known:
+            _count(vehicle, one.item, one.decision)
+        bundle = made[0].item.breach.bundle
         try:
-            figures.note(made, self._catalogue.model(bundle), self._catalogue.manifest(bundle))
-        except Exception:
+            self._judge(bundle, known, now)
+        except Exception:  # a state that cannot be judged keeps nobody from a revision
+            log.exception("estimates_not_judged bundle=%s", bundle)
+        new = [(vehicle, one.revision) for vehicle, one in known if one.revision is not None]
+        try:
+            figures.note(new, self._catalogue.model(bundle), self._catalogue.manifest(bundle))
+        except Exception:  # nor a figure that cannot be read
             log.exception("figures_not_noted bundle=%s", bundle)
 
-    def _judge_guarded(
-        self, vehicle: Vehicle, breach: Breach, standing: RevisionRow | None, now: float
-    ) -> None:
-        """A state that cannot be judged must not keep other vehicles from their revisions."""
-        try:
-            self._judge(vehicle, breach, standing, now)
-        except Exception:
-            log.exception("estimate_not_judged vehicle_id=%s", breach.vehicle_id)
+    def _judge(self, bundle: str, known: Sequence[tuple[Vehicle, _Made]], now: float) -> None:
+        standing = [(vehicle, _standing(one)) for vehicle, one in known]
+        found = evidence.gather_all(standing, self._catalogue.manifest(bundle), now)
+        for (vehicle, _), seen in zip(standing, found, strict=True):
+            vehicle.estimate_state = judge(vehicle.estimate_state, seen).state  # type: ignore[arg-type]
 
-    def _judge(
-        self, vehicle: Vehicle, breach: Breach, standing: RevisionRow | None, now: float
-    ) -> None:
-        manifest = self._catalogue.manifest(breach.bundle)
-        revision = decode_revision(standing.content) if standing else None
-        found = evidence.gather(vehicle, revision, manifest, now)
-        vehicle.estimate_state = judge(vehicle.estimate_state, found).state  # type: ignore[arg-type]
+
+def _standing(made: _Made) -> Revision | None:
+    base = made.item.history.base
+    return made.revision or (decode_revision(base.content) if base else None)
 
 
 def _prepared(item: Item, manifest: Manifest) -> Case | Decline:

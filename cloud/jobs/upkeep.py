@@ -15,7 +15,7 @@ from cloud.calibration.battery_starts import SETTLED_S
 from cloud.push.courier import Courier
 from cloud.push.releases import Releases
 from cloud.rollout.conductor import Rollouts
-from cloud.store import job_queue, revisions, waiting
+from cloud.store import job_queue, pending_breaches, revisions, waiting
 from cloud.store.database import Store
 from cloud.store.job_queue import JobQueue
 
@@ -52,7 +52,7 @@ class Upkeep:
         """Make jobs of what waits. Raises StoreUnavailableError."""
         now = self._clock()
         with self._store.read() as db:
-            pending = revisions.pending_lanes(db, self._catalogue.hashes, now - FORGOTTEN_S)
+            pending = pending_breaches.pending_lanes(db, self._catalogue.hashes, now - FORGOTTEN_S)
             ordered = waiting.lanes_with_orders(db)
             newcomers = waiting.lanes_with_newcomers(db, self._new_since(now), now - SETTLED_S)
             unpublished = revisions.unpublished(db, now - UNPUBLISHED_S)

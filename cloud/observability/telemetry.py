@@ -86,8 +86,8 @@ class Telemetry:
         row, ack = verdict.row, verdict.ack
         self.metrics.verdicts.add(ack.verdict, ack.reason or "none")
         is_first = ack.verdict != "confirmed" and ack.reason != FELL_BACK
-        if is_first and verdict.breach_received_at is not None:
-            self.metrics.to_acknowledged.observe(max(now - verdict.breach_received_at, 0.0))
+        if is_first and row.breach_received_at is not None:
+            self.metrics.to_acknowledged.observe(max(now - row.breach_received_at, 0.0))
         if self._traces is not None and row.kind == "breach":
             self._traces.span(
                 row.cause_message_id,

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cloud.calibration.revising import Author
 from cloud.calibration.rounds import Outcome
 from cloud.mqtt.protocol import Publisher
 from cloud.observability.telemetry import Telemetry
-from cloud.push.announcer import Announcer, Confirmed
+from cloud.push.announcer import Announcer
 from cloud.push.key_announcer import KeyAnnouncer
 from cloud.push.releases import Releases
 from cloud.store import revisions
@@ -108,15 +108,19 @@ class Courier:
         if not confirmed:
             return
         with self._store.write() as db:
-            revisions.mark_published(db, confirmed.revisions, self._clock())
+            newest = revisions.mark_published(db, confirmed.revisions, self._clock())
             revisions.mark_heard(db, confirmed.declined, self._clock())
-        self._publish_newer(confirmed)
+        behind = {
+            vehicle_id: number
+            for vehicle_id, number in confirmed.newest.items()
+            if newest[vehicle_id] > number
+        }
+        if behind:
+            self._publish_newer(behind)
 
-    def _publish_newer(self, confirmed: Confirmed) -> None:
-        if not confirmed.newest:
-            return
+    def _publish_newer(self, known: Mapping[str, int]) -> None:
         with self._store.read() as db:
-            rows = revisions.newer_than(db, confirmed.newest)
+            rows = revisions.newer_than(db, known)
         for row in rows:
             log.info(
                 "newer_revision_published vehicle_id=%s revision=%d", row.vehicle_id, row.number

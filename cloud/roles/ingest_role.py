@@ -21,7 +21,7 @@ from cloud.mqtt.session import of_ingest
 from cloud.push.courier import Courier
 from cloud.push.releases import Releases
 from cloud.roles.parts import Check, Parts
-from cloud.roles.turning import Turning
+from cloud.roles.turning import GATHERING_S, Turning
 from cloud.store import job_queue
 from cloud.store.job_queue import JobQueue
 from cloud.store.lanes import lane_of
@@ -44,7 +44,7 @@ class IngestRole:
         self._session = of_ingest(parts.config.mqtt, instance)
         self._queue = JobQueue(parts.store)
         self._stopping = threading.Event()
-        self._turning = Turning(self._turn)
+        self._turning = Turning(self._turn, GATHERING_S)
         jitter = random.Random()  # noqa: S311
         self.link = open_link(
             parts.config.mqtt, self._inbox, self._connected, jitter, self._session

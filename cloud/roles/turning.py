@@ -17,13 +17,16 @@ log = logging.getLogger(__name__)
 RETRY_S: Final = 0.5
 LOOK_S: Final = 10.0
 """How often to look without being woken: another process may have ordered something."""
+GATHERING_S: Final = 0.1
+"""What the broker took is written down together: nothing waits for it."""
 
 
 class Turning:
     """Run `run()` on a thread of its own; each `turn` does what is due then."""
 
-    def __init__(self, turn: Callable[[], None]) -> None:
-        self._turn = turn
+    def __init__(self, turn: Callable[[], None], gathering_s: float = 0.0) -> None:
+        """Woken, it waits for `gathering_s` for what else comes."""
+        self._turn, self._gathering_s = turn, gathering_s
         self.awake = threading.Event()
         self.awake.set()
         self.trouble: str | None = None
@@ -36,7 +39,8 @@ class Turning:
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set and `wake()` called."""
         while True:
-            self.awake.wait(LOOK_S)
+            if self.awake.wait(LOOK_S):
+                stop.wait(self._gathering_s)
             self.awake.clear()
             if stop.is_set():
                 return

@@ -28,7 +28,7 @@ from cloud.mqtt.session import of_worker
 from cloud.push.courier import Courier
 from cloud.push.releases import Releases
 from cloud.roles.parts import Check, Parts
-from cloud.roles.turning import Turning
+from cloud.roles.turning import GATHERING_S, Turning
 from cloud.store import job_queue
 from cloud.store.job_queue import JobQueue
 from cloud.traces.keeper import keeper_of as trace_keeper_of
@@ -48,7 +48,7 @@ class WorkerRole:
         self._parts, self._told_connected = parts, connected
         self._stopping, self._ending = threading.Event(), threading.Event()
         self._has_reconnected = threading.Event()
-        self._turning = Turning(self._turn)
+        self._turning = Turning(self._turn, GATHERING_S)
         self._queue = JobQueue(parts.store)
         jitter = random.Random()  # noqa: S311
         session = of_worker(parts.config.mqtt)

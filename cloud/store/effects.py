@@ -18,11 +18,10 @@ from common.release import Fetch
 
 @dataclass
 class Verdict:
-    """A vehicle's new word on a revision; when the breach had come that brought it."""
+    """A vehicle's new word on a revision."""
 
     row: Judged
     ack: Acknowledgement
-    breach_received_at: float | None = None
 
 
 @dataclass

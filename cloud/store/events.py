@@ -1,8 +1,8 @@
 """Write down what happened, in the transaction in which it happened.
 
-Events are written last, by one transaction at a time: so their ids come in the order in which they
-can be read, and who has read up to an id has missed none. Must never be called for what has not
-happened yet.
+Events are written last, and by one transaction at a time (on PostgreSQL a trigger sees to it): so
+their ids come in the order in which they can be read, and who has read up to an id has missed none.
+Must never be called for what has not happened yet.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import msgspec
 from sqlalchemy import insert
 from sqlmodel import Session
 
-from cloud.store import locks
 from cloud.store.event_tables import Event
 from cloud.store.tables import Vehicle
 from cloud.store.totals import Totals
@@ -91,5 +90,4 @@ def write(db: Session) -> None:
     """Write what was added, in one statement; only the commit may come after."""
     held = db.info.pop(_HELD, [])
     if held:
-        locks.exclusive(db, "event")
         db.connection().execute(_INSERT, held)

@@ -47,11 +47,6 @@ _KNOWN_BREACHES = (
 _ADD_TRIPS = insert(Trip)
 _ADD_BREACHES = insert(Breach)
 _KNOWN_TRIPS = select(Trip.vehicle_id, Trip.message_id).where(among(Trip.message_id, "ids"))
-
-
-_RECEIVED = select(Breach.vehicle_id, Breach.message_id, Breach.received_at).where(
-    among(Breach.message_id, "ids")
-)
 _KIND_OF: Final = {message: kind for kind, message in KINDS.items()}
 # Where what it answers is not known, it is refused, and brings no vehicle into being.
 _Answer = Acknowledgement | BundleAck | Fetch
@@ -147,7 +142,6 @@ class Recorder:
         if self._new_breaches:
             self._db.connection().execute(_ADD_BREACHES, self._new_breaches)
         quarantined.keep(self._db, self.effects.refused, self._now)
-        self._date_verdicts()
 
     def _write_verdicts(self) -> None:
         """What vehicles said so far: before anything is asked that depends on it."""
@@ -157,18 +151,6 @@ class Recorder:
             for row in [one for one in self._db if isinstance(one, RevisionRow)]:
                 self._db.expunge(row)
         self._said, self._new_verdicts = [], {}
-
-    def _date_verdicts(self) -> None:
-        """Look up, at once for all, when the breaches came that the verdicts go back to."""
-        verdicts = [verdict for verdict in self.effects.verdicts if verdict.row.kind == "breach"]
-        if not verdicts:
-            return
-        ids = [verdict.row.cause_message_id for verdict in verdicts]
-        rows = self._db.connection().execute(_RECEIVED, {"ids": ids})
-        received = {(vehicle_id, message_id): at for vehicle_id, message_id, at in rows}
-        for verdict in verdicts:
-            key = (verdict.row.vehicle_id, verdict.row.cause_message_id)
-            verdict.breach_received_at = received.get(key)
 
     def _vehicle(self, vehicle_id: str) -> Vehicle:
         if vehicle_id not in self._vehicles:

@@ -5,20 +5,42 @@ Must never change a version: a better one is a new one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from sqlalchemy import func
+from sqlalchemy import bindparam, func
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
+from cloud.store.membership import among
 from cloud.store.tables import FleetPriorRow, RevisionRow, Trip, Vehicle
 
 MIN_REVISIONS: Final = 3
 """Fewer of a vehicle do not show how it ages."""
 MOST_VEHICLES: Final = 200
 """More would not make the prior better, but the round longer."""
+# Built once: putting a statement together costs more than running it.
+_NEWEST_VERSION = select(func.max(FleetPriorRow.version)).where(
+    col(FleetPriorRow.bundle) == bindparam("bundle")
+)
+_FLEET = select(func.count(), func.coalesce(func.sum(Vehicle.calibrations), 0)).where(
+    col(Vehicle.bundle) == bindparam("bundle"), Vehicle.calibrations >= MIN_REVISIONS
+)
+_FIRST = aliased(Trip)
+_FIRST_TRIPS = select(Trip).where(
+    col(Trip.id).in_(
+        select(
+            select(_FIRST.id)
+            .where(col(_FIRST.vehicle_id) == Vehicle.vehicle_id)
+            .order_by(col(_FIRST.odometer_end), col(_FIRST.id))
+            .limit(1)
+            .correlate(Vehicle)
+            .scalar_subquery()
+        ).where(among(Vehicle.vehicle_id, "vehicles"))
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -31,18 +53,13 @@ class Fleet:
 
 def fleet(db: Session, bundle: str) -> Fleet:
     """The fleet that a prior of this bundle would be learned from."""
-    found = db.exec(
-        select(func.count(), func.coalesce(func.sum(Vehicle.calibrations), 0)).where(
-            Vehicle.bundle == bundle, Vehicle.calibrations >= MIN_REVISIONS
-        )
-    ).one()
+    found = db.exec(_FLEET, params={"bundle": bundle}).one()
     return Fleet(found[0], int(found[1]))  # PostgreSQL's sums are decimals
 
 
 def newest_version(db: Session, bundle: str) -> int:
     """The version of the newest prior of a bundle; 0: there is none."""
-    query = select(func.max(FleetPriorRow.version)).where(FleetPriorRow.bundle == bundle)
-    return db.exec(query).one() or 0
+    return db.exec(_NEWEST_VERSION, params={"bundle": bundle}).one() or 0
 
 
 def by_version(db: Session, bundle: str, version: int) -> FleetPriorRow | None:
@@ -82,7 +99,10 @@ def standing_revisions(db: Session, bundle: str) -> Iterator[tuple[str, list[Rev
         yield vehicle_id, list(rows)
 
 
-def first_trip(db: Session, vehicle_id: str) -> Trip | None:
-    """The trip that began at the lowest odometer of those that the vehicle reported."""
-    query = select(Trip).where(Trip.vehicle_id == vehicle_id)
-    return db.exec(query.order_by(col(Trip.odometer_start), col(Trip.id)).limit(1)).first()
+def first_trips(db: Session, vehicle_ids: Collection[str]) -> dict[str, Trip]:
+    """Of these vehicles, as far as they reported any, the trip that ended at the lowest odometer.
+
+    Trips do not overlap: it is also the one that began there.
+    """
+    rows = db.exec(_FIRST_TRIPS, params={"vehicles": list(vehicle_ids)})
+    return {row.vehicle_id: row for row in rows}

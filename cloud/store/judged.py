@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Table, bindparam, select, update
+from sqlalchemy import Table, and_, bindparam, select, update
 from sqlmodel import Session
 
 from cloud.store.membership import among
-from cloud.store.tables import RevisionRow, Vehicle
+from cloud.store.tables import Breach, RevisionRow, Vehicle
 from common.messages import Acknowledgement
 
 
@@ -40,15 +40,24 @@ class Judged:
     trace_error_after_v: float | None = None
     next_trip_error_before_v: float | None = None
     next_trip_error_after_v: float | None = None
+    breach_received_at: float | None = None
+    """When the breach came that brought it."""
 
 
 _TABLE: Final[Table] = RevisionRow.__table__  # type: ignore[attr-defined]
 _LATER: Final = _TABLE.alias()
 _VEHICLES: Final[Table] = Vehicle.__table__  # type: ignore[attr-defined]
-_NAMES: Final = tuple(Judged.__dataclass_fields__)
+_BREACHES: Final[Table] = Breach.__table__  # type: ignore[attr-defined]
+_NAMES: Final = tuple(Judged.__dataclass_fields__)[:-1]
 _CHANGED: Final = _NAMES[_NAMES.index("verdict") :]
 _WRITTEN: Final = [(f"{name}_", name) for name in (*_CHANGED, "id")]
-_COLUMNS: Final = select(*(_TABLE.c[name] for name in _NAMES))
+_COLUMNS: Final = select(*(_TABLE.c[name] for name in _NAMES), _BREACHES.c.received_at).outerjoin(
+    _BREACHES,
+    and_(
+        _BREACHES.c.message_id == _TABLE.c.cause_message_id,
+        _BREACHES.c.vehicle_id == _TABLE.c.vehicle_id,
+    ),
+)
 _NEWEST_ID: Final = (
     select(_LATER.c.id)
     .where(_LATER.c.vehicle_id == _VEHICLES.c.vehicle_id)

@@ -11,10 +11,12 @@ from sqlmodel import Session, col, func, select
 from cloud.store.tables import KeyStatementRow
 from common.messages import KeyChain, SignedStatement
 
+_NEWEST = select(func.max(KeyStatementRow.number))
+
 
 def newest(db: Session) -> int:
     """The number of the last statement; 0: there is none."""
-    return db.exec(select(func.max(KeyStatementRow.number))).one() or 0
+    return db.exec(_NEWEST).one() or 0
 
 
 def statements(db: Session) -> list[SignedStatement]:

@@ -9,18 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import bindparam, text
+from sqlalchemy import Float, LargeBinary, bindparam, insert, literal, text
+from sqlalchemy import select as columns
 from sqlmodel import Session, col, select
 
 from cloud.store.audit_tables import RevisionNote
 from cloud.store.judged import Judged
+from cloud.store.membership import among
+from cloud.store.tables import RevisionRow
 from cloud.store.verdicts import FELL_BACK
 from common.messages import Acknowledgement
 
-_PUSHED = text(
-    "INSERT INTO revision_note (vehicle_id, number, at, kind, detail) "
-    "SELECT vehicle_id, number, :now, 'pushed', :detail FROM revision WHERE id IN :rows"
-).bindparams(bindparam("rows", expanding=True))
+_PUSHED = insert(RevisionNote).from_select(
+    ["vehicle_id", "number", "at", "kind", "detail"],
+    columns(
+        col(RevisionRow.vehicle_id),
+        col(RevisionRow.number),
+        bindparam("now", type_=Float()),
+        literal("pushed"),
+        bindparam("detail", type_=LargeBinary()),
+    ).where(among(RevisionRow.id, "rows", numbers=True)),
+)
 _SAID = text(
     "INSERT INTO revision_note (vehicle_id, number, at, kind, detail) "
     "SELECT CAST(:vehicle AS VARCHAR), CAST(:number AS BIGINT), CAST(:now AS DOUBLE PRECISION), "

@@ -6,10 +6,13 @@ Must never show a password.
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from cloud.location import PostgresUrl
 
@@ -17,6 +20,8 @@ _IN_TRANSACTION: Final = psycopg.pq.TransactionStatus.INTRANS
 _POOL: Final = 5
 _MORE: Final = 15
 _WAIT_S: Final = 10.0
+_FRESH_S: Final = 1.0
+"""A connection that was used within this time is not asked whether it still lives."""
 _OPENING: Final = 7_469_003_201  # the advisory lock of who makes or upgrades the tables
 
 
@@ -29,7 +34,6 @@ def writing_engine(url: PostgresUrl) -> Engine:
         pool_size=_POOL,
         max_overflow=_MORE,
         pool_timeout=_WAIT_S,
-        pool_pre_ping=True,
         connect_args={
             "connect_timeout": int(_WAIT_S),
             "application_name": "twin-cloud",
@@ -41,6 +45,20 @@ def writing_engine(url: PostgresUrl) -> Engine:
     def end_transaction(connection: psycopg.Connection | None, _record: object) -> None:
         if connection is not None and connection.info.transaction_status == _IN_TRANSACTION:
             connection.rollback()  # SQLAlchemy does not, after a COMMIT that failed
+
+    @event.listens_for(made, "checkin")
+    def note_use(_connection: object, record: ConnectionPoolEntry) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    @event.listens_for(made, "checkout")
+    def ask_whether_it_lives(
+        connection: psycopg.Connection, record: ConnectionPoolEntry, _proxy: object
+    ) -> None:
+        if time.monotonic() - record.info.get("used_at", time.monotonic()) > _FRESH_S:
+            try:
+                made.dialect.do_ping(connection)  # type: ignore[arg-type]  # it is its own
+            except psycopg.Error as error:
+                raise DisconnectionError from error
 
     return made
 

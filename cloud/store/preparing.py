@@ -76,6 +76,7 @@ def require_known(connection: Connection, location: Location) -> str | None:
 def _make_tables(connection: Connection) -> None:
     METADATA.create_all(connection)
     triggers.create(connection)
+    triggers.order_events(connection)
     migrations.stamp(connection)
 
 

@@ -6,20 +6,18 @@ A revision *stands* unless its vehicle refused it. Must never touch a revision's
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, bindparam, exists, func, update
 from sqlalchemy.orm import aliased
-from sqlmodel import Session, and_, col, or_, select
+from sqlmodel import Session, col, select
 
-from cloud.errors import OvertakenError
 from cloud.store import events, locks, notes
 from cloud.store.membership import among
 from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, SigningKey, Vehicle
 from common.messages import Provisional, decode
 
-_EARLIER = aliased(Breach)
 _LATER = aliased(RevisionRow)
 
 
@@ -28,22 +26,6 @@ _OF_VEHICLE = col(RevisionRow.vehicle_id) == bindparam("vehicle")
 _STANDS = func.coalesce(RevisionRow.verdict, "") != "refused"
 _MAY_RUN = func.coalesce(RevisionRow.approval, "") != "pending"  # nor what was rejected: refused
 _NEWEST_FIRST = col(RevisionRow.number).desc()
-_WAITS_BEHIND = exists().where(
-    col(_EARLIER.vehicle_id) == Breach.vehicle_id,
-    col(_EARLIER.state) == "pending",
-    among(_EARLIER.bundle, "bundles"),
-    or_(
-        col(_EARLIER.odometer) < Breach.odometer,
-        and_(col(_EARLIER.odometer) == Breach.odometer, col(_EARLIER.id) < col(Breach.id)),
-    ),
-)
-_NEXT_BREACHES = (
-    select(Breach)
-    .where(col(Breach.state) == "pending", among(Breach.bundle, "bundles"), ~_WAITS_BEHIND)
-    .order_by(col(Breach.id))
-    .limit(bindparam("limit"))
-)
-_NEXT_OF_LANES = _NEXT_BREACHES.where(among(Breach.lane, "lanes", numbers=True))
 _UNPUBLISHED = select(RevisionRow).where(
     _MAY_RUN,
     col(RevisionRow.published_at).is_(None),
@@ -54,7 +36,7 @@ _UNPUBLISHED = select(RevisionRow).where(
         func.coalesce(_LATER.approval, "").not_in(["pending", "rejected"]),
     ),
 )
-_NEWEST_ID = (  # one row of each, however many a vehicle has
+NEWEST_ID = (  # one row of each, however many a vehicle has
     select(_LATER.id)
     .where(col(_LATER.vehicle_id) == Vehicle.vehicle_id)
     .order_by(col(_LATER.number).desc())
@@ -63,7 +45,7 @@ _NEWEST_ID = (  # one row of each, however many a vehicle has
     .scalar_subquery()
 )
 _NEWEST_OF = select(RevisionRow).where(
-    col(RevisionRow.id).in_(select(_NEWEST_ID).where(among(Vehicle.vehicle_id, "vehicles")))
+    col(RevisionRow.id).in_(select(NEWEST_ID).where(among(Vehicle.vehicle_id, "vehicles")))
 )
 _BY_NUMBER = select(RevisionRow).where(_OF_VEHICLE, col(RevisionRow.number) == bindparam("number"))
 _NEWEST_STANDING = select(RevisionRow).where(_OF_VEHICLE, _STANDS).order_by(_NEWEST_FIRST).limit(1)
@@ -79,37 +61,33 @@ _UNANSWERED = select(RevisionRow).where(
         func.coalesce(_LATER.approval, "") != "pending",
     ),
 )
+_TAKEN = (
+    select(RevisionRow.vehicle_id, RevisionRow.number, RevisionRow.published_at, Vehicle.cohort)
+    .add_columns(
+        select(func.max(_LATER.number))
+        .where(col(_LATER.vehicle_id) == RevisionRow.vehicle_id)
+        .correlate(RevisionRow)
+        .scalar_subquery()
+    )
+    .join(Vehicle, col(Vehicle.vehicle_id) == RevisionRow.vehicle_id)
+    .where(among(RevisionRow.id, "ids", numbers=True))
+)
+_PUBLISH = (
+    update(RevisionRow)
+    .where(among(RevisionRow.id, "ids", numbers=True), col(RevisionRow.published_at).is_(None))
+    .values(published_at=bindparam("now"))
+)
+_HEARD = (
+    update(Breach)
+    .where(among(Breach.id, "ids", numbers=True), col(Breach.heard_at).is_(None))
+    .values(heard_at=bindparam("now"))
+)
 _VEHICLES = select(Vehicle).where(among(Vehicle.vehicle_id, "vehicles"))
 _REPLACED = (
     select(RevisionRow.vehicle_id, RevisionRow.number, RevisionRow.odometer)
     .where(among(RevisionRow.vehicle_id, "vehicles"), RevisionRow.kind == "replacement")
     .order_by(col(RevisionRow.number))
 )
-_WAITING = select(Breach.id).where(
-    among(Breach.id, "ids", numbers=True), col(Breach.state) == "pending"
-)
-_SETTLE = (
-    update(Breach)
-    .where(col(Breach.id) == bindparam("row"), col(Breach.state) == "pending")
-    .values(state=bindparam("to"), reason=bindparam("why"), decided_at=bindparam("now"))
-)
-
-
-@dataclass(frozen=True)
-class History:
-    """What a breach is judged against.
-
-    `newest` revision of all, the newest that stands, the newest that stands for the breach's bundle
-    (`base`), and the one that the vehicle ran; `failures` breaches in a row brought none. The
-    present battery came at the odometer `battery_from`: what stood before says nothing of it.
-    """
-
-    newest: RevisionRow | None = None
-    standing: RevisionRow | None = None
-    base: RevisionRow | None = None
-    running: RevisionRow | None = None
-    failures: int = 0
-    battery_from: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -127,47 +105,9 @@ def made_of(db: Session, provisional: ProvisionalRow) -> int | None:
     return made.number if made else None
 
 
-def next_breaches(
-    db: Session, bundles: Sequence[str], limit: int, lanes: Sequence[int] | None = None
-) -> list[Breach]:
-    """The pending breach of lowest odometer of each vehicle, for `limit` vehicles, oldest first.
-
-    Of the vehicles of these lanes, if they are given.
-    """
-    wanted: dict[str, object] = {"bundles": bundles, "limit": limit}
-    if lanes is None:
-        return list(db.exec(_NEXT_BREACHES, params=wanted))
-    return list(db.exec(_NEXT_OF_LANES, params=wanted | {"lanes": lanes}))
-
-
-def pending_lanes(db: Session, bundles: Sequence[str], before: float) -> list[int]:
-    """The lanes with breaches that arrived before then and wait."""
-    query = select(Breach.lane).where(
-        Breach.state == "pending",
-        col(Breach.bundle).in_(bundles),
-        Breach.received_at <= before,
-    )
-    return sorted({lane for lane in db.exec(query.distinct()) if lane is not None})
-
-
 def of_lane(lane: int) -> Select[Any]:
     """The ids of a lane's vehicles, for a subquery."""
     return select(Vehicle.vehicle_id).where(Vehicle.lane == lane)
-
-
-def histories(db: Session, breaches: Sequence[Breach]) -> list[History]:
-    """The revisions that matter for each breach."""
-    ids = {breach.vehicle_id for breach in breaches}
-    newest, failures, replaced = newest_of(db, ids), _failures_of(db, ids), replacements(db, ids)
-    return [
-        replace(
-            _of_battery(
-                _history(db, breach, newest.get(breach.vehicle_id)), replaced.get(breach.vehicle_id)
-            ),
-            failures=failures.get(breach.vehicle_id, 0),
-        )
-        for breach in breaches
-    ]
 
 
 def replacements(db: Session, vehicle_ids: Collection[str]) -> dict[str, Replacement]:
@@ -176,38 +116,10 @@ def replacements(db: Session, vehicle_ids: Collection[str]) -> dict[str, Replace
     return {vehicle_id: Replacement(number, odometer) for vehicle_id, number, odometer in rows}
 
 
-def _of_battery(history: History, replaced: Replacement | None) -> History:
-    if replaced is None:
-        return history
-    is_older = history.base is not None and history.base.number < replaced.number
-    base = None if is_older else history.base
-    return replace(history, base=base, battery_from=replaced.odometer)
-
-
-def _history(db: Session, breach: Breach, newest: RevisionRow | None) -> History:
-    """Mostly the newest revision stands for the same bundle, and runs: then nothing is asked."""
-    if newest is None:
-        return History()
-    standing = newest if newest.verdict != "refused" else newest_standing(db, breach.vehicle_id)
-    base = standing
-    if base is not None and base.bundle != breach.bundle:
-        base = newest_standing(db, breach.vehicle_id, breach.bundle)
-    for known in (newest, standing):
-        if known is not None and known.number == breach.revision:
-            return History(newest, standing, base, known)
-    running = by_number(db, breach.vehicle_id, breach.revision) if breach.revision else None
-    return History(newest, standing, base, running)
-
-
 def newest_of(db: Session, vehicle_ids: Collection[str]) -> dict[str, RevisionRow]:
     """The newest revision of each of these vehicles that has one."""
     rows = db.exec(_NEWEST_OF, params={"vehicles": list(vehicle_ids)})
     return {row.vehicle_id: row for row in rows}
-
-
-def _failures_of(db: Session, vehicle_ids: Collection[str]) -> dict[str, int]:
-    rows = db.exec(_VEHICLES, params={"vehicles": list(vehicle_ids)})
-    return {row.vehicle_id: row.failures for row in rows}
 
 
 def by_number(db: Session, vehicle_id: str, number: int) -> RevisionRow | None:
@@ -287,46 +199,6 @@ def unheard(db: Session) -> list[Breach]:
     return list(db.exec(query.order_by(col(Breach.id))))
 
 
-def is_due(db: Session, breaches: Sequence[Breach], histories: Sequence[History]) -> list[bool]:
-    """Whether each still waits, and its vehicle's chain is as it was; its vehicle must be locked.
-
-    What another worker settled meanwhile, or what was refused meanwhile, is to be decided anew.
-    """
-    newest = newest_of(db, {breach.vehicle_id for breach in breaches})
-    waiting = set(db.exec(_WAITING, params={"ids": [breach.id for breach in breaches]}))
-    return [
-        breach.id in waiting and _is_as_it_was(db, history, newest.get(breach.vehicle_id))
-        for breach, history in zip(breaches, histories, strict=True)
-    ]
-
-
-def _is_as_it_was(db: Session, history: History, newest: RevisionRow | None) -> bool:
-    if history.newest is None or newest is None:
-        return history.newest is newest
-    is_newest = (newest.number, newest.verdict) == (history.newest.number, history.newest.verdict)
-    older = {row.id: row.verdict for row in (history.standing, history.base) if row is not None}
-    older.pop(newest.id, None)
-    if not older or not is_newest:
-        return is_newest
-    query = select(RevisionRow.id, RevisionRow.verdict).where(col(RevisionRow.id).in_(older))
-    return dict(db.exec(query).all()) == older
-
-
-def settle(db: Session, made: Sequence[RevisionRow], decided: Sequence[Breach], now: float) -> None:
-    """Add revisions, and write the state and reason of the breaches they settle.
-
-    Raises OvertakenError when one is settled already: nothing may be committed.
-    """
-    db.add_all(made)
-    db.flush()
-    changes = [
-        {"row": breach.id, "to": breach.state, "why": breach.reason, "now": now}
-        for breach in decided
-    ]
-    if changes and db.connection().execute(_SETTLE, changes).rowcount != len(changes):
-        raise OvertakenError(len(changes))
-
-
 def vehicles(db: Session, vehicle_ids: Collection[str]) -> dict[str, Vehicle]:
     """These vehicles, by id."""
     rows = db.exec(_VEHICLES, params={"vehicles": list(vehicle_ids)})
@@ -343,33 +215,30 @@ def breaches_of(db: Session, vehicle_id: str, message_ids: Sequence[str]) -> lis
     return list(db.exec(query))
 
 
-def mark_published(db: Session, ids: Sequence[int], now: float) -> None:
-    """The broker has taken these revisions, once more or for the first time."""
+def mark_published(db: Session, ids: Sequence[int], now: float) -> dict[str, int]:
+    """The broker has taken these revisions, once more or for the first time.
+
+    Of each of their vehicles the number of the newest revision by now.
+    """
+    if not ids:
+        return {}
     notes.add_pushed(db, ids, now)
-    query = (
-        select(RevisionRow.vehicle_id, RevisionRow.number, Vehicle.cohort)
-        .join(Vehicle, col(Vehicle.vehicle_id) == RevisionRow.vehicle_id)
-        .where(col(RevisionRow.id).in_(ids), col(RevisionRow.published_at).is_(None))
-    )
+    rows = db.connection().execute(_TAKEN, {"ids": ids}).all()
     pushed = [
         events.Happened("revision.pushed", vehicle_id, cohort, {"revision": number})
-        for vehicle_id, number, cohort in db.exec(query)
+        for vehicle_id, number, published_at, cohort, _ in rows
+        if published_at is None
     ]
     events.add_many(db, now, pushed)
-    db.exec(
-        update(RevisionRow)
-        .where(col(RevisionRow.id).in_(ids), col(RevisionRow.published_at).is_(None))
-        .values(published_at=now)
-    )
+    if pushed:
+        db.connection().execute(_PUBLISH, {"ids": ids, "now": now})
+    return {row[0]: row[4] for row in rows}
 
 
 def mark_heard(db: Session, ids: Sequence[int], now: float) -> None:
     """The broker has taken the news that these breaches were declined."""
-    db.exec(
-        update(Breach)
-        .where(col(Breach.id).in_(ids), col(Breach.heard_at).is_(None))
-        .values(heard_at=now)
-    )
+    if ids:
+        db.connection().execute(_HEARD, {"ids": ids, "now": now})
 
 
 def remember_key(db: Session, key_id: str, public_key: str) -> None:

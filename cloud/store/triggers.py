@@ -53,6 +53,16 @@ POLICIES: Final = Rule("policy", "policies", "", "version", "cohort")
 RULES: Final = (REVISIONS, PRIORS, PROVISIONALS, NOTES, STATEMENTS, POLICIES)
 
 
+def order_events(connection: Connection) -> None:
+    """Let one transaction at a time add events, until it ends: their ids come in commit order.
+
+    SQLite has one writer at a time anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        for statement in _ONE_AT_A_TIME:
+            connection.exec_driver_sql(statement)
+
+
 def create(connection: Connection, rules: tuple[Rule, ...] = RULES) -> None:
     """In a database that has the tables, and not these triggers yet."""
     for statement in statements(connection.dialect.name, rules):
@@ -95,6 +105,12 @@ def _sqlite(rule: Rule) -> list[str]:
     return lines
 
 
+_ONE_AT_A_TIME: Final = (
+    """CREATE OR REPLACE FUNCTION twin_one_at_a_time() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM pg_advisory_xact_lock(hashtextextended(TG_TABLE_NAME, 0)); RETURN NULL; END $$""",
+    """CREATE TRIGGER event_one_at_a_time BEFORE INSERT ON event
+    FOR EACH STATEMENT EXECUTE FUNCTION twin_one_at_a_time()""",
+)
 _REFUSE: Final = """CREATE OR REPLACE FUNCTION twin_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN RAISE EXCEPTION USING ERRCODE = 'integrity_constraint_violation',
         MESSAGE = TG_ARGV[0] || ' are append-only: ' || TG_ARGV[1] || ' was refused'; END $$"""

@@ -75,4 +75,5 @@ def upgrade() -> None:
     METADATA.create_all(connection)
     triggers.replace(connection, triggers.REVISIONS)
     triggers.create(connection, (triggers.NOTES, triggers.STATEMENTS, triggers.POLICIES))
+    triggers.order_events(connection)
     lanes.fill(connection)
