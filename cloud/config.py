@@ -91,7 +91,7 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     another takes over, when one round of calibrations takes longer than `deadline_s`.
     """
 
-    lanes: Annotated[int, msgspec.Meta(ge=1, le=64)] = 16
+    lanes: Annotated[int, msgspec.Meta(ge=1, le=64)] = 64
     deadline_s: Annotated[float, msgspec.Meta(ge=1)] = 60.0
 
 

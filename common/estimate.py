@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypedDict
 
 import numpy as np
@@ -19,6 +20,7 @@ from common.messages import Provisional
 from common.revision import Revision
 
 FloatArray = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def estimate_of(revision: Revision | Provisional) -> Estimate:
     """The estimate that a revision, or what a vehicle made for itself, carries."""
     states = 2 * len(revision.theta)
     P = np.zeros((states, states))
-    P[np.triu_indices(states)] = revision.covariance
+    P[upper_indices(states)] = revision.covariance
     return Estimate(
         theta=np.array(revision.theta),
         rate=np.array(revision.rate),
@@ -151,9 +153,16 @@ def _discrepancy_in(revision: Revision | Provisional) -> Discrepancy | None:
     return None if std_v is None else Discrepancy(std_v, revision.discrepancy_trips)
 
 
+@lru_cache(maxsize=64)
+def upper_indices(states: int) -> tuple[Index, Index]:
+    """Where the upper triangle of a [states, states] matrix stands, row by row."""
+    rows, columns = np.triu_indices(states)
+    return rows, columns
+
+
 def upper_triangle(covariance: FloatArray) -> list[float]:
     """The covariance in a revision's wire form."""
-    triangle: list[float] = covariance[np.triu_indices(len(covariance))].tolist()
+    triangle: list[float] = covariance[upper_indices(len(covariance))].tolist()
     return triangle
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from functools import lru_cache
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -15,12 +16,22 @@ class _Header(msgspec.Struct):
     schema: int
 
 
+_HEADER: Final = msgspec.json.Decoder(_Header)
+
+
+@lru_cache(maxsize=64)
+def _decoder(kind: type[Any]) -> msgspec.json.Decoder[Any]:
+    """Made once: finding out how a type is laid out costs as much as a small message."""
+    return msgspec.json.Decoder(kind)
+
+
 def decode_document(content: bytes, kind: type[T], schema: int) -> T:
     """The document of that schema. Raises UnknownSchemaError, MalformedMessageError."""
     try:
-        found = msgspec.json.decode(content, type=_Header).schema
+        found = _HEADER.decode(content).schema
         if found != schema:
             raise UnknownSchemaError(found, schema)
-        return msgspec.json.decode(content, type=kind)
+        document: T = _decoder(kind).decode(content)  # type: ignore[arg-type]  # a class is
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedMessageError(kind.__name__, str(error)) from error
+    return document

@@ -6,6 +6,7 @@ Pure. Must never look at a clock or sign with anything but the key it is given.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import msgspec
 
@@ -30,6 +31,9 @@ from common.revision import (
 )
 from common.signing import Signer, key_id, sign
 from common.trace import from_wire
+
+stored = lru_cache(maxsize=256)(decode_revision)
+"""What a row holds; a round asks more than once for the same."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ def _obstacle(breach: Breach, running: RevisionRow | None) -> str | None:
 def _estimate(row: RevisionRow | None, manifest: Manifest) -> Estimate:
     if row is None:
         return calibration.prior(manifest)
-    return calibration.estimate_of(decode_revision(row.content))
+    return calibration.estimate_of(stored(row.content))
 
 
 def revision_of(
@@ -248,7 +252,7 @@ def cause_of(breach: Breach, decision: MakeRevision) -> Cause:
 def _began_with(breach: Breach, history: History, prior: FleetPrior | None) -> int:
     if history.base is None:
         return _version_for(prior, _age(breach, history))
-    return decode_revision(history.base.content).prior_version
+    return stored(history.base.content).prior_version
 
 
 def _age(breach: Breach, history: History) -> float:

@@ -29,7 +29,7 @@ from cloud.calibration.poison import (
     suspect,
 )
 from cloud.calibration.replays import Replays
-from cloud.calibration.revising import Author, case_of, inputs_of, revision_of, signed_row
+from cloud.calibration.revising import Author, case_of, inputs_of, revision_of, signed_row, stored
 from cloud.calibration.roll_backs import RollBacks
 from cloud.errors import OvertakenError
 from cloud.policy import DEFAULT, Policy, refusal
@@ -53,7 +53,7 @@ from common.errors import TransientError
 from common.estimate_state import judge
 from common.fleet_prior import FleetPrior
 from common.manifest import Manifest
-from common.revision import Revision, decode_revision
+from common.revision import Revision
 
 log = logging.getLogger(__name__)
 
@@ -274,7 +274,7 @@ class Calibrations:
 
 def _standing(made: _Made) -> Revision | None:
     base = made.item.history.base
-    return made.revision or (decode_revision(base.content) if base else None)
+    return made.revision or (stored(base.content) if base else None)
 
 
 def _prepared(item: Item, manifest: Manifest) -> Case | Decline:
