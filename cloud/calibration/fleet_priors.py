@@ -77,19 +77,22 @@ class FleetPriors:
             self._known[bundle] = version, known
         return known
 
-    def grow(self, made: Iterable[RevisionRow]) -> None:
-        """After these revisions: learn the priors that are due. Raises StoreUnavailableError.
+    def grow(self, made: Iterable[RevisionRow]) -> bool:
+        """After these revisions: learn the priors that are due; whether any was.
+
+        Raises StoreUnavailableError.
 
         A revision brings a fleet at most one vehicle nearer to what is due, so that nothing is
         asked until enough have come.
         """
         for row in made:
             self._missing[row.bundle] = self._missing.get(row.bundle, 1) - 1
-        for bundle in [bundle for bundle, missing in self._missing.items() if missing <= 0]:
-            self._missing[bundle] = self._grown(bundle)
+        due = [bundle for bundle, missing in self._missing.items() if missing <= 0]
+        grown = [self._grown(bundle) for bundle in due]
+        return any(grown)
 
-    def _grown(self, bundle: str) -> int:
-        """Learn a prior if it is due; how many revisions on to ask again."""
+    def _grown(self, bundle: str) -> bool:
+        """Learn a prior if it is due, and note how many revisions on to ask again."""
         with self._store.read() as db:
             size = fleet_priors.fleet(db, bundle)
             row = fleet_priors.by_version(db, bundle, fleet_priors.newest_version(db, bundle))
@@ -98,10 +101,11 @@ class FleetPriors:
         missing = vehicles - size.vehicles
         if row:
             missing = min(missing, revisions - size.revisions)
-        if missing > 0:
-            return missing
-        self._learn(bundle, row.version if row else 0)
-        return max(size.vehicles, 1)
+        is_due = missing <= 0
+        if is_due:
+            self._learn(bundle, row.version if row else 0)
+        self._missing[bundle] = max(size.vehicles, 1) if is_due else missing
+        return is_due
 
     def _learn(self, bundle: str, newest: int) -> None:
         """A fleet that teaches nothing keeps nobody from a revision."""

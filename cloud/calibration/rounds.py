@@ -140,12 +140,12 @@ class Calibrations:
             outcomes += self._commit(items, decisions)
         return outcomes
 
-    def learn(self, outcomes: Sequence[Outcome]) -> None:
-        """After a round, once its outcomes are told: what the fleet teaches by now.
+    def learn(self, outcomes: Sequence[Outcome]) -> bool:
+        """After a round, once its outcomes are told: whether the fleet teaches something new.
 
         Raises StoreUnavailableError.
         """
-        self._priors.grow(outcome.row for outcome in outcomes if outcome.row is not None)
+        return self._priors.grow(outcome.row for outcome in outcomes if outcome.row is not None)
 
     def suspect(self, lane: int) -> None:
         """A worker ended over this lane. Raises StoreUnavailableError."""

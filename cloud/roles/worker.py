@@ -43,7 +43,7 @@ class Worker:
         self._rollouts = rollouts
         self._turning = Turning(self.turn)
         self._ordered = True
-        self._has_settled = False
+        self._lets_begin = False  # a new prior, a breach that brought nothing
         self._looked_at = clock()
         self.wake_for_breaches = self._turning.wake
         self._courier = Courier(
@@ -83,33 +83,37 @@ class Worker:
 
     def turn(self) -> None:
         """Note what the broker took, publish what was asked, start batteries, calibrate a round."""
-        if self._is_look_due() and (approved := self._approved.news()):
+        is_ordered = self._may_be_ordered()
+        if is_ordered and (approved := self._approved.news()):
             self._courier.republish(approved)
         self._courier.turn()
+        if is_ordered:
+            self._carry_out()
+        began = self._clock()
+        outcomes = self._calibrations.round()
+        if outcomes:
+            self._courier.announce(outcomes, began)
+            self._lets_begin |= any(outcome.row is None for outcome in outcomes)
+            self._lets_begin |= self._calibrations.learn(outcomes)
+            self._turning.wake()
+        elif self._lets_begin:
+            self._lets_begin = False
+            self.wake()
+
+    def _carry_out(self) -> None:
         if self._rollouts is not None and self._rollouts.turn():
             self.wake()
         if self._releases is not None and self._releases.turn():
             self.wake()
-        started = self._calibrations.starts() if self._may_be_ordered() else []
+        started = self._calibrations.starts()
         self._courier.announce_started(started)
-        began = self._clock()
-        outcomes = self._calibrations.round()
         if started:
             self.wake()
-        if outcomes:
-            self._courier.announce(outcomes, began)
-            self._calibrations.learn(outcomes)
-            self._turning.wake()
-        elif self._has_settled:
-            self.wake()  # what was settled may let others begin: a new prior, a decline
-        self._has_settled = bool(outcomes)
 
     def _may_be_ordered(self) -> bool:
         """Looking for orders costs more than a calibration: not for every breach."""
-        is_due, self._ordered = self._is_look_due(), False
+        is_due = self._ordered or self._clock() - self._looked_at >= ORDERS_S
+        self._ordered = False
         if is_due:
             self._looked_at = self._clock()
         return is_due
-
-    def _is_look_due(self) -> bool:
-        return self._ordered or self._clock() - self._looked_at >= ORDERS_S
