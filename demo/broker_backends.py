@@ -40,6 +40,8 @@ _PRIVATE: Final = {
     # A fleet's backlog must fit: beyond 1,000 queued Mosquitto would drop in silence.
     "max_queued_messages": "100000",
     "max_inflight_messages": "100",
+    # Without it a small packet waits for the acknowledgement of the one before: 40 ms.
+    "set_tcp_nodelay": "true",
     "message_size_limit": "131072",
 }
 

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from bench.figures import Figure
+from bench.fleet.driving import Driven
 from bench.fleet.staging import Installation
 from cloud.client import TwinClient
 from common.messages import message_id
@@ -32,6 +34,17 @@ class Balance:
     def off(self) -> int:
         """Nothing, where it is conserved."""
         return self.lost + self.foreign + self.twice
+
+
+def conserved(at: Installation, found: Driven, load: str) -> Figure:
+    """The figure of a load: how many ids are lost, doubled or nobody's."""
+    kept = balance(at, found.trips, found.breaches)
+    sent = len(found.trips) + len(found.breaches)
+    note = (
+        f"{sent:,} ids sent, {kept.read:,} read; lost {kept.lost}, twice {kept.twice}, "
+        f"nobody's {kept.foreign}; the database has {at.stored_mib():,.0f} MiB"
+    )
+    return Figure(f"off balance, {load}", kept.off, "", 0, note=note)
 
 
 def balance(at: Installation, trips: Collection[Id], breaches: Collection[Id]) -> Balance:

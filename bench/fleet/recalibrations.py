@@ -6,6 +6,7 @@ import numpy as np
 
 from bench.figures import Figure
 from bench.fleet.cars import Plan
+from bench.fleet.conservation import conserved
 from bench.fleet.scale import BACKENDS, drive
 from bench.fleet.staging import Backend, bundle, installation
 
@@ -47,6 +48,7 @@ def _sustained(backend: Backend, *, quick: bool) -> list[Figure]:
     with installation(backend) as at:
         plan = Plan(bundle(), at.public_key, vehicles, trips, always_breach=True)
         found, used = drive(at, plan)
+        kept = conserved(at, found, f"recalibrations sustained, {backend}")
     made = found.applied + found.refused
     note = (
         f"{made:,} revisions and {found.declined:,} declines of {len(found.breaches):,} breaches, "
@@ -61,5 +63,6 @@ def _sustained(backend: Backend, *, quick: bool) -> list[Figure]:
             1500,
             is_floor=True,
             note=note,
-        )
+        ),
+        kept,
     ]

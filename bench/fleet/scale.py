@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.figures import Figure
 from bench.fleet.cars import Plan, cars
+from bench.fleet.conservation import conserved
 from bench.fleet.driving import Driven, Drivers
 from bench.fleet.staging import Backend, Installation, bundle, installation
 from bench.fleet.usage import Usage, usage
@@ -36,8 +37,9 @@ def drive(at: Installation, plan: Plan) -> tuple[Driven, Usage]:
 def _scale(backend: Backend, vehicles: int, trips: int) -> list[Figure]:
     with installation(backend) as at:
         found, used = drive(at, Plan(bundle(), at.public_key, vehicles, trips))
-    name = f"{vehicles:,} vehicles × {trips} trips, {backend}"
-    return [Figure(name, found.seconds, "s", 60, 20, note=_note(found, used))]
+        name = f"{vehicles:,} vehicles × {trips} trips, {backend}"
+        kept = conserved(at, found, name)
+    return [Figure(name, found.seconds, "s", 60, 20, note=_note(found, used)), kept]
 
 
 def _note(found: Driven, used: Usage) -> str:

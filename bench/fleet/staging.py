@@ -15,6 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
+import psycopg
+
+from bench.fleet.usage import MIB
 from common.signing import create_key_pair
 from demo.broker import PrivateBroker
 from demo.database import PrivatePostgres
@@ -24,6 +27,13 @@ from demo.simulated import TRAINING_VEHICLES, train, training_settings
 Backend = Literal["sqlite", "postgresql"]
 THRESHOLD_V: Final = 0.05
 SEED: Final = 900
+# What was kept is read back by one key, all at once, when the load is over.
+_READS_FREELY: Final = """[api.limits]
+key_per_s = 100000.0
+key_burst = 100000
+address_per_s = 100000.0
+address_burst = 100000
+"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,16 @@ class Installation:
             f"{role.api() if role.role in {'api', 'serve'} else role.health()}/metrics"
             for role in self.roles
         ]
+
+    def stored_mib(self) -> float:
+        """How large its database is now."""
+        if self.server is None:
+            path = Path(self.database)
+            parts = [path, path.with_name(path.name + "-wal")]
+            return sum(part.stat().st_size for part in parts if part.exists()) / MIB
+        with psycopg.connect(self.database) as db:
+            row = db.execute("SELECT pg_database_size(current_database())").fetchone()
+        return float(row[0]) / MIB if row else 0.0
 
     def pids(self) -> dict[str, list[int]]:
         """By role; broker and database, too."""
@@ -84,7 +104,12 @@ def installation(backend: Backend, **processes: int) -> Iterator[Installation]:
         server = stack.enter_context(PrivatePostgres()) if backend == "postgresql" else None
         where = server.create("twin") if server else str(folder / "twin.db")
         config = write_config(
-            folder, broker_port=broker.port, store=where, bundle=bundle(), key=private
+            folder,
+            broker_port=broker.port,
+            store=where,
+            bundle=bundle(),
+            key=private,
+            more=_READS_FREELY,
         )
         roles = _roles(backend, config, processes)
         stack.enter_context(running(*roles))

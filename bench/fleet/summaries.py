@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.figures import Figure
 from bench.fleet.cars import Plan
+from bench.fleet.conservation import conserved
 from bench.fleet.driving import Driven
 from bench.fleet.scale import BACKENDS, drive
 from bench.fleet.staging import Backend, bundle, installation
@@ -21,13 +22,16 @@ def measure(*, quick: bool) -> list[Figure]:
 
 
 def _of(backend: Backend, messages: int, sizes: tuple[int, ...]) -> list[Figure]:
-    figures, cost_us = [], {}
+    figures: list[Figure] = []
+    cost_us = {}
     for vehicles in sizes:
         with installation(backend) as at:
             plan = Plan(
                 bundle(), at.public_key, vehicles, messages // vehicles, only_summaries=True
             )
             found, used = drive(at, plan)
+            if vehicles == JUDGED:
+                figures.append(conserved(at, found, f"{vehicles:,} vehicles' summaries, {backend}"))
         cost_us[vehicles] = 1e6 * sum(used.cpu_s.values()) / len(found.trips)
         figures.append(_rate(backend, vehicles, found, used))
     figures += [
