@@ -181,9 +181,12 @@ def listen(host: str, port: int) -> socket.socket:
     """The API's socket, already its own. Raises PortOccupiedError."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
+        made = socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         raise PortOccupiedError(host, port, error.strerror or str(error)) from error
+    # Connections inherit it. Without it a body waits for the acknowledgement of its headers: 40 ms.
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
 
 
 def api_server(context: Context, started: Callable[[], None]) -> uvicorn.Server:
