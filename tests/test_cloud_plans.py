@@ -17,6 +17,9 @@ from cloud.store import (
     battery_orders,
     breach_pages,
     event_pages,
+    expectations,
+    fleet_priors,
+    judged,
     pages,
     pending_breaches,
     releases,
@@ -27,6 +30,7 @@ from cloud.store import (
 from cloud.store.database import Store
 from cloud.store.event_tables import Event
 from cloud.store.tables import Breach, FleetPriorRow, Release, RevisionRow, Trip, Vehicle
+from common.messages import Acknowledgement, message_id
 from common.revision import GENESIS
 from demo.database import PrivatePostgres
 
@@ -37,6 +41,17 @@ MOST_ROWS = 1500
 ONE = "car-01000"
 SOME = [f"car-{number:05d}" for number in range(0, 640, 10)]
 PENDING = 50
+SAID = [
+    Acknowledgement(
+        vehicle_id=name,
+        message_id=message_id(name, "trip", "ack"),
+        revision=EACH,
+        revision_hash="ab" * 32,
+        verdict="applied",
+        decided_at=1.0,
+    )
+    for name in SOME
+]
 
 
 def of_vehicle(number: int) -> dict[str, Any]:
@@ -183,6 +198,12 @@ QUERIES: dict[str, Callable[[Session], object]] = {
     "quarantine": lambda db: pages.quarantined(db, None, 100, cohorts=None),
     "next breaches": lambda db: pending_breaches.next_breaches(db, [BUNDLE], 64),
     "next breaches of a lane": lambda db: pending_breaches.next_breaches(db, [BUNDLE], 64, [3]),
+    "what breaches are judged against": lambda db: pending_breaches.with_histories(
+        db, pending_breaches.next_breaches(db, [BUNDLE], 64)
+    ),
+    "what vehicles should run": lambda db: list(expectations.of(db, SOME)),
+    "revisions that acknowledgements name": lambda db: judged.named_by(db, SAID),
+    "first trips of some": lambda db: fleet_priors.first_trips(db, SOME),
     "newest of some": lambda db: revisions.newest_of(db, SOME),
     "replacements of some": lambda db: revisions.replacements(db, SOME),
     "newest standing": lambda db: revisions.newest_standing(db, ONE, BUNDLE),

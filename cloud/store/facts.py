@@ -17,6 +17,7 @@ from cloud.intake.interpretation import KINDS, Delivery, Upward, refused_offer
 from cloud.store import (
     events,
     evidence,
+    expectations,
     judged,
     key_statements,
     locks,
@@ -97,6 +98,7 @@ class Recorder:
         self._judged = judged.named_by(db, acks)
         self._said: list[notes.Note] = []
         self._new_verdicts: dict[int, judged.Judged] = {}
+        self._present: dict[str, Status] = {}  # the last word of those that are online
         self._breaches = {
             (row.vehicle_id, row.message_id): row for row in _known_breaches(db, breaches)
         }
@@ -141,6 +143,7 @@ class Recorder:
             self._db.connection().execute(_ADD_TRIPS, self._new_trips)
         if self._new_breaches:
             self._db.connection().execute(_ADD_BREACHES, self._new_breaches)
+        self._answer_status()
         quarantined.keep(self._db, self.effects.refused, self._now)
 
     def _write_verdicts(self) -> None:
@@ -216,27 +219,31 @@ class Recorder:
             vehicle.online = False  # the last will was written before anything had happened
             return
         _keep(vehicle, status)
-        if not status.online:
+        if status.online:
+            self._present[status.vehicle_id] = status
+
+    def _answer_status(self) -> None:
+        """What those who are there lack: looked up at once for all, after everything else."""
+        if not self._present:
             return
-        if status.key_statement < self._newest_keys:
-            self.effects.behind_on_keys.add(status.vehicle_id)
-        self._write_verdicts()
-        newest = revisions.newest_to_run(self._db, status.vehicle_id, status.bundle)
-        if status.question:
-            self.effects.asked[status.vehicle_id] = Freshness(
-                kind="freshness",
-                vehicle_id=status.vehicle_id,
-                nonce=status.question,
-                revision=newest.number if newest else 0,
-                key_statement=self._newest_keys,
-            )
-        if newest and newest.number > status.revision:
-            self.effects.republish.add(status.vehicle_id)
-        announced = releases.newest(self._db, status.vehicle_id)
-        if announced and (announced.number or 0) > status.bundle_release:
-            self.effects.republish.add(status.vehicle_id)
-        for breach in revisions.breaches_of(self._db, status.vehicle_id, status.awaiting):
-            self._tell_outcome(breach)
+        self._db.flush()
+        for vehicle_id, expected in expectations.of(self._db, self._present):
+            status = self._present[vehicle_id]
+            if status.key_statement < self._newest_keys:
+                self.effects.behind_on_keys.add(vehicle_id)
+            if status.question:
+                self.effects.asked[vehicle_id] = Freshness(
+                    kind="freshness",
+                    vehicle_id=vehicle_id,
+                    nonce=status.question,
+                    revision=expected.revision,
+                    key_statement=self._newest_keys,
+                )
+            is_behind = expected.revision > status.revision
+            if is_behind or expected.release > status.bundle_release:
+                self.effects.republish.add(vehicle_id)
+            for breach in revisions.breaches_of(self._db, vehicle_id, status.awaiting):
+                self._tell_outcome(breach)
 
     def _tell_again(self, known: _KnownBreach, breach: messages.Breach) -> None:
         """The same trip under another bundle is no new fact, and the old outcome does not fit."""

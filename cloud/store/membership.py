@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import ARRAY, BigInteger, Boolean, Dialect, String, Text, bindparam
 from sqlalchemy.ext.compiler import compiles
@@ -44,6 +44,10 @@ class _Several(TypeDecorator[Sequence[Any]]):
 class _Among(FunctionElement[bool]):
     type = Boolean()
     inherit_cache = True
+
+    def self_group(self, against: object = None) -> Self:  # noqa: ARG002
+        """As it is: SQLAlchemy would compare it with 1, and SQLite then uses no index."""
+        return self
 
 
 @compiles(_Among, "postgresql")

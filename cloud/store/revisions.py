@@ -23,11 +23,11 @@ _LATER = aliased(RevisionRow)
 
 # Built once: putting a statement together costs more than running it.
 _OF_VEHICLE = col(RevisionRow.vehicle_id) == bindparam("vehicle")
-_STANDS = func.coalesce(RevisionRow.verdict, "") != "refused"
-_MAY_RUN = func.coalesce(RevisionRow.approval, "") != "pending"  # nor what was rejected: refused
+STANDS = func.coalesce(RevisionRow.verdict, "") != "refused"
+MAY_RUN = func.coalesce(RevisionRow.approval, "") != "pending"  # nor what was rejected: refused
 _NEWEST_FIRST = col(RevisionRow.number).desc()
 _UNPUBLISHED = select(RevisionRow).where(
-    _MAY_RUN,
+    MAY_RUN,
     col(RevisionRow.published_at).is_(None),
     col(RevisionRow.created_at) <= bindparam("before"),
     ~exists().where(
@@ -48,11 +48,11 @@ _NEWEST_OF = select(RevisionRow).where(
     col(RevisionRow.id).in_(select(NEWEST_ID).where(among(Vehicle.vehicle_id, "vehicles")))
 )
 _BY_NUMBER = select(RevisionRow).where(_OF_VEHICLE, col(RevisionRow.number) == bindparam("number"))
-_NEWEST_STANDING = select(RevisionRow).where(_OF_VEHICLE, _STANDS).order_by(_NEWEST_FIRST).limit(1)
+_NEWEST_STANDING = select(RevisionRow).where(_OF_VEHICLE, STANDS).order_by(_NEWEST_FIRST).limit(1)
 _NEWEST_OF_BUNDLE = _NEWEST_STANDING.where(col(RevisionRow.bundle) == bindparam("bundle"))
-_NEWEST_TO_RUN = _NEWEST_OF_BUNDLE.where(_MAY_RUN)
+_NEWEST_TO_RUN = _NEWEST_OF_BUNDLE.where(MAY_RUN)
 _UNANSWERED = select(RevisionRow).where(
-    _MAY_RUN,
+    MAY_RUN,
     col(RevisionRow.verdict).is_(None),
     ~exists().where(
         col(_LATER.vehicle_id) == RevisionRow.vehicle_id,
@@ -169,7 +169,7 @@ def newest_for(db: Session, vehicle_id: str) -> RevisionRow | None:
 def newest_to_run(db: Session, vehicle_id: str, bundle: str | None) -> RevisionRow | None:
     """The newest that stands, and waits for nobody's approval; of one bundle when it is given."""
     if bundle is None:
-        return db.exec(_NEWEST_STANDING.where(_MAY_RUN), params={"vehicle": vehicle_id}).first()
+        return db.exec(_NEWEST_STANDING.where(MAY_RUN), params={"vehicle": vehicle_id}).first()
     wanted = {"vehicle": vehicle_id, "bundle": bundle}
     return db.exec(_NEWEST_TO_RUN, params=wanted).first()
 
