@@ -19,7 +19,7 @@ from cloud.store.tables import Breach, Vehicle
 from demo.database import PrivatePostgres
 
 NAMES = ["a", "b", 'with "quotes"', "ß", "[]", "null", "{}", "1"]
-SQLITE = sqlite.dialect()  # type: ignore[no-untyped-call]
+SQLITE = sqlite.dialect()
 VEHICLES: Table = Vehicle.__table__  # type: ignore[attr-defined]
 BREACHES: Table = Breach.__table__  # type: ignore[attr-defined]
 OF_NAMES = select(VEHICLES.c.vehicle_id).where(among(VEHICLES.c.vehicle_id, "names"))
