@@ -28,6 +28,8 @@ V1 = "/api/v1"
 REVISIONS = 100
 ALL, QUICK = 10_000, 500
 ASKED, ASKED_QUICK = 1000, 200
+LONGEST_S = 30.0
+"""So long a question is asked at most."""
 LEAST_MS, AIM_MS = 50.0, 15.0
 
 Ask = Callable[[int], str]
@@ -104,11 +106,14 @@ def _sorted(number: int) -> str:
 def _timed(
     name: str, client: httpx.Client, ask: Ask, asked: int, *, has_goal: bool
 ) -> list[Figure]:
-    for number in range(20):
+    for number in range(10):
         client.get(ask(number)).raise_for_status()
     times_ms = []
     size = 0
+    end = time.perf_counter() + LONGEST_S
     for number in range(asked):
+        if time.perf_counter() > end:
+            break
         began = time.perf_counter()
         response = client.get(ask(number))
         times_ms.append((time.perf_counter() - began) * 1e3)
@@ -116,7 +121,7 @@ def _timed(
         size = len(response.content)
     goals = (LEAST_MS, AIM_MS) if has_goal else (None, None)
     p50, p99 = np.percentile(times_ms, [50, 99])
-    note = f"p99; p50 {p50:.1f} ms; {size:,} bytes"
+    note = f"p99 of {len(times_ms):,}; p50 {p50:.1f} ms; {size:,} bytes"
     return [Figure(name, float(p99), "ms", goals[0], goals[1], note=note)]
 
 
