@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from cloud.api.access import Context
 from cloud.calibration.revising import Author
+from cloud.calibration.rounds import Calibrations
 from cloud.jobs.upkeep import Upkeep
 from cloud.location import PostgresUrl
 from cloud.policy import Policy
@@ -102,3 +103,16 @@ def test_what_is_approved_is_published_by_the_worker_that_looks(
     assert jobs(inside) == {"look"}
     inside.now += 60.0
     assert look(inside) == [3]
+
+
+def test_a_decline_of_which_nobody_was_told_is_told_by_the_look(inside: Insides) -> None:
+    """The worker ended between its commit and the broker's word."""
+    late = inside.car().breach(1)
+    inside.take(late)
+    author = Author(inside.key, "0.1.0")
+    Calibrations(inside.store, inside.catalogue, author, lambda: inside.now).round()
+    look(inside)
+    assert late.message_id not in inside.publisher.declined
+    inside.now += 60.0
+    look(inside)
+    assert "newer revision" in inside.publisher.declined[late.message_id]

@@ -56,11 +56,13 @@ class Upkeep:
             ordered = waiting.lanes_with_orders(db)
             newcomers = waiting.lanes_with_newcomers(db, self._new_since(now), now - SETTLED_S)
             unpublished = revisions.unpublished(db, now - UNPUBLISHED_S)
+            unheard = revisions.unheard(db, now - UNPUBLISHED_S)
         jobs = [job_queue.calibrate(lane) for lane in pending]
         jobs += [job_queue.orders(lane) for lane in sorted(ordered | newcomers)]
         self._queue.defer(jobs)
         if unpublished:
             self._courier.republish({row.vehicle_id for row in unpublished})
+        self._courier.announcer.declined(unheard)
         for _ in range(ROLLOUT_TURNS):
             if not self._rollouts.turn():
                 break

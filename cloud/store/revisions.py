@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Select, bindparam, exists, func, update
 from sqlalchemy.orm import aliased
@@ -18,6 +18,7 @@ from cloud.store.membership import among
 from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, SigningKey, Vehicle
 from common.messages import Provisional, decode
 
+UNHEARD_AT_ONCE: Final = 256
 _LATER = aliased(RevisionRow)
 
 
@@ -193,9 +194,11 @@ def unanswered(db: Session) -> list[RevisionRow]:
     return list(db.exec(_UNANSWERED))
 
 
-def unheard(db: Session) -> list[Breach]:
-    """Declined breaches whose news the broker has not taken."""
+def unheard(db: Session, before: float | None = None) -> list[Breach]:
+    """Declined breaches whose news the broker has not taken; UNHEARD_AT_ONCE of before then."""
     query = select(Breach).where(Breach.state == "declined", col(Breach.heard_at).is_(None))
+    if before is not None:
+        query = query.where(col(Breach.decided_at) <= before).limit(UNHEARD_AT_ONCE)
     return list(db.exec(query.order_by(col(Breach.id))))
 
 
