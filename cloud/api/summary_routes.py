@@ -18,7 +18,6 @@ from cloud.api.problems import invalid, responses
 from cloud.api.views import some_utc
 from cloud.store import summaries
 from cloud.store.summaries import Bins, Period, Scope
-from cloud.store.tables import RevisionRow
 
 router = APIRouter(prefix="/api/v1", tags=["fleet"])
 
@@ -46,6 +45,7 @@ def get_summary(
         states = summaries.vehicles(db, scope, here.catalogue.hashes, now)
         errors = summaries.trip_errors(db, scope, period)
         soh, soh_unknown = summaries.health(db, scope)
+        by_kind, by_verdict = summaries.revisions(db, scope, period)
         return Summary(
             since=some_utc(start),
             until=some_utc(end),
@@ -54,8 +54,8 @@ def get_summary(
             vehicles_by_state={k: n for k, n in states.items() if k != "unknown"},
             trips=sum(count for *_, count in errors),
             breaches=summaries.breaches(db, scope, period),
-            revisions_by_kind=summaries.revisions(db, scope, period, RevisionRow.kind),
-            revisions_by_verdict=summaries.revisions(db, scope, period, RevisionRow.verdict),
+            revisions_by_kind=dict(by_kind),
+            revisions_by_verdict=dict(by_verdict),
             trip_error_v=_items(errors),
             soh=_items(soh),
             soh_unknown=soh_unknown,

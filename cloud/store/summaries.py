@@ -5,7 +5,8 @@ Must never load rows: each figure is one aggregate, over an index on the time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -90,11 +91,19 @@ def breaches(db: Session, scope: Scope, period: Period) -> int:
     return db.exec(query.where(*period.of(Breach.received_at), *scope.of(Breach))).one()
 
 
-def revisions(db: Session, scope: Scope, period: Period, by: Any) -> dict[str, int]:
-    """Revisions that were made, by a column; `none` where it is null."""
-    value = func.coalesce(by, "none")
+def revisions(
+    db: Session, scope: Scope, period: Period
+) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """Revisions that were made: by kind, and by verdict (`none` where there is none yet)."""
+    verdict = func.coalesce(RevisionRow.verdict, "none")
     wanted = [*period.of(RevisionRow.created_at), *scope.of(RevisionRow)]
-    return dict(db.exec(select(value, func.count()).where(*wanted).group_by(value)).all())
+    query = select(RevisionRow.kind, verdict, func.count()).where(*wanted)
+    by_kind: Counter[str] = Counter()
+    by_verdict: Counter[str] = Counter()
+    for kind, said, count in db.exec(query.group_by(RevisionRow.kind, verdict)):
+        by_kind[kind] += count
+        by_verdict[said] += count
+    return by_kind, by_verdict
 
 
 def _histogram(
