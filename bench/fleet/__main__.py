@@ -12,7 +12,7 @@ from bench.parts import Bench, run
 
 BENCH = Bench(
     "bench.fleet",
-    ("scale", "recalibrations", "summaries", "memory", "payloads", "kills"),
+    ("scale", "recalibrations", "summaries", "statuses", "memory", "payloads", "kills"),
     "The service, measured on this machine",
     "about a minute",
 )

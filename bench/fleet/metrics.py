@@ -16,7 +16,13 @@ def total(at: Installation, name: str) -> float:
     return sum(
         sample.value
         for url in at.metrics
-        for family in text_string_to_metric_families(httpx.get(url, timeout=30).text)
+        for family in text_string_to_metric_families(_text(url, at.api_key))
         for sample in family.samples
         if sample.name == name
     )
+
+
+def _text(url: str, api_key: str) -> str:
+    answer = httpx.get(url, headers={"Authorization": f"Bearer {api_key}"}, timeout=30)
+    answer.raise_for_status()
+    return answer.text
