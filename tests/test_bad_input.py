@@ -5,8 +5,10 @@ Each row is what a tester once made a program fall over with, or lie about.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
+import io
 import os
 import sqlite3
 import subprocess
@@ -14,11 +16,15 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
+import demo.__main__
+import demo.real
+from demo.run import exit_code
 from tests.support_edge import KEY, aged_bundle, write_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,6 +56,17 @@ class Place:
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         for words in says:
             assert words in said, said
+
+    def demo_refused(
+        self, main: Callable[[list[str]], int], command: str, code: int, *says: str
+    ) -> None:
+        """As `refused`, in this process: a demonstration takes seconds to be loaded."""
+        said = io.StringIO()
+        with contextlib.chdir(self.folder), contextlib.redirect_stderr(said):
+            done = exit_code(partial(main, command.split()))
+        assert done == code, (done, said.getvalue())
+        for words in says:
+            assert words in said.getvalue()
 
     def agent(self, *lines: str, state: str = "state.db") -> None:
         write_bundle(self.folder / "bundle")
@@ -99,7 +116,7 @@ def test_a_demo_that_makes_no_sense_costs_no_earlier_result(
     (earlier / "report.html").write_text("precious")
     (place.folder / "file").touch()
     out = "" if "--out" in options else " --out earlier"
-    place.refused("demo", options + out, code, says)
+    place.demo_refused(demo.__main__.main, options + out, code, says)
     assert (earlier / "report.html").read_text() == "precious"
 
 
@@ -120,8 +137,18 @@ HEADER = "cell,cycle,throughput_before_ah,time_s,discharged_ah,current_a,voltage
 def test_damaged_measurements_are_named(place: Place, content: bytes, says: str) -> None:
     (place.folder / "data/calce_cs2").mkdir(parents=True)
     (place.folder / "data/calce_cs2/CS2_1.csv.gz").write_bytes(content)
-    place.refused("demo.real", "--data data --out out", 1, "CS2_1.csv.gz", says)
+    place.demo_refused(demo.real.main, "--data data --out out", 1, "CS2_1.csv.gz", says)
     assert not (place.folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "options"), [("demo", "--threshold 0 --out out"), ("demo.real", "--data nowhere")]
+)
+def test_a_demo_that_cannot_begin_ends_with_a_sentence(
+    place: Place, module: str, options: str
+) -> None:
+    code = 2 if module == "demo" else 1
+    place.refused(module, options, code, "demo: ")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from common.messages import Acknowledgement, message_id
 from common.revision import GENESIS
 from demo.database import PrivatePostgres
 
+pytestmark = pytest.mark.xdist_group("plans")  # its fleets are written once
 VEHICLES, EACH = 2000, 6
 BUNDLE = "ab" * 32
 MOST_ROWS = 1500

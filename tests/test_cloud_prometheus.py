@@ -30,6 +30,8 @@ from tests.mqtt_peer import Peer
 from tests.otlp_collector import collecting
 from tests.prometheus_server import Prometheus, programs, prometheus, promtool
 
+pytestmark = pytest.mark.xdist_group("prometheus")  # its service is started once
+
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy/prometheus"
 DASHBOARD = json.loads((ROOT / "deploy/grafana/twin-cloud.json").read_text())

@@ -6,7 +6,7 @@ Must never look into the database: an operator cannot either.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from bench.figures import Figure
@@ -36,10 +36,12 @@ class Balance:
         return self.lost + self.foreign + self.twice
 
 
-def conserved(at: Installation, found: Driven, load: str) -> Figure:
-    """The figure of a load: how many ids are lost, doubled or nobody's."""
-    kept = balance(at, found.trips, found.breaches)
-    sent = len(found.trips) + len(found.breaches)
+def conserved(at: Installation, driven: Sequence[Driven], load: str) -> Figure:
+    """The figure of all loads of an installation: how many ids are lost, doubled or nobody's."""
+    trips = [one for found in driven for one in found.trips]
+    breaches = [one for found in driven for one in found.breaches]
+    kept = balance(at, trips, breaches)
+    sent = len(trips) + len(breaches)
     note = (
         f"{sent:,} ids sent, {kept.read:,} read; lost {kept.lost}, twice {kept.twice}, "
         f"nobody's {kept.foreign}; the database has {at.stored_mib():,.0f} MiB"

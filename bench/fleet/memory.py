@@ -34,8 +34,12 @@ def _measured(backend: Backend, messages: int) -> list[Figure]:
                 only_summaries=True,
                 name=f"round-{number}",
             )
-            held.append(drive(at, plan)[1].memory_mib)
-    figures = []
+            found, used = drive(at, plan)
+            held.append(used.memory_mib)
+        stored_mib = at.stored_mib()
+    note = f"the last quarter; the database has {stored_mib:,.0f} MiB"
+    name = f"summaries a second after {messages:,} messages, {backend}"
+    figures = [Figure(name, len(found.trips) / found.seconds, "/s", note=note)]
     for role in sorted(held[-1].keys() - NOT_OURS):
         growth = held[-1][role] - held[ROUNDS // 2 - 1][role]
         note = f"RSS of the largest process; {growth:+.1f} MiB in the second half"

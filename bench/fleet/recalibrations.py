@@ -7,7 +7,7 @@ import numpy as np
 from bench.figures import Figure
 from bench.fleet.cars import Plan
 from bench.fleet.conservation import conserved
-from bench.fleet.scale import BACKENDS, drive
+from bench.fleet.scale import BACKENDS, drive, warmed
 from bench.fleet.staging import Backend, bundle, installation
 
 PACE_PER_S = 50.0
@@ -33,6 +33,7 @@ def _latency(backend: Backend, *, quick: bool) -> list[Figure]:
             always_breach=True,
             breaches_per_s=PACE_PER_S,
         )
+        warmed(at, plan)
         found, _ = drive(at, plan)
     p50, p99 = 1e3 * np.quantile(found.outcome_s, [0.5, 0.99])
     note = f"{len(found.outcome_s):,} applied of {len(found.breaches):,} breaches, whole path"
@@ -47,8 +48,9 @@ def _sustained(backend: Backend, *, quick: bool) -> list[Figure]:
     vehicles, trips = (100, 4) if quick else (1000, 12)
     with installation(backend) as at:
         plan = Plan(bundle(), at.public_key, vehicles, trips, always_breach=True)
+        warm = warmed(at, plan)
         found, used = drive(at, plan)
-        kept = conserved(at, found, f"recalibrations sustained, {backend}")
+        kept = conserved(at, [warm, found], f"recalibrations sustained, {backend}")
     made = found.applied + found.refused
     note = (
         f"{made:,} revisions and {found.declined:,} declines of {len(found.breaches):,} breaches, "

@@ -61,6 +61,15 @@ class Installation:
             for role in self.roles
         ]
 
+    def analyse(self) -> None:
+        """As PostgreSQL does by itself once a minute: a table that was just made has no statistics.
+
+        Until then it walks through whole tables that were small when a statement was planned.
+        """
+        if self.server is not None:
+            with psycopg.connect(self.database, autocommit=True) as db:
+                db.execute("ANALYZE")
+
     def stored_mib(self) -> float:
         """How large its database is now."""
         if self.server is None:

@@ -6,7 +6,7 @@ from bench.figures import Figure
 from bench.fleet.cars import Plan
 from bench.fleet.conservation import conserved
 from bench.fleet.driving import Driven
-from bench.fleet.scale import BACKENDS, drive
+from bench.fleet.scale import BACKENDS, drive, warmed
 from bench.fleet.staging import Backend, bundle, installation
 from bench.fleet.usage import Usage
 
@@ -29,9 +29,12 @@ def _of(backend: Backend, messages: int, sizes: tuple[int, ...]) -> list[Figure]
             plan = Plan(
                 bundle(), at.public_key, vehicles, messages // vehicles, only_summaries=True
             )
+            warm = warmed(at, plan)
             found, used = drive(at, plan)
             if vehicles == JUDGED:
-                figures.append(conserved(at, found, f"{vehicles:,} vehicles' summaries, {backend}"))
+                figures.append(
+                    conserved(at, [warm, found], f"{vehicles:,} vehicles' summaries, {backend}")
+                )
         cost_us[vehicles] = 1e6 * sum(used.cpu_s.values()) / len(found.trips)
         figures.append(_rate(backend, vehicles, found, used))
     figures += [
