@@ -37,7 +37,7 @@ def drive(at: Installation, plan: Plan) -> tuple[Driven, Usage]:
 
 
 def warmed(at: Installation, plan: Plan) -> Driven:
-    """Some vehicles of a kind of plan, and a database that has lived: what is sustained needs it."""
+    """Some vehicles of such a plan, and a database that has lived: what is sustained needs it."""
     found, _ = drive(at, replace(plan, vehicles=100, trips=20, name="warm", breaches_per_s=None))
     at.analyse()
     return found
