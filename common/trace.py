@@ -89,12 +89,14 @@ def _check_values(arrays: TraceArrays, manifest: Manifest) -> None:
     if not np.all(np.diff(arrays.time_s) > 0):
         raise _problem("times that do not increase")
     signals: list[Signal] = [*manifest.features, manifest.target]
-    columns = [*arrays.features.T, arrays.voltage_v]
-    for declared, values in zip(signals, columns, strict=True):
-        low, high = declared.minimum, declared.maximum
-        slack = ROUNDING * max(abs(low), abs(high))
-        if not np.all((values >= low - slack) & (values <= high + slack)):
-            raise _problem(f"{declared.name} outside [{low:g}, {high:g}] {declared.unit}")
+    values = np.column_stack([arrays.features, arrays.voltage_v])
+    low = np.array([declared.minimum for declared in signals])
+    high = np.array([declared.maximum for declared in signals])
+    slack = ROUNDING * np.maximum(np.abs(low), np.abs(high))
+    inside = ((values >= low - slack) & (values <= high + slack)).all(axis=0)
+    if not inside.all():
+        first = signals[int(np.argmin(inside))]
+        raise _problem(f"{first.name} outside [{first.minimum:g}, {first.maximum:g}] {first.unit}")
 
 
 def _rounded_times(time_s: FloatArray) -> list[float]:
