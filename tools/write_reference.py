@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 import os
-import subprocess
+import runpy
 import sys
+import tempfile
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,17 +216,34 @@ def _page() -> Iterator[str]:
 
 
 def _help(name: str, module: str, command: list[str]) -> Iterator[str]:
-    shown = subprocess.run(
-        [sys.executable, "-m", module, *command, "--help"],
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "88", "NO_COLOR": "1", "TERM": "dumb"},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    lines = [line.rstrip() for line in shown.strip().splitlines()]
+    lines = [line.rstrip() for line in _said(module, [*command, "--help"]).strip().splitlines()]
     yield f"### `{' '.join([name, *command])}`\n"
     yield "```text\n" + "\n".join(lines) + "\n```\n"
+
+
+def _said(module: str, arguments: list[str]) -> str:
+    """What a program prints, run in a fork of this process: a hundred of them are loaded once."""
+    with tempfile.TemporaryFile() as file:
+        child = os.fork()
+        if child == 0:
+            os.dup2(file.fileno(), 1)
+            os.environ |= {"COLUMNS": "88", "NO_COLOR": "1", "TERM": "dumb"}
+            os._exit(_ended(module, arguments))
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
+            problem = f"{module} {' '.join(arguments)} failed"
+            raise RuntimeError(problem)
+        file.seek(0)
+        return file.read().decode()
+
+
+def _ended(module: str, arguments: list[str]) -> int:
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        sys.stdout.flush()
+        return int(ended.code or 0)
+    return 1
 
 
 def _settings(
