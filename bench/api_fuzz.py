@@ -135,7 +135,7 @@ def _failure(
 
     try:
         ask()
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is a finding
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # each is a finding
         return f"{type(error).__name__}: {error}"[:2000]
     return None
 

@@ -184,6 +184,19 @@ def test_people_add_tasks_of_their_own_once_a_kind(client: httpx.Client) -> None
     assert [one["kind"] for one in tasks(client)] == ["coolant"]
 
 
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:30:00+01:00", "9999-12-31T23:30:00-01:00", "1969-12-31T23:59:59Z"]
+)
+def test_a_time_that_no_calendar_tells_in_utc_is_refused_wherever_it_is_given(
+    client: httpx.Client, moment: str
+) -> None:
+    told = {"kind": "tyres", "due_at": moment, "why": "season"}
+    problem(client.post(f"{V1}/vehicles/a/maintenance", json=told), 422)
+    for path in ("summary", "vehicles", "vehicles/a/trips", "events"):
+        for name in ("from", "to"):
+            problem(client.get(f"{V1}/{path}", params={name: moment}), 422)
+
+
 def test_who_does_not_see_a_vehicle_sees_no_task_of_it(inside: Insides, planner: Planner) -> None:
     look(planner)
     [task] = inside.table(MaintenanceTask)

@@ -10,10 +10,11 @@ from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Query, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from cloud.api.access import Here
 from cloud.api.authority import Viewer
+from cloud.api.moments import Moment
 from cloud.api.operator_schemas import EventItem
 from cloud.api.paging import Listing, Page, Paged, answer
 from cloud.api.problems import responses
@@ -35,8 +36,8 @@ class AuditQuestion(BaseModel):
         default=None, max_length=20, description="A kind, or a family: `order.`; may be repeated."
     )
     vehicle_id: str | None = Field(default=None, max_length=64)
-    since: AwareDatetime | None = Field(default=None, alias="from")
-    until: AwareDatetime | None = Field(default=None, alias="to")
+    since: Moment | None = Field(default=None, alias="from")
+    until: Moment | None = Field(default=None, alias="to")
 
 
 @router.get("/audit", response_model=Page[EventItem], responses=responses())

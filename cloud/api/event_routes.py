@@ -9,11 +9,11 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AwareDatetime
 
 from cloud.api.access import Here
 from cloud.api.audit import event_item
 from cloud.api.authority import Viewer
+from cloud.api.moments import Moment
 from cloud.api.operator_schemas import EventItem
 from cloud.api.paging import Listing, Page, Paged, answer
 from cloud.api.problems import responses
@@ -34,8 +34,8 @@ def list_events(  # noqa: PLR0913  # each is a filter
     ] = None,
     vehicle_id: Annotated[str | None, Query(max_length=64)] = None,
     cohort: Annotated[str | None, Query(max_length=64)] = None,
-    since: Annotated[AwareDatetime | None, Query(alias="from")] = None,
-    until: Annotated[AwareDatetime | None, Query(alias="to")] = None,
+    since: Annotated[Moment | None, Query(alias="from")] = None,
+    until: Annotated[Moment | None, Query(alias="to")] = None,
 ) -> Response:
     """What happened, the latest first; kept for 30 days, what people did for two years."""
     rows = partial(

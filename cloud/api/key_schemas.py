@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
+from cloud.api.moments import Moment
 from cloud.api.views import some_utc, utc
 from cloud.security import api_keys
 from cloud.security.actors import Role
@@ -34,7 +35,7 @@ class ApiKeyRequest(BaseModel):
     cohorts: list[Annotated[str, Field(min_length=1, max_length=64)]] | None = Field(
         default=None, max_length=100, description="Whose vehicles it opens; null: every cohort."
     )
-    expires_at: AwareDatetime | None = Field(default=None, description="Null: never.")
+    expires_at: Moment | None = Field(default=None, description="Null: never.")
 
 
 class Rotation(BaseModel):

@@ -8,9 +8,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from cloud.api.derived_schemas import Odometer
+from cloud.api.moments import Moment
 from cloud.api.operator_schemas import Name, Told
 from cloud.api.schemas import EstimateState
 
@@ -54,7 +55,7 @@ class TaskItem(BaseModel):
 class Planned(Told):
     """When a person wants something done."""
 
-    due_at: AwareDatetime
+    due_at: Moment
     due_odometer: Odometer | None = None
 
 

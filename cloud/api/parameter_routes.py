@@ -11,12 +11,12 @@ from typing import Annotated, Final
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import AwareDatetime
 from sqlmodel import Session
 
 from cloud.api import history_schemas as schemas
 from cloud.api.access import Here, known_vehicle
 from cloud.api.authority import Viewer
+from cloud.api.moments import Moment
 from cloud.api.problems import not_found, responses
 from cloud.api.vehicle_query import Filtered, Sorted
 from cloud.api.views import some_utc
@@ -36,10 +36,8 @@ Points = Annotated[
 
 
 def _between(
-    since: Annotated[
-        AwareDatetime | None, Query(alias="from", description="Made then or later.")
-    ] = None,
-    until: Annotated[AwareDatetime | None, Query(alias="to", description="Made before.")] = None,
+    since: Annotated[Moment | None, Query(alias="from", description="Made then or later.")] = None,
+    until: Annotated[Moment | None, Query(alias="to", description="Made before.")] = None,
     odometer__gte: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     odometer__lt: Annotated[float | None, Query(allow_inf_nan=False)] = None,
 ) -> Between:
@@ -79,8 +77,8 @@ def get_fleet_parameter_history(  # noqa: PLR0913  # each is part of the questio
     vehicles: Annotated[
         int, Query(ge=1, le=MOST_VEHICLES, description="Of the list, the first so many.")
     ] = 50,
-    since: Annotated[AwareDatetime | None, Query(alias="from")] = None,
-    until: Annotated[AwareDatetime | None, Query(alias="to")] = None,
+    since: Annotated[Moment | None, Query(alias="from")] = None,
+    until: Annotated[Moment | None, Query(alias="to")] = None,
     points: Points = 1000,
 ) -> Response:
     """A parameter of the vehicles that `/vehicles` shows first under the same filters and order."""

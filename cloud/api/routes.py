@@ -12,7 +12,6 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Query, Response
-from pydantic import AwareDatetime
 from sqlmodel import Session
 
 from cloud.api import schemas, views
@@ -22,6 +21,7 @@ from cloud.api.access import (
     required_standing,
 )
 from cloud.api.authority import Viewer
+from cloud.api.moments import Moment
 from cloud.api.paging import Listing, Page, Paged, answer
 from cloud.api.preconditions import etag_of
 from cloud.api.problems import invalid, responses
@@ -124,12 +124,8 @@ def list_quarantine(
     error: Annotated[
         str | None, Query(max_length=64, description="The type of the error, as it is listed.")
     ] = None,
-    since: Annotated[
-        AwareDatetime | None, Query(alias="from", description="Last came then.")
-    ] = None,
-    until: Annotated[
-        AwareDatetime | None, Query(alias="to", description="Last came before.")
-    ] = None,
+    since: Annotated[Moment | None, Query(alias="from", description="Last came then.")] = None,
+    until: Annotated[Moment | None, Query(alias="to", description="Last came before.")] = None,
 ) -> Response:
     """Messages that were refused, with the reason; the latest first."""
     wanted = QuarantineWanted(

@@ -9,11 +9,11 @@ from datetime import timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
 from cloud.api.access import Here
 from cloud.api.authority import Viewer
 from cloud.api.history_schemas import Bin, Summary
+from cloud.api.moments import Moment
 from cloud.api.problems import invalid, responses
 from cloud.api.views import some_utc
 from cloud.store import summaries
@@ -29,9 +29,9 @@ def get_summary(
     here: Here,
     viewer: Viewer,
     since: Annotated[
-        AwareDatetime | None, Query(alias="from", description="[default: 30 days before `to`]")
+        Moment | None, Query(alias="from", description="[default: 30 days before `to`]")
     ] = None,
-    until: Annotated[AwareDatetime | None, Query(alias="to", description="[default: now]")] = None,
+    until: Annotated[Moment | None, Query(alias="to", description="[default: now]")] = None,
     cohort: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
 ) -> Summary:
     """Counts, errors of trips, updates and verdicts in a time; states and health now."""

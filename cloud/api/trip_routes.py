@@ -9,12 +9,12 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AwareDatetime
 from sqlmodel import Session
 
 from cloud.api import history_schemas, schemas, tracing, views
 from cloud.api.access import Context, Here, known_vehicle, require_vehicle
 from cloud.api.authority import Viewer
+from cloud.api.moments import Moment
 from cloud.api.paging import Listing, Page, Paged, answer
 from cloud.api.problems import ProblemError, not_found, responses
 from cloud.errors import TraceGoneError
@@ -33,8 +33,8 @@ def list_trips(  # noqa: PLR0913  # each is a filter
     viewer: Viewer,
     paging: Paged,
     vehicle_id: str,
-    since: Annotated[AwareDatetime | None, Query(alias="from", description="Started then.")] = None,
-    until: Annotated[AwareDatetime | None, Query(alias="to", description="Started before.")] = None,
+    since: Annotated[Moment | None, Query(alias="from", description="Started then.")] = None,
+    until: Annotated[Moment | None, Query(alias="to", description="Started before.")] = None,
     odometer__gte: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     odometer__lt: Annotated[
         float | None, Query(allow_inf_nan=False, description="Of the trip's end.")

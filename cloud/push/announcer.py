@@ -60,10 +60,10 @@ class Announcer:
         self._lock = threading.Lock()
         self._handed_over: dict[str, int] = {}
 
-    def revision(self, row: RevisionRow, told: Callable[[], None] = nothing) -> bool:
+    def revision(self, row: RevisionRow, told: Callable[[], None] = nothing) -> None:
         """Publish a revision, retained; `told` is called, from any thread, once the broker has it.
 
-        False: without a connection nothing happens, and it comes later.
+        Without a connection nothing happens, and it comes later.
         """
         with self._lock:
             before = self._handed_over.get(row.vehicle_id, 0)
@@ -71,7 +71,7 @@ class Announcer:
         name = topic(row.vehicle_id, "parameters")
         payload = encode(signed_now(row, self._author))
         taken = partial(self._note_revision, _Taken(row.id or 0, row.vehicle_id, row.number), told)
-        return self._publisher.publish(name, payload, taken, retain=True)
+        self._publisher.publish(name, payload, taken, retain=True)
 
     def declined(
         self, breaches: Iterable[Breach], told: Callable[[Sequence[Breach]], None] = nothing

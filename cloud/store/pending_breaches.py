@@ -80,7 +80,7 @@ _SETTLE = (
     .where(col(Breach.id) == bindparam("row"), col(Breach.state) == "pending")
     .values(state=bindparam("to"), reason=bindparam("why"), decided_at=bindparam("now"))
 )
-_NOBODY: Final = ("default", 0, False, False)
+_NOBODY: Final = ("default", 0)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def with_histories(db: Session, breaches: Sequence[Breach]) -> list[Pending]:
     made = []
     for breach in breaches:
         name = breach.vehicle_id
-        cohort, failures = facts.get(name, _NOBODY[:2])
+        cohort, failures = facts.get(name, _NOBODY)
         history = _of_battery(_history(db, breach, newest.get(name)), replaced.get(name))
         made.append(
             Pending(

@@ -5,7 +5,7 @@ Must never change a version: another policy is another version.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy import func, tuple_
@@ -14,7 +14,6 @@ from sqlmodel import Session, col, select
 from cloud.policy import DEFAULT, Policy
 from cloud.store import events, locks
 from cloud.store.operator_tables import PolicyRow
-from cloud.store.tables import Vehicle
 
 
 def newest(db: Session, cohort: str) -> PolicyRow | None:
@@ -36,17 +35,6 @@ def holding(db: Session) -> dict[str, Policy]:
     last = select(PolicyRow.cohort, func.max(PolicyRow.version)).group_by(PolicyRow.cohort)
     key = tuple_(col(PolicyRow.cohort), col(PolicyRow.version))
     return {row.cohort: read(row) for row in db.exec(select(PolicyRow).where(key.in_(last)))}
-
-
-def of_vehicles(db: Session, vehicle_ids: Collection[str]) -> dict[str, Policy]:
-    """By vehicle the policy of its cohort."""
-    policies = holding(db)
-    if not policies:
-        return dict.fromkeys(vehicle_ids, DEFAULT)
-    query = select(Vehicle.vehicle_id, Vehicle.cohort).where(
-        col(Vehicle.vehicle_id).in_(vehicle_ids)
-    )
-    return {vehicle_id: policies.get(cohort, DEFAULT) for vehicle_id, cohort in db.exec(query)}
 
 
 def add(db: Session, cohort: str, policy: Policy, *, actor: str, why: str, now: float) -> PolicyRow:
