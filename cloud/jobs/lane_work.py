@@ -108,8 +108,8 @@ class LaneWork:
             log.warning("lanes_overtaken lanes=%r error=%r", lanes, str(error))
             outcomes = []
         self._courier.announce(outcomes, began)
-        self._judge(due, outcomes)
         calibrations.learn(outcomes)
+        self._judge(due, outcomes)  # last: what fails before it finds every lane still held
 
     def _judge(self, due: list[Held], outcomes: list[Outcome]) -> None:
         """A full round says nothing of the lanes that it has left out."""

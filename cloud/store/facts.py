@@ -327,11 +327,6 @@ def _keep(vehicle: Vehicle, status: Status) -> None:
             setattr(vehicle, name, getattr(status, name))
 
 
-def _storable(text: str) -> str:
-    """PostgreSQL's text holds every character but this one."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
 def _kind_of(delivery: Delivery) -> str:
     kind = delivery.topic.rpartition("/")[2]
     return kind if kind in KINDS else "other"
