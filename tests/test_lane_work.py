@@ -25,7 +25,7 @@ def test_a_step_that_fails_is_told_to_its_lane_and_the_next_is_worked(step: str)
 
         return do
 
-    steps = (("starts", []), ("round", []), ("learn", False))
+    steps: tuple[tuple[str, Any], ...] = (("starts", []), ("round", []), ("learn", False))
     calibrations: Any = SimpleNamespace(**{name: fails_once(name, found) for name, found in steps})
     courier: Any = SimpleNamespace(announce=lambda *_: None, announce_started=lambda *_: None)
     work = LaneWork(lambda: calibrations, courier, lambda: 1.0)
