@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
 from multiprocessing import get_context
 from random import Random
 from typing import Final
 
 from bench.edge.fuzz.mutation import STRINGS, bytes_of, json_of
 from bench.figures import Figure
-from bench.fleet.metrics import total
+from bench.fleet.flood import await_received, publish, received
 from bench.fleet.scale import BACKENDS
-from bench.fleet.staging import Backend, Installation, installation
-from bench.fleet.thin_link import Will, open_link
+from bench.fleet.staging import Backend, installation
 from common.messages import (
     Acknowledgement,
     Breach,
@@ -31,9 +27,7 @@ from common.topics import UPWARD
 MANY, FEW = 1_000_000, 5_000
 AT_ONCE: Final = 20_000
 """A broker drops in silence what its queue does not hold: 100,000 messages here."""
-WINDOW: Final = 2000
 SEED: Final = 77
-SETTLE_S: Final = 120.0
 DIGEST: Final = "ab" * 32
 VEHICLE: Final = "hostile"
 
@@ -46,47 +40,24 @@ def measure(*, quick: bool) -> list[Figure]:
 
 def _measured(backend: Backend, count: int) -> Figure:
     with installation(backend) as at:
-        before = total(at, "twin_messages_received_total")
+        before = received(at)
         sent = counted = 0
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             while sent < count and sent == counted:
                 wanted = min(AT_ONCE, count - sent)
-                sent += pool.submit(_publish_all, at.broker.port, sent, wanted).result()
-                counted = _counted(at, before, sent)
+                flood = (at.broker.port, _messages, sent, wanted)
+                sent += pool.submit(publish, *flood, retain=False).result()
+                counted = int(await_received(at, before + sent) - before)
     name = f"hostile payloads that are not counted, {backend}"
     note = f"{sent:,} published and taken by the broker, {counted:,} counted; the service answers"
     return Figure(name, sent - counted, "", 0, note=note)
 
 
-def _counted(at: Installation, before: float, sent: int) -> int:
-    """Waits until nothing more comes. Raises where the service no longer answers."""
-    end_s, found = time.monotonic() + SETTLE_S, 0.0
-    while found < sent and time.monotonic() < end_s:
-        time.sleep(0.2)
-        found = total(at, "twin_messages_received_total") - before
-    return int(found)
-
-
-def _publish_all(port: int, first: int, count: int) -> int:
-    return asyncio.run(_publish(port, first, count))
-
-
-async def _publish(port: int, first: int, count: int) -> int:
-    will = Will("hostile/will", b"")
-    link = await open_link(port, "hostile", ["hostile/nothing"], lambda *_: None, will)
-    for name, payload in islice(_messages(SEED + first), count):
-        link.publish(name, payload)
-        await link.drained(WINDOW)
-    await link.drained(0)
-    link.close()
-    return link.acknowledged
-
-
-def _messages(seed: int) -> Iterator[tuple[str, bytes]]:
-    random = Random(seed)  # noqa: S311  # to be repeated, not to be secret
+def _messages(first: int, count: int) -> Iterator[tuple[str, bytes]]:
+    random = Random(SEED + first)  # noqa: S311  # to be repeated, not to be secret
     # The broker itself closes on control characters; wildcards stand in no topic name.
     names = [name for name in STRINGS if name.isprintable() and not set(name) & set("/+#")]
-    while True:
+    for _ in range(count):
         vehicle = random.choice([VEHICLE, VEHICLE, VEHICLE, random.choice(names)])
         yield f"twin/v1/{vehicle}/{random.choice(UPWARD)}", _payload(random)
 

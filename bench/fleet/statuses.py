@@ -5,25 +5,22 @@ Must never wait for an answer: a status has none.
 
 from __future__ import annotations
 
-import asyncio
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Final
 
 from bench.figures import Figure
-from bench.fleet.metrics import total
+from bench.fleet.flood import await_received, publish, received
 from bench.fleet.scale import BACKENDS
 from bench.fleet.staging import Backend, Installation, installation
-from bench.fleet.thin_link import Will, open_link
 from bench.fleet.usage import usage
 from common.messages import Status, encode
 from common.topics import topic
 
 VEHICLES: Final = 1000
 MANY, FEW = 40_000, 4_000
-WINDOW: Final = 2000
-SETTLE_S: Final = 120.0
 BUNDLE: Final = "ab" * 32
 
 
@@ -53,31 +50,24 @@ def _measured(backend: Backend, count: int) -> list[Figure]:
 
 def _taken(at: Installation, pool: ProcessPoolExecutor, count: int) -> float:
     """Processor time of who sent them, once all are counted. Raises TimeoutError."""
-    before = total(at, "twin_messages_received_total")
+    wanted = received(at) + count
     cpu_s = pool.submit(_publish_all, at.broker.port, count).result()
-    end_s = time.monotonic() + SETTLE_S
-    while total(at, "twin_messages_received_total") - before < count:
-        if time.monotonic() > end_s:
-            problem = f"not all of {count} statuses were counted within {SETTLE_S:g} s"
-            raise TimeoutError(problem)
-        time.sleep(0.05)
+    if await_received(at, wanted) < wanted:
+        problem = f"not all of {count} statuses were counted"
+        raise TimeoutError(problem)
     return cpu_s
 
 
 def _publish_all(port: int, count: int) -> float:
     began_s = time.process_time()
-    asyncio.run(_publish(port, count))
+    publish(port, _statuses, 0, count, retain=True)
     return time.process_time() - began_s
 
 
-async def _publish(port: int, count: int) -> None:
-    link = await open_link(port, "statuses", ["nothing"], lambda *_: None, Will("nothing", b""))
-    for number in range(count):
+def _statuses(first: int, count: int) -> Iterator[tuple[str, bytes]]:
+    for number in range(first, first + count):
         vehicle = f"car-{number % VEHICLES:05d}"
-        link.publish(topic(vehicle, "status"), _status(vehicle, float(number)), retain=True)
-        await link.drained(WINDOW)
-    await link.drained(0)
-    link.close()
+        yield topic(vehicle, "status"), _status(vehicle, float(number))
 
 
 def _status(vehicle_id: str, sent_at: float) -> bytes:
