@@ -21,6 +21,7 @@ from cloud.store import migrations, postgres, verification
 from cloud.store.database import Reader, Store, upgrade, version_of
 from cloud.store.metadata import METADATA
 from cloud.store.migrations import HEAD, RELEASED
+from cloud.store.new_revisions import NewRevision
 from cloud.store.tables import RevisionRow, Vehicle
 from cloud.store.verification import Verified
 from common.revision import Revision, encode_revision, revision_hash
@@ -29,7 +30,7 @@ from demo.database import PrivatePostgres
 from tests.cloud_doubles import Insides, write_bundle
 
 DUMPS = Path(__file__).parent / "data"
-SIGNED_ROW = revising.signed_row
+SIGNED_NEW = revising.signed_new
 FILLED = ("vehicle", "trip", "breach", "revision", "signing_key")
 SCHEMA_OF_POSTGRES = """
 SELECT table_name || '.' || column_name, data_type || ' ' || is_nullable || ' '
@@ -70,13 +71,13 @@ def schema(url: PostgresUrl) -> dict[str, str]:
     return found
 
 
-def without_inputs(revision: Revision, author: Author, _inputs: object) -> RevisionRow:
+def without_inputs(revision: Revision, author: Author, _inputs: object) -> NewRevision:
     """As released versions made it: nothing was kept of what it was made from."""
     content = encode_revision(revision)
     signed = sign(content, author.key)
-    row = SIGNED_ROW(revision, author, Inputs())
+    row = SIGNED_NEW(revision, author, Inputs())
     row.content, row.hash, row.signature = content, revision_hash(content), signed.signature
-    row.inputs = None
+    row.inputs = None  # type: ignore[assignment]
     return row
 
 
@@ -87,7 +88,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inside = Insides(folder, write_bundle(folder / "bundle"))
     inside.take(inside.car("a").breach(5), inside.car("b").trip(1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rounds, "signed_row", without_inputs)
+        patch.setattr(rounds, "signed_new", without_inputs)
         inside.work()
     inside.store.close()
     return inside.path

@@ -16,6 +16,7 @@ from cloud.bundles import Catalogue
 from cloud.errors import FleetPriorError, StoreUnavailableError
 from cloud.store import fleet_priors, locks
 from cloud.store.database import Store
+from cloud.store.new_revisions import NewRevision
 from cloud.store.tables import FleetPriorRow, RevisionRow
 from common.calibration import Estimate, estimate_of
 from common.errors import ContractError, TooFewVehiclesError
@@ -77,7 +78,7 @@ class FleetPriors:
             self._known[bundle] = version, known
         return known
 
-    def grow(self, made: Iterable[RevisionRow]) -> bool:
+    def grow(self, made: Iterable[NewRevision]) -> bool:
         """After these revisions: learn the priors that are due; whether any was.
 
         Raises StoreUnavailableError.

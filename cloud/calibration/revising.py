@@ -12,6 +12,7 @@ import msgspec
 
 from cloud.audit.inputs import Inputs, hash_of, this_platform
 from cloud.audit.inputs import encode as encode_inputs
+from cloud.store.new_revisions import NewRevision, as_row
 from cloud.store.pending_breaches import History
 from cloud.store.tables import Breach, RevisionRow
 from common import calibration, fleet_prior
@@ -119,12 +120,17 @@ def inputs_of(breach: Breach, history: History, prior: FleetPrior | None) -> Inp
 
 
 def signed_row(revision: Revision, author: Author, inputs: Inputs) -> RevisionRow:
+    """The same as `signed_new`, as a row for a session."""
+    return as_row(signed_new(revision, author, inputs))
+
+
+def signed_new(revision: Revision, author: Author, inputs: Inputs) -> NewRevision:
     """A revision as it is stored: hashed and signed, with what it was made from."""
     kept = encode_inputs(inputs)
     revision = msgspec.structs.replace(revision, inputs_hash=hash_of(kept))
     content = encode_revision(revision)
     signed = sign(content, author.key)
-    return RevisionRow(
+    return NewRevision(
         vehicle_id=revision.vehicle_id,
         number=revision.number,
         bundle=revision.bundle,
@@ -141,12 +147,12 @@ def signed_row(revision: Revision, author: Author, inputs: Inputs) -> RevisionRo
     )
 
 
-def signed_message(row: RevisionRow) -> SignedRevision:
+def signed_message(row: RevisionRow | NewRevision) -> SignedRevision:
     """The message that carries a stored revision, as it was signed when it was made."""
     return SignedRevision(key_id=row.key_id, signature=row.signature, revision=row.content.decode())
 
 
-def signed_now(row: RevisionRow, author: Author) -> SignedRevision:
+def signed_now(row: RevisionRow | NewRevision, author: Author) -> SignedRevision:
     """The same, signed again where the author's key is another by now; the content is the same."""
     if row.key_id == key_id(author.key.public_key()):
         return signed_message(row)

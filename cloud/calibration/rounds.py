@@ -29,7 +29,7 @@ from cloud.calibration.poison import (
     suspect,
 )
 from cloud.calibration.replays import Replays
-from cloud.calibration.revising import Author, case_of, inputs_of, revision_of, signed_row, stored
+from cloud.calibration.revising import Author, case_of, inputs_of, revision_of, signed_new, stored
 from cloud.calibration.roll_backs import RollBacks
 from cloud.errors import OvertakenError
 from cloud.policy import DEFAULT, Policy, refusal
@@ -44,6 +44,7 @@ from cloud.store import (
 )
 from cloud.store.audit_tables import Pin
 from cloud.store.database import Store
+from cloud.store.new_revisions import NewRevision
 from cloud.store.pending_breaches import History, Pending
 from cloud.store.tables import Breach, RevisionRow, Vehicle
 from cloud.traces.archive import Archive
@@ -85,7 +86,7 @@ class Outcome:
     """What was committed for a breach: a revision, or (None) the reason in `breach.reason`."""
 
     breach: Breach
-    row: RevisionRow | None
+    row: NewRevision | None
     at: Stages
 
 
@@ -96,7 +97,7 @@ class _Made:
     item: Item
     decision: Decision
     revision: Revision | None = None
-    row: RevisionRow | None = None
+    row: NewRevision | None = None
 
 
 class Calibrations:
@@ -244,7 +245,7 @@ class Calibrations:
             return _Made(item, decision)
         breach, history, prior = item.breach, item.history, item.prior
         revision = revision_of(breach, history, decision, self._author, now, prior)
-        row = signed_row(revision, self._author, inputs_of(breach, history, prior))
+        row = signed_new(revision, self._author, inputs_of(breach, history, prior))
         row.approval = approvals.PENDING if item.policy.calibration == "approval" else None
         return _Made(item, decision, revision, row)
 

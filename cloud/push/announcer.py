@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from cloud.calibration.revising import Author, signed_now
 from cloud.mqtt.protocol import Publisher
+from cloud.store.new_revisions import NewRevision
 from cloud.store.tables import Breach, RevisionRow
 from common.messages import Declined, Receipt, encode
 from common.topics import topic
@@ -60,7 +61,7 @@ class Announcer:
         self._lock = threading.Lock()
         self._handed_over: dict[str, int] = {}
 
-    def revision(self, row: RevisionRow, told: Callable[[], None] = nothing) -> None:
+    def revision(self, row: RevisionRow | NewRevision, told: Callable[[], None] = nothing) -> None:
         """Publish a revision, retained; `told` is called, from any thread, once the broker has it.
 
         Without a connection nothing happens, and it comes later.

@@ -14,9 +14,10 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, and_, col, or_, select
 
 from cloud.errors import OvertakenError
-from cloud.store import pinned
+from cloud.store import new_revisions, pinned
 from cloud.store.audit_tables import Pin
 from cloud.store.membership import among
+from cloud.store.new_revisions import NewRevision
 from cloud.store.operator_tables import PolicyRow
 from cloud.store.revisions import (
     NEWEST_ID,
@@ -209,13 +210,12 @@ def _is_as_it_was(db: Session, history: History, number: int | None, verdict: st
     return dict(db.exec(query).all()) == older
 
 
-def settle(db: Session, made: Sequence[RevisionRow], decided: Sequence[Breach], now: float) -> None:
+def settle(db: Session, made: Sequence[NewRevision], decided: Sequence[Breach], now: float) -> None:
     """Add revisions, and write the state and reason of the breaches they settle.
 
     Raises OvertakenError when one is settled already: nothing may be committed.
     """
-    db.add_all(made)
-    db.flush()
+    new_revisions.add(db, made)
     changes = [
         {"row": breach.id, "to": breach.state, "why": breach.reason, "now": now}
         for breach in decided
