@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,11 @@ from common.topics import topic
 log = logging.getLogger(__name__)
 
 BATCH: Final = 200
+BUSY: Final = 16
+"""After a batch of so many the next is waited for: many small transactions cost more than few."""
+GATHERING_S: Final = 0.05
+GATHERED: Final = 100
+"""So long, or for so many: fewer than a broker hands over without an acknowledgement."""
 FIRST_RETRY_S: Final = 0.05
 LONGEST_RETRY_S: Final = 5.0
 KNOWN_VEHICLES: Final = 200_000
@@ -77,8 +83,10 @@ class Ingest:
 
     def run(self, inbox: Inbox, stop: threading.Event) -> None:
         """Handle batches until None comes out of the inbox or `stop` is set."""
+        batch: Sequence[Delivery] = ()
         while not stop.is_set():
-            batch, is_last = _next_batch(inbox)
+            is_busy = len(batch) >= BUSY
+            batch, is_last = _next_batch(inbox, GATHERING_S if is_busy else 0.0)
             if batch:
                 self.process(batch, stop)
             if is_last:
@@ -212,16 +220,19 @@ def _vouched(asked: Freshness, key: Signer) -> SignedFreshness | None:
         return None
 
 
-def _next_batch(inbox: Inbox) -> tuple[list[Delivery], bool]:
-    """Wait for one delivery, take what else is there; True when the end was reached."""
+def _next_batch(inbox: Inbox, gathering_s: float) -> tuple[list[Delivery], bool]:
+    """Wait for one delivery, take what else comes until then; True when the end was reached."""
     batch: list[Delivery] = []
+    item = inbox.get()
+    end = time.monotonic() + gathering_s
     try:
-        item = inbox.get()
         while item is not None:
             batch.append(item)
             if len(batch) == BATCH:
                 return batch, False
-            item = inbox.get_nowait()
+            left_s = end - time.monotonic()
+            waits = left_s > 0 and len(batch) < GATHERED
+            item = inbox.get(timeout=left_s) if waits else inbox.get_nowait()
     except queue.Empty:
         return batch, False
     return batch, True
