@@ -7,13 +7,14 @@ message without the cloud's receipt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.offline_loop import TRACE_POINTS, Trip, of_trip
+from bench.fleet.fleet_trips import Journey
+from bench.offline_loop import Trip
 from common import calibration
+from common.calibration import align, extrapolate
 from common.messages import (
     Breach,
     Receipt,
@@ -25,9 +26,7 @@ from common.messages import (
     message_id,
 )
 from common.model import VoltageModel
-from common.thinning import thin
 from common.topics import Kind
-from common.trace import to_wire
 from edge_agent.parameters.canary import Beside
 from edge_agent.parameters.decisions import Identity, KeptTrace, authenticate, is_breach, judge
 from edge_agent.timekeeping.stamps import Stamp
@@ -64,6 +63,7 @@ class ThinCar:
         self.who, self._model = who, model
         self._always_breach = always_breach
         self._estimate = self._confirmed = calibration.prior(who.manifest)
+        self._there = self._estimate  # at the start of the last trip
         self._number, self._trial_hash = 0, ""
         self._kept: KeptTrace | None = None
         self._open: dict[str, Offer] = {}
@@ -96,14 +96,16 @@ class ThinCar:
             )
         )
 
-    def drive(self, trip: Trip, now: float) -> list[Offer]:
+    def drive(self, journey: Journey, now: float) -> list[Offer]:
         """Predict and compare a whole trip; its summary, its breach, the verdict of a trial."""
-        error_v = self._error_on(self._estimate, trip)
+        trip = journey.trip
+        self._there = extrapolate(self._estimate, self.who.manifest, trip.odometer)
+        error_v = self._error_on(self._there, trip)
         offers = [self._end_trial(trip, error_v, now)] if self._trial_hash else []
         breach = self._always_breach or is_breach(error_v, self.who.manifest.error_threshold_v)
         offers.append(self._summary(trip, error_v, now, breach=breach))
         if breach:
-            offers.append(self._breach(trip, error_v))
+            offers.append(self._breach(journey, error_v))
         for offer in offers:
             self._open[offer.message_id] = offer
         return offers
@@ -118,12 +120,14 @@ class ThinCar:
         return []
 
     def _error_on(self, estimate: calibration.Estimate, trip: Trip) -> float:
-        there = of_trip(estimate, trip, self._model, self.who.manifest)
+        first_v = float(trip.whole.voltage_v[0])
+        there = align(estimate, trip.whole.features[0], first_v, self._model, self.who.manifest)
         predicted = self._model.predict(trip.whole.features, there.theta)
         return float(np.abs(predicted - trip.whole.voltage_v).mean())
 
     def _end_trial(self, trip: Trip, after_v: float, now: float) -> Offer:
-        beside = Beside(self._number, self._error_on(self._confirmed, trip), after_v)
+        confirmed = extrapolate(self._confirmed, self.who.manifest, trip.odometer)
+        beside = Beside(self._number, self._error_on(confirmed, trip), after_v)
         ack = trial_acknowledgement(beside, self._trial_hash, self.who, _stamp(now))
         if ack.verdict == "refused":
             self._estimate = self._confirmed
@@ -154,8 +158,8 @@ class ThinCar:
         self.counts.trips.append(summary.message_id)
         return Offer("trip", summary.message_id, encode(summary))
 
-    def _breach(self, trip: Trip, error_v: float) -> Offer:
-        kept = thin(trip.whole, TRACE_POINTS)
+    def _breach(self, journey: Journey, error_v: float) -> Offer:
+        trip = journey.trip
         breach = Breach(
             message_id=message_id(self.who.vehicle_id, trip.trip_id, "breach"),
             vehicle_id=self.who.vehicle_id,
@@ -165,9 +169,9 @@ class ThinCar:
             odometer=trip.odometer,
             error_v=round(error_v, 6),
             threshold_v=self.who.manifest.error_threshold_v,
-            trace=to_wire(kept),
+            trace=journey.wire,
         )
-        self._kept = KeptTrace(breach.message_id, trip.odometer, kept)
+        self._kept = KeptTrace(breach.message_id, trip.odometer, trip.trace)
         self.awaiting = breach.message_id
         self.counts.breaches.append(breach.message_id)
         return Offer("breach", breach.message_id, encode(breach))
@@ -182,14 +186,15 @@ class ThinCar:
     def _revision(self, message: SignedRevision, now: float) -> list[Offer]:
         verdict = authenticate(message, self.who)
         verdict = judge(
-            verdict, self._number, self._estimate, self._kept, self._model, self.who.manifest
+            verdict, self._number, self._there, self._kept, self._model, self.who.manifest
         )
         revision = verdict.revision
         if revision is None or verdict.reason == "older":
             return []  # a retained one that it has judged
         self._number = revision.number
         if verdict.applied:
-            self._estimate, self._trial_hash = calibration.estimate_of(revision), verdict.hash
+            self._estimate = self._there = calibration.estimate_of(revision)
+            self._trial_hash = verdict.hash
             self.counts.applied += 1
             self.applied_at = now
         else:
@@ -200,20 +205,6 @@ class ThinCar:
         self.counts.acknowledgements.append(ack.message_id)
         self._open[ack.message_id] = Offer("ack", ack.message_id, encode(ack))
         return [self._open[ack.message_id]]
-
-
-def cars_of(
-    vehicle_ids: Sequence[str], of: Identity, model: VoltageModel, *, always_breach: bool
-) -> list[ThinCar]:
-    """A car for each id, all with the same bundle and trust."""
-    return [
-        ThinCar(
-            Identity(vehicle_id, of.bundle, of.manifest, of.trusted),
-            model,
-            always_breach=always_breach,
-        )
-        for vehicle_id in vehicle_ids
-    ]
 
 
 def _stamp(now: float) -> Stamp:

@@ -35,7 +35,8 @@ class ThinLink(asyncio.Protocol):
         self.published = self.acknowledged = 0  # the latter by the broker, not by the cloud
         self._eased = asyncio.Event()
         self._transport: asyncio.Transport | None = None
-        loop = asyncio.get_running_loop()
+        self._unsent: list[bytes] = []
+        self._loop = loop = asyncio.get_running_loop()
         self.subscribed: asyncio.Future[None] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
 
@@ -91,6 +92,13 @@ class ThinLink(asyncio.Protocol):
             self.lost.set_result(None)
 
     def _send(self, data: bytes) -> None:
+        """What is said in one turn of the loop goes in one system call."""
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(data)
+
+    def _flush(self) -> None:
+        data, self._unsent = b"".join(self._unsent), []
         if self._transport is not None:
             self._transport.write(data)
 
