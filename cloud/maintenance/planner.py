@@ -8,6 +8,7 @@ of a vehicle without holding it.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -33,8 +34,8 @@ LEVEL: Final = 0.8  # from 10 to 90 %
 PAGE: Final = 500
 EVERY_S: Final = 30.0
 AGAIN_S: Final = 7 * DAY_S
-REST: Final = 4.0
-"""For each second of forecasting so many of rest: a fifth of a processor at most."""
+REST: Final = 9.0
+"""For each second of forecasting so many of rest: a tenth of a processor at most."""
 YEAR_9999: Final = 253_370_764_800.0
 
 
@@ -51,6 +52,7 @@ class Planner:
         self._store, self._catalogue = store, catalogue
         self._clock, self._elapsed = clock, elapsed
         self._after, self._rests_until = "", 0.0
+        self._due: deque[str] = deque()  # of the page before `_after`
 
     def turn(self) -> bool:
         """Forecast the next vehicle that is due; whether one was. Raises StoreUnavailableError."""
@@ -58,37 +60,47 @@ class Planner:
         if began < self._rests_until:
             return False
         now = self._clock()
-        with self._store.read() as db:
-            found = maintenance.after(db, self._after, PAGE)
-            holding = policies.holding(db)
-        for vehicle, known in found:
-            policy = holding.get(vehicle.cohort, DEFAULT)
-            if self._catalogue.find(vehicle.bundle) and _is_due(vehicle, known, policy, now):
-                self._after = vehicle.vehicle_id
-                self._plan(vehicle.vehicle_id, policy, now)
-                ended = self._elapsed()
-                self._rests_until = ended + REST * (ended - began)
-                return True
-        self._after = found[-1][0].vehicle_id if len(found) == PAGE else ""
-        if not self._after:
-            self._rests_until = began + EVERY_S
-        return False
+        if not self._due:
+            self._look(began, now)
+        if not self._due:
+            return False
+        self._plan(self._due.popleft(), now)
+        ended = self._elapsed()
+        self._rests_until = ended + REST * (ended - began)
+        return True
 
     def wake(self) -> None:
         """Look at once."""
         self._rests_until = 0.0
 
-    def _plan(self, vehicle_id: str, policy: Policy, now: float) -> None:
+    def _look(self, began: float, now: float) -> None:
+        """At the next page of vehicles; after the last one it rests, and begins anew."""
         with self._store.read() as db:
-            outlook = self._outlook(db, vehicle_id, policy, now)
+            found = maintenance.after(db, self._after, PAGE)
+            holding = policies.holding(db)
+        self._due.extend(
+            vehicle.vehicle_id
+            for vehicle, known in found
+            if self._catalogue.find(vehicle.bundle)
+            and _is_due(vehicle, known, holding.get(vehicle.cohort, DEFAULT), now)
+        )
+        self._after = found[-1][0].vehicle_id if len(found) == PAGE else ""
+        if not self._after:
+            self._rests_until = began + EVERY_S
+
+    def _plan(self, vehicle_id: str, now: float) -> None:
+        with self._store.read() as db:
+            vehicle = db.get_one(Vehicle, vehicle_id)
+            policy = policies.holding(db).get(vehicle.cohort, DEFAULT)
+            outlook = self._outlook(db, vehicle, policy, now)
         with self._store.write() as db:
             vehicle = locks.vehicles(db, [vehicle_id])[vehicle_id]
             db.merge(outlook)
             if outlook.problem is None:
                 _settle(db, vehicle, outlook, now)
 
-    def _outlook(self, db: Session, vehicle_id: str, policy: Policy, now: float) -> Outlook:
-        vehicle = db.get_one(Vehicle, vehicle_id)
+    def _outlook(self, db: Session, vehicle: Vehicle, policy: Policy, now: float) -> Outlook:
+        vehicle_id = vehicle.vehicle_id
         outlook = Outlook(
             vehicle_id=vehicle_id,
             revision=vehicle.figures_revision or 0,
