@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from cloud.store.assessed import Assessed
 from cloud.store.tables import Vehicle
 from common.batch import batch_of, estimates_of, extrapolated
 from common.cutoff import first_crossing
@@ -28,7 +29,9 @@ AHEAD: Final = 1000.0
 """Odometer units over which drift is told."""
 
 
-def note(made: Sequence[tuple[Vehicle, Revision]], model: VoltageModel, manifest: Manifest) -> None:
+def note(
+    made: Sequence[tuple[Vehicle | Assessed, Revision]], model: VoltageModel, manifest: Manifest
+) -> None:
     """Write the figures of these revisions, all of one bundle, into their vehicles."""
     if not made:
         return

@@ -37,16 +37,16 @@ from cloud.store import (
     approvals,
     events,
     evidence,
-    locks,
     pending_breaches,
     pinned,
     policies,
 )
+from cloud.store.assessed import ASSESSED, Assessed
 from cloud.store.audit_tables import Pin
 from cloud.store.database import Store
 from cloud.store.new_revisions import NewRevision
 from cloud.store.pending_breaches import History, Pending
-from cloud.store.tables import Breach, RevisionRow, Vehicle
+from cloud.store.tables import Breach, RevisionRow
 from cloud.traces.archive import Archive
 from common.calibration import Settings
 from common.calibrator import Case, Decision, Decline, MakeRevision, decide
@@ -221,7 +221,7 @@ class Calibrations:
         made = [self._made(item, one, now) for item, one in zip(items, decisions, strict=True)]
         signed = self._clock()
         with self._store.write() as db:
-            vehicles = locks.vehicles(db, {item.breach.vehicle_id for item in items})
+            vehicles = ASSESSED.locked(db, {item.breach.vehicle_id for item in items})
             due = pending_breaches.is_due(
                 db, [item.breach for item in items], [item.history for item in items]
             )
@@ -235,6 +235,7 @@ class Calibrations:
                     quarantine(db, one.item.breach, one.decision, now)
             events.add_many(db, now, [_happened(one, vehicles) for one in made])
             self._note_estimates(vehicles, made, now)
+            ASSESSED.write(db, [vehicles[one.item.breach.vehicle_id] for one in made])
         at = Stages(now, signed, self._clock())
         return [Outcome(one.item.breach, one.row, at) for one in made]
 
@@ -250,7 +251,7 @@ class Calibrations:
         return _Made(item, decision, revision, row)
 
     def _note_estimates(
-        self, vehicles: Mapping[str, Vehicle], made: Sequence[_Made], now: float
+        self, vehicles: Mapping[str, Assessed], made: Sequence[_Made], now: float
     ) -> None:
         known = [(vehicles[one.item.breach.vehicle_id], one) for one in made]
         for vehicle, one in known:
@@ -266,11 +267,11 @@ class Calibrations:
         except Exception:  # nor a figure that cannot be read
             log.exception("figures_not_noted bundle=%s", bundle)
 
-    def _judge(self, bundle: str, known: Sequence[tuple[Vehicle, _Made]], now: float) -> None:
+    def _judge(self, bundle: str, known: Sequence[tuple[Assessed, _Made]], now: float) -> None:
         standing = [(vehicle, _standing(one)) for vehicle, one in known]
         found = evidence.gather_all(standing, self._catalogue.manifest(bundle), now)
         for (vehicle, _), seen in zip(standing, found, strict=True):
-            vehicle.estimate_state = judge(vehicle.estimate_state, seen).state  # type: ignore[arg-type]
+            vehicle.estimate_state = judge(vehicle.estimate_state, seen).state
 
 
 def _standing(made: _Made) -> Revision | None:
@@ -287,7 +288,7 @@ def _prepared(item: Item, manifest: Manifest) -> Case | Decline:
     return case_of(item.breach, item.history, manifest, item.prior)
 
 
-def _happened(made: _Made, vehicles: Mapping[str, Vehicle]) -> events.Happened:
+def _happened(made: _Made, vehicles: Mapping[str, Assessed]) -> events.Happened:
     breach, row = made.item.breach, made.row
     vehicle = vehicles.get(breach.vehicle_id)
     cohort = vehicle.cohort if vehicle else None
@@ -299,7 +300,7 @@ def _happened(made: _Made, vehicles: Mapping[str, Vehicle]) -> events.Happened:
     return events.Happened("revision.made", breach.vehicle_id, cohort, what)
 
 
-def _count(vehicle: Vehicle, item: Item, decision: Decision) -> None:
+def _count(vehicle: Assessed, item: Item, decision: Decision) -> None:
     if isinstance(decision, MakeRevision):
         vehicle.calibrations = vehicle.calibrations + 1 if item.history.base else 1
         vehicle.started = True

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cloud.store.assessed import Assessed
 from cloud.store.tables import Vehicle
 from common import calibration
 from common.batch import batch_of, estimates_of, extrapolated
@@ -50,7 +51,7 @@ def gather(vehicle: Vehicle, standing: Revision | None, manifest: Manifest, now:
 
 
 def gather_all(
-    standing: Sequence[tuple[Vehicle, Revision | None]], manifest: Manifest, now: float
+    standing: Sequence[tuple[Vehicle | Assessed, Revision | None]], manifest: Manifest, now: float
 ) -> list[Evidence]:
     """The same of several vehicles, computed together."""
     prior_stds = np.array([parameter.prior_std for parameter in manifest.parameters])
@@ -76,7 +77,7 @@ def _error_left(revision: Revision | None, manifest: Manifest) -> float | None:
 
 
 def _estimates_now(
-    standing: Sequence[tuple[Vehicle, Revision | None]], manifest: Manifest
+    standing: Sequence[tuple[Vehicle | Assessed, Revision | None]], manifest: Manifest
 ) -> list[Estimate]:
     """Each at its vehicle's odometer; what the vehicle has not gone beyond stays as it is."""
     found = [_estimate_of(revision, manifest) for _, revision in standing]
@@ -95,6 +96,6 @@ def _estimate_of(revision: Revision | None, manifest: Manifest) -> Estimate:
     return calibration.estimate_of(revision) if revision else calibration.prior(manifest)
 
 
-def _age_s(vehicle: Vehicle, now: float) -> float | None:
+def _age_s(vehicle: Vehicle | Assessed, now: float) -> float | None:
     received_at = vehicle.last_trip_received_at
     return max(now - received_at, 0.0) if received_at else None

@@ -25,14 +25,13 @@ from cloud.store import (
     quarantined,
     releases,
     revisions,
-    totals,
     verdicts,
 )
 from cloud.store.effects import Effects, Verdict
 from cloud.store.membership import among
 from cloud.store.quarantined import Refused
 from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, Trip, Vehicle
-from cloud.store.totals import Totals
+from cloud.store.totals import TOTALS, Totals
 from common import messages
 from common.errors import UnknownSchemaError
 from common.freshness import Freshness
@@ -91,7 +90,7 @@ class Recorder:
         named = {m.vehicle_id for m in news if not isinstance(m, _Answer)}
         locks.add_vehicles(db, named.difference(known), now)
         whole = {m.vehicle_id for m in news if isinstance(m, Status)}
-        held = totals.locked(db, {m.vehicle_id for m in news})
+        held = TOTALS.locked(db, {m.vehicle_id for m in news})
         self._totals = {name: one for name, one in held.items() if name not in whole}
         self._vehicles = locks.vehicles(db, whole)
         self._newest_keys = key_statements.newest(db) if whole else 0
@@ -138,7 +137,7 @@ class Recorder:
     def finish(self) -> None:
         """Write what was gathered, in a few statements: last, before the commit."""
         self._write_verdicts()
-        totals.write(self._db, self._totals.values())
+        TOTALS.write(self._db, self._totals.values())
         if self._new_trips:
             self._db.connection().execute(_ADD_TRIPS, self._new_trips)
         if self._new_breaches:
