@@ -22,7 +22,7 @@ from cloud.store.lanes import lane_of
 
 log = logging.getLogger(__name__)
 
-HELD_S: Final = 2.0
+HELD_S: Final = 10.0
 """How long a lane with ever more to do is held before it queues again: others wait, too."""
 
 
