@@ -110,12 +110,13 @@ def is_positive_definite(estimate: Estimate, manifest: Manifest) -> bool:
 def estimate_of(revision: Revision | Provisional) -> Estimate:
     """The estimate that a revision, or what a vehicle made for itself, carries."""
     states = 2 * len(revision.theta)
-    P = np.zeros((states, states))
-    P[upper_indices(states)] = revision.covariance
+    rows, columns = upper_indices(states)
+    P = np.empty((states, states))
+    P[rows, columns] = P[columns, rows] = revision.covariance
     return Estimate(
         theta=np.array(revision.theta),
         rate=np.array(revision.rate),
-        covariance=P + np.triu(P, 1).T,
+        covariance=P,
         odometer=revision.odometer,
         growth=np.array(revision.rate_growth) if revision.rate_growth else None,
         discrepancy=_discrepancy_in(revision),

@@ -7,6 +7,7 @@ here, a column to sort and filter by; `/health` gives the interval.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Final
 
 import numpy as np
@@ -14,9 +15,9 @@ import numpy.typing as npt
 
 from cloud.store.assessed import Assessed
 from cloud.store.tables import Vehicle
-from common.batch import batch_of, estimates_of, extrapolated
+from common.batch import batch_of, extrapolated
 from common.cutoff import first_crossing
-from common.estimate import Estimate, estimate_of
+from common.estimate import Estimate, bounded_theta, estimate_of
 from common.estimate_state import relative_std
 from common.health import usable_when_new
 from common.manifest import Manifest
@@ -54,50 +55,44 @@ def _error_left(revision: Revision, manifest: Manifest) -> float | None:
 def _healths(
     estimates: Sequence[Estimate], model: VoltageModel, manifest: Manifest
 ) -> list[tuple[float | None, float | None, float | None]]:
-    """(state of health, its standard deviation, its loss over the next AHEAD units) of each."""
+    """(state of health, its standard deviation, its loss over the next AHEAD units) of each.
+
+    Linear: var(h) = g' P g + the share of the model's discrepancy, g by central differences.
+    """
     new = usable_when_new(model, manifest)
     if manifest.health is None or new is None:
         return [(None, None, None)] * len(estimates)
-    batch = batch_of(estimates, manifest)
-    ahead = extrapolated(batch, batch.odometer + AHEAD, manifest)
-    later = estimates_of(ahead, estimates, manifest)
-    points = [_points(*both) for both in zip(estimates, later, strict=True)]
-    rows, each = np.concatenate(points), len(points[0])
-    offsets = np.zeros((len(points), each))
-    offsets[:, -2:] = [[_discrepancy_v(e, manifest) * s for s in (1, -1)] for e in estimates]
-    crossings = first_crossing(rows, manifest.health, model, manifest, offsets.ravel()) / new
+    theta = np.array([estimate.theta for estimate in estimates])
+    batch, count = batch_of(estimates, manifest), theta.shape[1]
+    later = extrapolated(batch, batch.odometer + AHEAD, manifest).x[:, :count]
+    P = np.array([estimate.covariance[:count, :count] for estimate in estimates])
+    stds = np.sqrt(np.maximum(np.diagonal(P, axis1=1, axis2=2), 0.0))
+    points = _points(theta, bounded_theta(later, manifest), stds)
+    offsets = np.zeros(points.shape[:2])
+    offsets[:, -2], offsets[:, -1] = batch.discrepancy_v, -batch.discrepancy_v
+    crossings = first_crossing(
+        points.reshape(-1, count), manifest.health, model, manifest, offsets.ravel()
+    )
+    found = (crossings / new).reshape(offsets.shape)
+    up, down = found[:, 2 : 2 + count], found[:, 2 + count : 2 + 2 * count]
+    with np.errstate(invalid="ignore"):  # infinite: beyond the bundle's sweep
+        g = np.divide(up - down, 2 * stds, out=np.zeros_like(stds), where=stds > 0)
+        own = (g[:, None] @ P @ g[:, :, None])[:, 0, 0]
+        std = np.sqrt(own + ((found[:, -2] - found[:, -1]) / 2) ** 2)
+        figures = np.column_stack([found[:, 0], std, found[:, 0] - found[:, 1]])
     return [
-        _figures(estimate, found)
-        for estimate, found in zip(estimates, crossings.reshape(-1, each), strict=True)
+        (_finite(one), _finite(spread), _finite(loss)) for one, spread, loss in figures.tolist()
     ]
 
 
-def _points(estimate: Estimate, later: Estimate) -> FloatArray:
-    """theta here, later, one standard deviation up and down in each parameter, and twice again."""
-    steps = np.diag(_stds(estimate))
-    theta = estimate.theta
-    return np.vstack([theta, later.theta, theta + steps, theta - steps, theta, theta])
+def _points(theta: FloatArray, later: FloatArray, stds: FloatArray) -> FloatArray:
+    """theta here, later, one standard deviation up and down in each parameter, and twice again.
+
+    Each argument is [B, P], the result [B, 2P + 4, P].
+    """
+    here, steps = theta[:, None], stds[:, :, None] * np.eye(theta.shape[1])
+    return np.concatenate([here, later[:, None], here + steps, here - steps, here, here], axis=1)
 
 
-def _figures(
-    estimate: Estimate, found: FloatArray
-) -> tuple[float | None, float | None, float | None]:
-    """Linear: var(h) = g' P g + the share of the model's discrepancy, g by central differences."""
-    count, stds = len(estimate.theta), _stds(estimate)
-    up, down = found[2 : 2 + count], found[2 + count : 2 + 2 * count]
-    with np.errstate(invalid="ignore"):  # infinite: beyond the bundle's sweep
-        g = np.divide(up - down, 2 * stds, out=np.zeros(count), where=stds > 0)
-        variance = g @ estimate.covariance[:count, :count] @ g + ((found[-2] - found[-1]) / 2) ** 2
-        figures = (found[0], np.sqrt(variance), found[0] - found[1])
-    value, std, drift = (float(one) if np.isfinite(one) else None for one in figures)
-    return value, std, drift
-
-
-def _stds(estimate: Estimate) -> FloatArray:
-    count = len(estimate.theta)
-    return np.asarray(np.sqrt(np.maximum(np.diag(estimate.covariance)[:count], 0.0)))
-
-
-def _discrepancy_v(estimate: Estimate, manifest: Manifest) -> float:
-    own = estimate.discrepancy
-    return own.std_v if own is not None else manifest.model_discrepancy_std_v
+def _finite(number: float) -> float | None:
+    return number if isfinite(number) else None
