@@ -148,6 +148,8 @@ def align(
     `estimate` is the battery's at the trip's start (extrapolated). The result holds for this trip
     alone.
     """
+    if not layout_of(manifest).has_trip_spread:
+        return estimate
     first = features[None, None], np.array([[voltage_v]])
     trip = aligned(batch_of([estimate], manifest), *first, model, manifest)
     return estimates_of(trip, [estimate], manifest)[0]

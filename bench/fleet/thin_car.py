@@ -7,14 +7,17 @@ message without the cloud's receipt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from bench.fleet.fleet_trips import Journey
 from bench.offline_loop import Trip
 from common import calibration
+from common.ageing import MAX_EXPONENT
 from common.calibration import align, extrapolate
+from common.layout import layout_of
+from common.manifest import Manifest
 from common.messages import (
     Breach,
     Receipt,
@@ -99,7 +102,7 @@ class ThinCar:
     def drive(self, journey: Journey, now: float) -> list[Offer]:
         """Predict and compare a whole trip; its summary, its breach, the verdict of a trial."""
         trip = journey.trip
-        self._there = extrapolate(self._estimate, self.who.manifest, trip.odometer)
+        self._there = ahead(self._estimate, self.who.manifest, trip.odometer)
         error_v = self._error_on(self._there, trip)
         offers = [self._end_trial(trip, error_v, now)] if self._trial_hash else []
         breach = self._always_breach or is_breach(error_v, self.who.manifest.error_threshold_v)
@@ -126,7 +129,7 @@ class ThinCar:
         return float(np.abs(predicted - trip.whole.voltage_v).mean())
 
     def _end_trial(self, trip: Trip, after_v: float, now: float) -> Offer:
-        confirmed = extrapolate(self._confirmed, self.who.manifest, trip.odometer)
+        confirmed = ahead(self._confirmed, self.who.manifest, trip.odometer)
         beside = Beside(self._number, self._error_on(confirmed, trip), after_v)
         ack = trial_acknowledgement(beside, self._trial_hash, self.who, _stamp(now))
         if ack.verdict == "refused":
@@ -205,6 +208,25 @@ class ThinCar:
         self.counts.acknowledgements.append(ack.message_id)
         self._open[ack.message_id] = Offer("ack", ack.message_id, encode(ack))
         return [self._open[ack.message_id]]
+
+
+def ahead(
+    estimate: calibration.Estimate, manifest: Manifest, odometer: float
+) -> calibration.Estimate:
+    """The estimate at a later odometer as `extrapolate` gives it, its covariance and rate left out.
+
+    A vehicle has a processor of its own for its band; here all of them share the service's.
+    """
+    layout, ds = layout_of(manifest), odometer - estimate.odometer
+    if ds <= 0 or layout.has_trip_spread:
+        return extrapolate(estimate, manifest, odometer)
+    growth = layout.law.growth if estimate.growth is None else estimate.growth
+    exponent = np.minimum(growth * ds, MAX_EXPONENT)
+    still = exponent == 0.0
+    drift = ds * np.where(still, 1.0, np.expm1(exponent) / np.where(still, 1.0, exponent))
+    free = layout.bounds.free(estimate.theta)
+    moved = layout.bounds.reachable(free + drift * estimate.rate / layout.bounds.slope(free))
+    return replace(estimate, theta=layout.bounds.bounded(moved), odometer=odometer)
 
 
 def _stamp(now: float) -> Stamp:
