@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Table, bindparam, select, update
+from sqlalchemy import Table, select
 from sqlmodel import Session
 
+from cloud.store.bulk import Update
 from cloud.store.membership import among
 from cloud.store.tables import Vehicle
 
@@ -24,20 +25,16 @@ class VehicleColumns(Generic[T]):
     def __init__(self, kind: type[T], *, only_read: Collection[str]) -> None:
         table: Table = Vehicle.__table__  # type: ignore[attr-defined]
         names = tuple(kind.__dataclass_fields__)  # type: ignore[attr-defined]
-        written = [name for name in names if name not in {"vehicle_id", *only_read}]
         self._kind = kind
-        self._written = [("vehicle_id_", "vehicle_id"), *((f"{name}_", name) for name in written)]
+        self._written = [name for name in names if name not in only_read]
         self._locked = (
             select(*(table.c[name] for name in names))
             .where(among(table.c.vehicle_id, "ids"))
             .order_by(table.c.vehicle_id)
             .with_for_update()
         )
-        self._write = (
-            update(table)
-            .where(table.c.vehicle_id == bindparam("vehicle_id_"))
-            .values({name: bindparam(f"{name}_") for name in written})
-        )
+        changed = [name for name in self._written if name != "vehicle_id"]
+        self._update = Update(table, "vehicle_id", changed)
 
     def locked(self, db: Session, vehicle_ids: Collection[str]) -> dict[str, T]:
         """Of these vehicles as they are now, held until the transaction ends (`locks`)."""
@@ -48,6 +45,5 @@ class VehicleColumns(Generic[T]):
 
     def write(self, db: Session, changed: Iterable[T]) -> None:
         """Write them back."""
-        rows = [{key: getattr(one, name) for key, name in self._written} for one in changed]
-        if rows:
-            db.connection().execute(self._write, rows)
+        rows = [{name: getattr(one, name) for name in self._written} for one in changed]
+        self._update.execute(db, rows)

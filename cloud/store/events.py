@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from sqlalchemy import insert
+from sqlalchemy import Table
 from sqlmodel import Session
 
+from cloud.store.bulk import Insert
 from cloud.store.event_tables import Event
 from cloud.store.tables import Vehicle
 from cloud.store.totals import Totals
 
-_INSERT: Final = insert(Event)
+_TABLE: Final[Table] = Event.__table__  # type: ignore[attr-defined]
+_INSERT: Final = Insert(_TABLE, ["at", "kind", "vehicle_id", "cohort", "actor", "detail"])
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,4 @@ def forget(db: Session) -> None:
 
 def write(db: Session) -> None:
     """Write what was added, in one statement; only the commit may come after."""
-    held = db.info.pop(_HELD, [])
-    if held:
-        db.connection().execute(_INSERT, held)
+    _INSERT.execute(db, db.info.pop(_HELD, []))

@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import insert
 from sqlmodel import Session, col, select
 
 from cloud.errors import UnknownRevisionError
@@ -27,7 +26,9 @@ from cloud.store import (
     revisions,
     verdicts,
 )
+from cloud.store.bulk import Insert
 from cloud.store.effects import Effects, Verdict
+from cloud.store.lanes import lane_of
 from cloud.store.membership import among
 from cloud.store.quarantined import Refused
 from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, Trip, Vehicle
@@ -44,9 +45,16 @@ _KNOWN_BREACHES = (
     .add_columns(col(Breach.state), col(Breach.reason))
     .where(among(Breach.message_id, "ids"))
 )
-_ADD_TRIPS = insert(Trip)
-_ADD_BREACHES = insert(Breach)
 _KNOWN_TRIPS = select(Trip.vehicle_id, Trip.message_id).where(among(Trip.message_id, "ids"))
+_TRIP_FIELDS: Final = [f for f in TripSummary.__struct_fields__ if f != "schema"]
+_ADD_TRIPS: Final = Insert(Trip.__table__, [*_TRIP_FIELDS, "received_at"])  # type: ignore[attr-defined]
+_BREACH_FIELDS: Final = [
+    f for f in messages.Breach.__struct_fields__ if f not in {"schema", "trace"}
+]
+_ADD_BREACHES: Final = Insert(
+    Breach.__table__,  # type: ignore[attr-defined]
+    [*_BREACH_FIELDS, "trace", "received_at", "state", "lane", "tries"],
+)
 _KIND_OF: Final = {message: kind for kind, message in KINDS.items()}
 # Where what it answers is not known, it is refused, and brings no vehicle into being.
 _Answer = Acknowledgement | BundleAck | Fetch
@@ -138,10 +146,8 @@ class Recorder:
         """Write what was gathered, in a few statements: last, before the commit."""
         self._write_verdicts()
         TOTALS.write(self._db, self._totals.values())
-        if self._new_trips:
-            self._db.connection().execute(_ADD_TRIPS, self._new_trips)
-        if self._new_breaches:
-            self._db.connection().execute(_ADD_BREACHES, self._new_breaches)
+        _ADD_TRIPS.execute(self._db, self._new_trips)
+        _ADD_BREACHES.execute(self._db, self._new_breaches)
         self._answer_status()
         quarantined.keep(self._db, self.effects.refused, self._now)
 
@@ -164,7 +170,7 @@ class Recorder:
         if (trip.vehicle_id, trip.message_id) in self._trips:
             return False
         self._trips.add((trip.vehicle_id, trip.message_id))
-        fields = {name: getattr(trip, name) for name in trip.__struct_fields__ if name != "schema"}
+        fields = {name: getattr(trip, name) for name in _TRIP_FIELDS}
         fields["feature_means"] = msgspec.json.encode(trip.feature_means)
         fields["received_at"] = self._now
         self._new_trips.append(fields)
@@ -182,12 +188,9 @@ class Recorder:
         if key in self._breaches:
             self._tell_again(self._breaches[key], breach)
             return False
-        fields = {
-            name: getattr(breach, name)
-            for name in breach.__struct_fields__
-            if name not in {"schema", "trace"}
-        }
+        fields = {name: getattr(breach, name) for name in _BREACH_FIELDS}
         fields |= {"trace": msgspec.json.encode(breach.trace), "received_at": self._now}
+        fields |= {"state": "pending", "lane": lane_of(breach.vehicle_id), "tries": 0}
         self._new_breaches.append(fields)
         self._breaches[key] = _KnownBreach(*key, breach.bundle)
         vehicle.breaches += 1

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Table, and_, bindparam, select, update
+from sqlalchemy import Table, and_, bindparam, select
 from sqlmodel import Session
 
+from cloud.store.bulk import Update
 from cloud.store.membership import among
 from cloud.store.tables import Breach, RevisionRow, Vehicle
 from common.messages import Acknowledgement
@@ -50,7 +51,6 @@ _VEHICLES: Final[Table] = Vehicle.__table__  # type: ignore[attr-defined]
 _BREACHES: Final[Table] = Breach.__table__  # type: ignore[attr-defined]
 _NAMES: Final = tuple(Judged.__dataclass_fields__)[:-1]
 _CHANGED: Final = _NAMES[_NAMES.index("verdict") :]
-_WRITTEN: Final = [(f"{name}_", name) for name in (*_CHANGED, "id")]
 _COLUMNS: Final = select(*(_TABLE.c[name] for name in _NAMES), _BREACHES.c.received_at).outerjoin(
     _BREACHES,
     and_(
@@ -72,11 +72,7 @@ _NEWEST: Final = _COLUMNS.where(
 _OLDER: Final = _COLUMNS.where(
     _TABLE.c.vehicle_id == bindparam("vehicle"), _TABLE.c.number == bindparam("number")
 )
-_WRITE: Final = (
-    update(_TABLE)
-    .where(_TABLE.c.id == bindparam("id_"))
-    .values({name: bindparam(f"{name}_") for name in _CHANGED})
-)
+_WRITE: Final = Update(_TABLE, "id", _CHANGED)
 
 
 def named_by(db: Session, acks: Collection[Acknowledgement]) -> dict[tuple[str, int], Judged]:
@@ -98,6 +94,5 @@ def named_by(db: Session, acks: Collection[Acknowledgement]) -> dict[tuple[str, 
 
 def write(db: Session, changed: Iterable[Judged]) -> None:
     """Write back what vehicles said of them."""
-    rows = [{key: getattr(one, name) for key, name in _WRITTEN} for one in changed]
-    if rows:
-        db.connection().execute(_WRITE, rows)
+    rows = [{name: getattr(one, name) for name in ("id", *_CHANGED)} for one in changed]
+    _WRITE.execute(db, rows)

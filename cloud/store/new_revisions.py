@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Table, insert, select
+from sqlalchemy import Table, select
 from sqlmodel import Session, col
 
+from cloud.store.bulk import Insert
 from cloud.store.membership import among
 from cloud.store.revisions import NEWEST_ID
 from cloud.store.tables import RevisionRow, Vehicle
@@ -42,7 +43,7 @@ class NewRevision:
 
 _TABLE: Final[Table] = RevisionRow.__table__  # type: ignore[attr-defined]
 _NAMES: Final = tuple(NewRevision.__dataclass_fields__)[:-1]
-_INSERT: Final = insert(_TABLE)
+_INSERT: Final = Insert(_TABLE, _NAMES)
 _IDS: Final = (
     select(_TABLE.c.vehicle_id, _TABLE.c.id)
     .join(Vehicle, col(Vehicle.vehicle_id) == _TABLE.c.vehicle_id)
@@ -57,10 +58,9 @@ def add(db: Session, made: Sequence[NewRevision]) -> None:
     """
     if not made:
         return
-    connection = db.connection()
-    connection.execute(_INSERT, [{name: getattr(one, name) for name in _NAMES} for one in made])
+    _INSERT.execute(db, [{name: getattr(one, name) for name in _NAMES} for one in made])
     of = {one.vehicle_id: one for one in made}
-    for vehicle_id, row in connection.execute(_IDS, {"vehicles": list(of)}):
+    for vehicle_id, row in db.connection().execute(_IDS, {"vehicles": list(of)}):
         of[vehicle_id].id = row
 
 

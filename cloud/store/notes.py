@@ -7,13 +7,15 @@ another. Must never decide what a verdict means: `cloud.store.verdicts` does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
-from sqlalchemy import Float, LargeBinary, bindparam, insert, literal, text
+from sqlalchemy import Float, LargeBinary, Table, bindparam, insert, literal
 from sqlalchemy import select as columns
 from sqlmodel import Session, col, select
 
 from cloud.store.audit_tables import RevisionNote
+from cloud.store.bulk import Insert
 from cloud.store.judged import Judged
 from cloud.store.membership import among
 from cloud.store.tables import RevisionRow
@@ -30,11 +32,13 @@ _PUSHED = insert(RevisionNote).from_select(
         bindparam("detail", type_=LargeBinary()),
     ).where(among(RevisionRow.id, "rows", numbers=True)),
 )
-_SAID = text(
-    "INSERT INTO revision_note (vehicle_id, number, at, kind, detail) "
-    "SELECT CAST(:vehicle AS VARCHAR), CAST(:number AS BIGINT), CAST(:now AS DOUBLE PRECISION), "
-    "CAST(:kind AS VARCHAR), :detail WHERE NOT EXISTS (SELECT 1 FROM revision_note "
-    "WHERE vehicle_id = :vehicle AND number = :number AND kind = :kind)"
+_TABLE: Final[Table] = RevisionNote.__table__  # type: ignore[attr-defined]
+_SAID: Final = Insert(
+    _TABLE,
+    ["vehicle_id", "number", "at", "kind", "detail"],
+    # One after the other by the index, however small the table was when this was planned.
+    unless="(SELECT 1 FROM revision_note AS n WHERE n.vehicle_id = r.vehicle_id "
+    "AND n.number = r.number AND n.kind = r.kind LIMIT 1) IS NOT NULL",
 )
 
 Note = Mapping[str, object]
@@ -58,9 +62,9 @@ def of_verdict(row: Judged, ack: Acknowledgement, now: float) -> Note:
         "decided_at": ack.decided_at,
     }
     return {
-        "vehicle": row.vehicle_id,
+        "vehicle_id": row.vehicle_id,
         "number": row.number,
-        "now": now,
+        "at": now,
         "kind": "fell_back" if ack.reason == FELL_BACK else ack.verdict,
         "detail": msgspec.json.encode(detail),
     }
@@ -68,8 +72,10 @@ def of_verdict(row: Judged, ack: Acknowledgement, now: float) -> Note:
 
 def add_verdicts(db: Session, said: Sequence[Note]) -> None:
     """Vehicles have said these; the same again is not noted."""
-    if said:
-        db.connection().execute(_SAID, said)
+    new: dict[tuple[object, ...], Note] = {}
+    for one in said:
+        new.setdefault((one["vehicle_id"], one["number"], one["kind"]), one)
+    _SAID.execute(db, list(new.values()))
 
 
 def of_revision(db: Session, vehicle_id: str, number: int) -> Sequence[RevisionNote]:

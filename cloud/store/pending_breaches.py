@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import ColumnElement, bindparam, exists, func, update
+from sqlalchemy import ColumnElement, Table, bindparam, exists, func
 from sqlalchemy import select as columns
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, and_, col, select
@@ -18,6 +18,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from cloud.errors import OvertakenError
 from cloud.store import new_revisions, pinned
 from cloud.store.audit_tables import Pin
+from cloud.store.bulk import Update
 from cloud.store.membership import among
 from cloud.store.new_revisions import NewRevision
 from cloud.store.operator_tables import PolicyRow
@@ -82,11 +83,8 @@ _STILL_WAITS = (
     )
     .where(among(Breach.id, "ids", numbers=True), col(Breach.state) == "pending")
 )
-_SETTLE = (
-    update(Breach)
-    .where(col(Breach.id) == bindparam("row"), col(Breach.state) == "pending")
-    .values(state=bindparam("to"), reason=bindparam("why"), decided_at=bindparam("now"))
-)
+_TABLE: Final[Table] = Breach.__table__  # type: ignore[attr-defined]
+_SETTLE = Update(_TABLE, "id", ["state", "reason", "decided_at"], "breach.state = 'pending'")
 _NOBODY: Final = ("default", 0)
 
 
@@ -223,8 +221,8 @@ def settle(db: Session, made: Sequence[NewRevision], decided: Sequence[Breach], 
     """
     new_revisions.add(db, made)
     changes = [
-        {"row": breach.id, "to": breach.state, "why": breach.reason, "now": now}
+        {"id": breach.id, "state": breach.state, "reason": breach.reason, "decided_at": now}
         for breach in decided
     ]
-    if changes and db.connection().execute(_SETTLE, changes).rowcount != len(changes):
+    if _SETTLE.execute(db, changes) != len(changes):
         raise OvertakenError(len(changes))
