@@ -65,8 +65,11 @@ class RoleProcess:
         name: str | None = None,
         *,
         environment: Mapping[str, str] | None = None,
+        program: str = "cloud.cli",
     ) -> None:
+        """`program` is a module that takes the arguments of `twin-cloud`: a test has its own."""
         self.role, self.name = role, name or role
+        self._program = program
         self._arguments = [role, "--config", str(config)]
         if role == "ingest" and name is not None:
             self._arguments += ["--instance", name]
@@ -97,7 +100,7 @@ class RoleProcess:
         path = os.pathsep.join(filter(None, [str(_ROOT), inherited]))
         with self._path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "cloud.cli", *self._arguments],
+                [sys.executable, "-m", self._program, *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -82,7 +82,7 @@ def own_heads(inside: Insides) -> Heads:
 
 def exported(inside: Insides, folder: Path) -> Heads:
     public = inside.key.public_key()
-    return heads.fold(head_files.read_folder(folder), {key_id(public): public}).heads
+    return heads.fold(head_files.read_all(str(folder)), {key_id(public): public}).heads
 
 
 def rewritten(inside: Insides, vehicle: str, number: int) -> list[TextClause]:
@@ -327,7 +327,7 @@ def test_a_statement_is_never_written_over(on_file: Insides, tmp_path: Path) -> 
     sink(1, first)
     with pytest.raises(HeadsExportError, match="another statement"):
         sink(1, second)
-    assert head_files.read_folder(tmp_path / "heads") == [first]
+    assert head_files.read_all(str(tmp_path / "heads")) == [first]
 
 
 def test_what_a_sink_refuses_is_exported_with_the_next_one(on_file: Insides) -> None:

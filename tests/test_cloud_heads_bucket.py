@@ -13,7 +13,7 @@ from moto.moto_proxy.proxy3 import ProxyRequestHandler
 
 from cloud.audit import head_files
 from cloud.audit.heads import Signed
-from cloud.errors import HeadsExportError
+from cloud.errors import HeadsError, HeadsExportError
 
 BUCKET = "audit"
 FIRST = Signed("{}", "k", "s", "a 1 x\n")
@@ -84,6 +84,24 @@ def test_the_bucket_itself_is_asked_to_refuse(s3: Any) -> None:
     head_files.sink_to(f"s3://{BUCKET}")(1, FIRST)
     assert PUT_CONDITIONS == ["*"]
     assert kept(s3) == {"0000000001.heads.json": head_files.encode(FIRST)}
+
+
+def test_what_was_kept_is_read_again_in_order_and_nothing_beside_it(s3: Any) -> None:
+    sink = head_files.sink_to(f"s3://{BUCKET}/twin")
+    for number in (2, 1, 10):
+        sink(number, Signed("{}", "k", f"s{number}", "a 1 x\n"))
+    s3.put_object(Bucket=BUCKET, Key="twin/notes.txt", Body=b"of somebody else")
+    head_files.sink_to(f"s3://{BUCKET}/twin2")(3, OTHER)
+    found = head_files.read_all(f"s3://{BUCKET}/twin")
+    assert [one.signature for one in found] == ["s1", "s2", "s10"]
+
+
+def test_what_cannot_be_read_in_a_bucket_is_named(s3: Any) -> None:
+    with pytest.raises(HeadsError, match=r"s3://nowhere cannot be read .*NoSuchBucket"):
+        head_files.read_all("s3://nowhere")
+    s3.put_object(Bucket=BUCKET, Key="0000000001.heads.json", Body=b"{")
+    with pytest.raises(HeadsError, match=f"s3://{BUCKET}/0000000001.heads.json cannot be read"):
+        head_files.read_all(f"s3://{BUCKET}")
 
 
 @pytest.mark.usefixtures("s3")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 from sqlmodel import Session, col, func, select
 
+from cloud.calibration.poison import MAX_TRIES
 from cloud.errors import RoleError
 from cloud.location import PostgresUrl
 from cloud.roles import process
@@ -19,7 +21,7 @@ from cloud.store.database import Store
 from cloud.store.facts import Recorder
 from cloud.store.job_queue import HEADS, JobQueue
 from cloud.store.tables import Breach as BreachRow
-from cloud.store.tables import RevisionRow
+from cloud.store.tables import Quarantine, RevisionRow
 from cloud.store.verification import Verified
 from common.bundle import Bundle, load_bundle
 from common.messages import Breach, Receipt, SignedRevision, decode, encode
@@ -29,6 +31,7 @@ from common.topics import topic
 from demo.broker import PrivateBroker
 from demo.database import PrivatePostgres
 from demo.roles import RoleProcess, running, write_config
+from tests import deadly_worker
 from tests.cloud_doubles import Car, write_bundle
 from tests.conftest import Connect
 from tests.mqtt_peer import Peer
@@ -244,6 +247,74 @@ def test_a_worker_whose_round_does_not_end_ends_itself_and_its_lane_goes_on(
         worker.start()
         eventually(lambda: site.are_settled(2), LONG_S, "the second outcome")
     site.require_whole(2)
+
+
+def test_a_worker_that_stands_still_is_taken_over_and_lives_on_when_it_goes_on(
+    site: Site, connect: Connect
+) -> None:
+    """Paused within its transaction, as with its machine: it holds the row no longer than that."""
+    config = site.config()
+    ingest = RoleProcess("ingest", config, "ingest1")
+    paused, other = (RoleProcess("worker", config, f"worker{n}") for n in (1, 2))
+    with running(ingest, paused):
+        fleet = fleet_of(site, connect, cars=1, trips=3)
+        progress(fleet, 1)
+        eventually(lambda: site.are_settled(1), LONG_S, "the first outcome")
+        with psycopg.connect(site.url.full) as holder:
+            store = Store(site.url)
+            with store.write() as db:
+                facts_of(db, fleet.waiting["car0"][1])
+            store.close()
+            holder.execute("SELECT 1 FROM vehicle WHERE vehicle_id = 'car0' FOR UPDATE")
+            eventually(lambda: waits_for_a_row(site), LONG_S, "the worker's transaction")
+            paused.signal(signal.SIGSTOP)
+        with other:
+            eventually(lambda: site.are_settled(2), LONG_S, "the second outcome")
+            assert "event=job_taken_over" in other.log
+        paused.signal(signal.SIGCONT)
+        drive(fleet)
+        eventually(lambda: site.are_settled(3), LONG_S, "the third outcome, by the one that stood")
+        assert paused.stop() == 0
+    site.require_whole(3)
+
+
+def waits_for_a_row(site: Site) -> bool:
+    with psycopg.connect(site.url.full) as db:
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = "
+        return db.execute(waiting + "current_database()").fetchone() is not None
+
+
+def test_a_breach_over_which_workers_end_is_set_aside_and_holds_up_nobody(
+    site: Site, connect: Connect
+) -> None:
+    config = site.config()
+    ingest = RoleProcess("ingest", config, "ingest1")
+    worker = RoleProcess("worker", config, program="tests.deadly_worker")
+    codes: list[int] = []
+
+    def are_settled() -> bool:
+        if not worker.running:
+            codes.append(worker.wait())
+            worker.start()
+        return site.are_settled(9)
+
+    with running(ingest, worker):
+        fleet = fleet_of(site, connect, cars=3, trips=3)
+        for car in site.cars(3)[1:]:
+            beside = [car.breach(n, deadly_worker.DEADLY_ODOMETER + 10 * n) for n in (1, 2, 3)]
+            fleet.waiting[car.vehicle_id] = beside
+        drive(fleet)
+        eventually(are_settled, LONG_S, "every outcome")
+    assert codes == [deadly_worker.CODE] * MAX_TRIES
+    store = Store(site.url)
+    with store.read() as db:
+        declined = db.exec(select(BreachRow).where(BreachRow.state == "declined")).all()
+        kept = db.exec(select(Quarantine)).all()
+    store.close()
+    assert [(row.vehicle_id, row.trip_id) for row in declined] == [("car0", "trip2")]
+    assert declined[0].reason == "its calibration failed: 3 workers ended over it"
+    assert [(row.vehicle_id, row.error) for row in kept] == [("car0", "CalibrationFailedError")]
+    site.require_whole(9)
 
 
 def facts_of(db: Session, breach: Breach) -> None:

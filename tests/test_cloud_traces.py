@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from cloud.errors import (
     TraceGoneError,
 )
 from cloud.location import PostgresUrl
-from cloud.store import recalibration_orders
+from cloud.store import locks, recalibration_orders
 from cloud.store import traces as store_of_traces
 from cloud.store.audit_tables import RecalibrationOrder
 from cloud.store.event_tables import Event
@@ -279,6 +280,34 @@ def test_a_folder_that_is_not_mounted_is_no_lost_file(inside: Insides, place: Pa
     place.rename(place.with_name("elsewhere"))
     with pytest.raises(TraceArchiveError, match="does not answer"):
         read(inside, place, breaches(inside).popitem()[1])
+
+
+def test_while_the_archive_is_read_for_a_recalibration_others_write(
+    inside: Insides, place: Path
+) -> None:
+    turned(keeper(inside, place))
+    inside.take(inside.car("a").status(revision=3))
+    written: list[bool] = []
+
+    def write_of_the_same_vehicle() -> None:
+        with inside.store.write() as db:
+            locks.vehicles(db, ["a"])
+        written.append(True)
+
+    class Slow(Archive):
+        def trace(self, name: str, vehicle_id: str, message_id: str) -> bytes:
+            other = threading.Thread(target=write_of_the_same_vehicle, daemon=True)
+            other.start()
+            other.join(5.0)
+            assert not other.is_alive(), "somebody holds the vehicle"
+            return super().trace(name, vehicle_id, message_id)
+
+    inside.archive = Slow(place_at(str(place)))
+    inside.start()
+    ordered(inside)
+    inside.work()
+    assert len(written) == 3
+    assert len(inside.rows("a")) > 3
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

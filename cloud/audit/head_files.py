@@ -8,7 +8,8 @@ Must never write over a statement.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,15 +42,48 @@ def encode(signed: Signed) -> bytes:
     return msgspec.json.format(msgspec.json.encode(signed), indent=2) + b"\n"
 
 
-def read_folder(folder: Path) -> list[Signed]:
-    """Every statement of a folder, the oldest first. Raises HeadsError."""
-    found = []
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        try:
-            found.append(msgspec.json.decode(path.read_bytes(), type=Signed))
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise HeadsError(len(found) + 1, f"{path} cannot be read ({error})") from error
+def read_all(where: str) -> list[Signed]:
+    """Every statement of a folder, or of `s3://bucket/prefix`, the oldest first.
+
+    Raises HeadsError.
+    """
+    files = _in_bucket(where) if where.startswith(_S3) else _in_folder(Path(where))
+    found: list[Signed] = []
+    try:
+        for name, read in files:
+            found.append(_decoded(name, read(), len(found) + 1))
+    except HeadsError:
+        raise
+    except Exception as error:  # whatever a bucket's library raises
+        raise HeadsError(len(found) + 1, f"{where} cannot be read ({error})") from error
     return found
+
+
+def _decoded(name: str, content: bytes, place: int) -> Signed:
+    try:
+        return msgspec.json.decode(content, type=Signed)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise HeadsError(place, f"{name} cannot be read ({error})") from error
+
+
+def _in_folder(folder: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        yield str(path), path.read_bytes
+
+
+def _in_bucket(where: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    bucket, _, prefix = where.removeprefix(_S3).partition("/")
+    folder = f"{prefix.strip('/')}/".lstrip("/")
+    client = _client()
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder)
+    keys = (one["Key"] for page in pages for one in page.get("Contents", []))
+    for key in sorted(key for key in keys if key.endswith(SUFFIX)):
+        yield f"{_S3}{bucket}/{key}", partial(_get, client, bucket, key)
+
+
+def _get(client: Any, bucket: str, key: str) -> bytes:
+    content: bytes = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return content
 
 
 def _folder(folder: Path) -> Sink:

@@ -26,7 +26,7 @@ from cloud.store.pending_breaches import History
 from cloud.store.recalibration_orders import Source
 from cloud.store.tables import Breach, RevisionRow
 from cloud.traces.archive import Archive
-from cloud.traces.reading import whole
+from cloud.traces.reading import Files, ReadBefore, whole
 from common.calibration import Settings
 from common.calibrator import Case, Decision, Decline, MakeRevision, decide
 from common.fleet_prior import FleetPrior
@@ -76,12 +76,23 @@ class Replays:
     def _tried(self, order: RecalibrationOrder) -> RevisionRow | None:
         """Without the archive of traces it waits, and nothing else waits with it."""
         try:
-            return self._settle(order)
+            return self._settle(order, self._traces_of(order))
         except TraceArchiveError as error:
             log.warning("recalibration_waits vehicle_id=%s error=%r", order.vehicle_id, str(error))
             return None
 
-    def _settle(self, order: RecalibrationOrder) -> RevisionRow | None:
+    def _traces_of(self, order: RecalibrationOrder) -> Files | None:
+        """What it will need of the archive. Raises TraceArchiveError."""
+        if self._archive is None:
+            return None
+        with self._store.read() as db:
+            try:
+                breaches = recalibration_orders.source(db, order).breaches
+            except RecalibrationError:
+                return self._archive  # `_settle` meets it again, and says so
+        return ReadBefore(self._archive, breaches)
+
+    def _settle(self, order: RecalibrationOrder, traces: Files | None) -> RevisionRow | None:
         """What cannot be followed any more is settled with its reason."""
         with self._store.write() as db:
             locks.vehicles(db, [order.vehicle_id])
@@ -92,7 +103,7 @@ class Replays:
                 return None  # its turn comes
             kept.done_at = self._clock()
             try:
-                last, kept.replayed = self._carried_out(db, kept)
+                last, kept.replayed = self._carried_out(db, kept, traces)
             except (RecalibrationError, TraceFileError) as error:
                 log.warning("not_recalibrated vehicle_id=%s why=%r", kept.vehicle_id, error.problem)
                 kept.problem = error.problem
@@ -100,8 +111,10 @@ class Replays:
             kept.revision = last.number
         return last
 
-    def _carried_out(self, db: Session, order: RecalibrationOrder) -> tuple[RevisionRow, int]:
-        source = with_traces(db, self._archive, recalibration_orders.source(db, order))
+    def _carried_out(
+        self, db: Session, order: RecalibrationOrder, traces: Files | None
+    ) -> tuple[RevisionRow, int]:
+        source = with_traces(db, traces, recalibration_orders.source(db, order))
         bundle = source.vehicle.bundle or ""
         if self._catalogue.find(bundle) is None:
             problem = f"its bundle {bundle[:12]} is none of this service's"
@@ -129,7 +142,7 @@ class Replays:
         return rows[-1], len(steps)
 
 
-def with_traces(db: Session, archive: Archive | None, source: Source) -> Source:
+def with_traces(db: Session, archive: Files | None, source: Source) -> Source:
     """The same, with the traces that have been archived. Raises TraceFileError, TraceArchiveError.
 
     While an order waits nothing of its vehicle is archived.

@@ -17,6 +17,7 @@ VERIFY_EXAMPLES: Final = """\b
 Examples:
   twin-cloud verify --database twin.db --public-key keys/public.pem
   twin-cloud verify --database twin.db --heads /mnt/worm/heads --json
+  twin-cloud verify --database twin.db --heads s3://audit-bucket/twin
 """
 EXPORT_EXAMPLES: Final = """\b
 Examples:
@@ -73,8 +74,11 @@ def verify(
     database: Database,
     public_key: Keys = None,
     heads: Annotated[  # the option's name
-        Path | None,
-        typer.Option(help="A folder of exported statements to compare with."),
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Exported statements to compare with: a folder, or s3://bucket/prefix.",
+        ),
     ] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="[default: as many as there are processors]")

@@ -49,10 +49,10 @@ from common.signing import TrustedKeys, key_id, load_public_key
 
 @dataclass(frozen=True)
 class Wanted:
-    """How `verify` shall verify; `heads` is a folder of exported statements."""
+    """How `verify` shall verify; `heads` is where exported statements are."""
 
     public_keys: Sequence[Path]
-    heads: Path | None = None
+    heads: str | None = None
     processes: int | None = None
     all_signatures: bool = False
 
@@ -99,7 +99,7 @@ def export_heads(database: Location, to: str) -> int:
 def _heads(db: Session, wanted: Wanted, trusted: TrustedKeys) -> Heads:
     """From the folder that is given, else from the newest statement of the database itself."""
     if wanted.heads is not None:
-        told = heads.fold(head_files.read_folder(wanted.heads), trusted)
+        told = heads.fold(head_files.read_all(wanted.heads), trusted)
         if told.last is None:
             raise HeadsError(1, f"there is none in {wanted.heads}")
         return told.heads

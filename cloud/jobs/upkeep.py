@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 FORGOTTEN_S: Final = 2.0
 """A breach that has waited for so long may have no job."""
 UNPUBLISHED_S: Final = 10.0
+UNHEARD_AT_ONCE: Final = 256
 NEWCOMER_S: Final = 60.0
 """For so long a vehicle is new; those of which nothing could be said are asked about rarely."""
 RARELY_S: Final = 300.0
@@ -56,7 +57,7 @@ class Upkeep:
             ordered = waiting.lanes_with_orders(db)
             newcomers = waiting.lanes_with_newcomers(db, self._new_since(now), now - SETTLED_S)
             unpublished = revisions.unpublished(db, now - UNPUBLISHED_S)
-            unheard = revisions.unheard(db, now - UNPUBLISHED_S)
+            unheard = revisions.unheard(db, 0, UNHEARD_AT_ONCE, now - UNPUBLISHED_S)
         jobs = [job_queue.calibrate(lane) for lane in pending]
         jobs += [job_queue.orders(lane) for lane in sorted(ordered | newcomers)]
         self._queue.defer(jobs)

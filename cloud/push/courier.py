@@ -16,6 +16,7 @@ from cloud.calibration.rounds import Outcome
 from cloud.mqtt.protocol import Publisher
 from cloud.observability.telemetry import Telemetry
 from cloud.push.announcer import Announcer
+from cloud.push.catching_up import CatchingUp
 from cloud.push.key_announcer import KeyAnnouncer
 from cloud.push.releases import Releases
 from cloud.store import revisions
@@ -47,6 +48,7 @@ class Courier:
         self._republish: set[str] = set()
         self._republish_all = False
         self.announcer = Announcer(publisher, wake, author)
+        self._catching_up = CatchingUp(store, self.announcer, clock, self._telemetry.pushed_again)
         self.keys = KeyAnnouncer(store, publisher, key_id(author.key.public_key()))
 
     def republish(self, vehicle_ids: Collection[str]) -> None:
@@ -68,6 +70,7 @@ class Courier:
             self._releases.note_taken()
         self.keys.turn()
         self._publish_again()
+        self._catching_up.turn()
 
     def announce(self, outcomes: Sequence[Outcome], began: float) -> None:
         """Publish what came of a round that began then, and log it."""
@@ -135,7 +138,7 @@ class Courier:
             if vehicle_ids:
                 self._publish_newest(vehicle_ids)
             if everything:
-                self._publish_unanswered()
+                self._catching_up.begin()
             if self._releases is not None and (vehicle_ids or everything):
                 self._releases.publish_again(None if everything else vehicle_ids)
         except TransientError:
@@ -154,13 +157,6 @@ class Courier:
                     row.vehicle_id, row.number,
                 )  # fmt: skip
                 self.announcer.revision(row, self._telemetry.pushed_again)
-
-    def _publish_unanswered(self) -> None:
-        with self._store.read() as db:
-            rows, declined = revisions.unanswered(db), revisions.unheard(db)
-        for row in rows:
-            self.announcer.revision(row, self._telemetry.pushed_again)
-        self.announcer.declined(declined)
 
 
 def _log_outcome(outcome: Outcome) -> None:

@@ -20,6 +20,8 @@ _IN_TRANSACTION: Final = psycopg.pq.TransactionStatus.INTRANS
 _POOL: Final = 5
 _MORE: Final = 15
 _WAIT_S: Final = 10.0
+_IDLE_S: Final = 15.0
+"""A process that stands still in a transaction, its machine paused, holds its rows no longer."""
 _FRESH_S: Final = 1.0
 """A connection that was used within this time is not asked whether it still lives."""
 _OPENING: Final = 7_469_003_201  # the advisory lock of who makes or upgrades the tables
@@ -37,7 +39,8 @@ def writing_engine(url: PostgresUrl) -> Engine:
         connect_args={
             "connect_timeout": int(_WAIT_S),
             "application_name": "twin-cloud",
-            "options": f"-c lock_timeout={int(1000 * _WAIT_S)}",
+            "options": f"-c lock_timeout={int(1000 * _WAIT_S)} "
+            f"-c idle_in_transaction_session_timeout={int(1000 * _IDLE_S)}",
         },
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Select, bindparam, exists, func, update
 from sqlalchemy.orm import aliased
@@ -18,7 +18,6 @@ from cloud.store.membership import among
 from cloud.store.tables import Breach, ProvisionalRow, RevisionRow, SigningKey, Vehicle
 from common.messages import Provisional, decode
 
-UNHEARD_AT_ONCE: Final = 256
 _LATER = aliased(RevisionRow)
 
 
@@ -189,17 +188,25 @@ def newer_than(db: Session, numbers: Mapping[str, int]) -> list[RevisionRow]:
     return [row for row in rows if row is not None and row.number > numbers[row.vehicle_id]]
 
 
-def unanswered(db: Session) -> list[RevisionRow]:
-    """Of each vehicle the newest revision that stands, where no verdict has come."""
-    return list(db.exec(_UNANSWERED))
+def unanswered(db: Session, after: str, limit: int) -> Sequence[RevisionRow]:
+    """Of each vehicle the newest revision that stands, where no verdict has come.
+
+    Of the next vehicles by id.
+    """
+    query = _UNANSWERED.where(col(RevisionRow.vehicle_id) > after)
+    return db.exec(query.order_by(col(RevisionRow.vehicle_id)).limit(limit)).all()
 
 
-def unheard(db: Session, before: float | None = None) -> list[Breach]:
-    """Declined breaches whose news the broker has not taken; UNHEARD_AT_ONCE of before then."""
-    query = select(Breach).where(Breach.state == "declined", col(Breach.heard_at).is_(None))
-    if before is not None:
-        query = query.where(col(Breach.decided_at) <= before).limit(UNHEARD_AT_ONCE)
-    return list(db.exec(query.order_by(col(Breach.id))))
+def unheard(
+    db: Session, after: int, limit: int, decided_before: float | None = None
+) -> Sequence[Breach]:
+    """The next declined breaches by id whose news the broker has not taken."""
+    query = select(Breach).where(
+        Breach.state == "declined", col(Breach.heard_at).is_(None), col(Breach.id) > after
+    )
+    if decided_before is not None:
+        query = query.where(col(Breach.decided_at) <= decided_before)
+    return db.exec(query.order_by(col(Breach.id)).limit(limit)).all()
 
 
 def vehicles(db: Session, vehicle_ids: Collection[str]) -> dict[str, Vehicle]:
