@@ -62,6 +62,7 @@ class Store:
         """A consistent view. Raises StoreUnavailableError when the database itself fails."""
         with _translated(), _session(self._reader) as session:
             yield session
+            session.commit()  # after a rollback psycopg forgets every statement it has prepared
 
     def connections(self) -> dict[str, Callable[[], int]]:
         """How many connections are in use and idle, for whoever asks now and then."""
@@ -92,6 +93,7 @@ class Reader:
         """A consistent view. Raises StoreUnavailableError when the database itself fails."""
         with _translated(), _session(self._engine) as session:
             yield session
+            session.commit()
 
     def close(self) -> None:
         """Give the database back."""
