@@ -26,5 +26,5 @@ def deadly(cases: Sequence[Case], *arguments: Any) -> list[Decision]:
 
 
 if __name__ == "__main__":
-    rounds.decide = deadly  # type: ignore[attr-defined]
+    rounds.decide = deadly  # type: ignore[assignment,attr-defined]
     sys.exit(cli.main())

@@ -257,13 +257,13 @@ def test_a_worker_that_stands_still_is_taken_over_and_lives_on_when_it_goes_on(
     ingest = RoleProcess("ingest", config, "ingest1")
     paused, other = (RoleProcess("worker", config, f"worker{n}") for n in (1, 2))
     with running(ingest, paused):
-        fleet = fleet_of(site, connect, cars=1, trips=3)
-        progress(fleet, 1)
+        fleet, [car] = fleet_of(site, connect, cars=1, trips=1), site.cars(1)
+        drive(fleet)
         eventually(lambda: site.are_settled(1), LONG_S, "the first outcome")
         with psycopg.connect(site.url.full) as holder:
             store = Store(site.url)
             with store.write() as db:
-                facts_of(db, fleet.waiting["car0"][1])
+                facts_of(db, car.breach(2))
             store.close()
             holder.execute("SELECT 1 FROM vehicle WHERE vehicle_id = 'car0' FOR UPDATE")
             eventually(lambda: waits_for_a_row(site), LONG_S, "the worker's transaction")
@@ -272,6 +272,7 @@ def test_a_worker_that_stands_still_is_taken_over_and_lives_on_when_it_goes_on(
             eventually(lambda: site.are_settled(2), LONG_S, "the second outcome")
             assert "event=job_taken_over" in other.log
         paused.signal(signal.SIGCONT)
+        fleet.waiting["car0"].append(car.breach(3))
         drive(fleet)
         eventually(lambda: site.are_settled(3), LONG_S, "the third outcome, by the one that stood")
         assert paused.stop() == 0
