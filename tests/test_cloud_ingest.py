@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from cloud.intake import ingest
 from cloud.intake.interpretation import Delivery
 from cloud.location import PostgresUrl
 from cloud.mqtt.protocol import Inbox
@@ -395,3 +396,38 @@ def test_the_same_trip_under_another_bundle_is_declined_not_left_without_an_answ
     inside.take(msgspec.structs.replace(breach, bundle="ab" * 32))
     assert "reported before, with bundle" in inside.publisher.declined[breach.message_id]
     assert len(inside.table(Breach)) == 1
+
+
+class Arriving(queue.Queue[Delivery | None]):
+    """An inbox into which another delivery comes whenever somebody waits for one."""
+
+    def __init__(self, waiting: int, coming: int) -> None:
+        super().__init__()
+        self.coming = coming
+        for mid in range(waiting):
+            self.put(Delivery("t", b"", mid=mid))
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Delivery | None:  # noqa: FBT001, FBT002
+        if block and timeout is not None and self.empty():
+            if not self.coming:
+                raise queue.Empty
+            self.coming -= 1
+            self.put(Delivery("t", b""))
+        return super().get(block, timeout)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "coming", "gathering_s", "taken"),
+    [
+        (3, 5, 0.0, 3),  # idle: what is there, at once
+        (3, 5, 60.0, 8),  # busy: also what comes, until nothing does
+        (3, 500, 60.0, ingest.GATHERED),  # and no more than a broker hands over
+        (150, 500, 60.0, 150),  # what is there is always taken
+        (500, 0, 60.0, ingest.BATCH),
+    ],
+)
+def test_a_busy_ingest_waits_for_a_larger_batch_and_an_idle_one_for_nothing(
+    waiting: int, coming: int, gathering_s: float, taken: int
+) -> None:
+    batch, is_last = ingest._next_batch(Arriving(waiting, coming), gathering_s)
+    assert (len(batch), is_last) == (taken, False)
