@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlmodel import select
 
 from cloud.api.access import Context
@@ -361,14 +361,15 @@ class Insides:
 
 
 class FailingCommits:
-    """Let the next commits of a store fail with `error`."""
+    """Let the next commits of a store that write fail with `error`."""
 
     def __init__(self, store: Store, error: BaseException, times: int = 1) -> None:
         self._engine, self._error, self.left = store._writer, error, times
         event.listen(self._engine, "commit", self._fail)
 
-    def _fail(self, _connection: object) -> None:
-        if self.left > 0:
+    def _fail(self, connection: Connection) -> None:
+        reads = connection.get_execution_options().get("postgresql_readonly", False)
+        if self.left > 0 and not reads:
             self.left -= 1
             raise self._error
 

@@ -206,6 +206,19 @@ def test_processes_divide_the_work_and_any_of_them_may_be_killed(
     assert newest_retained(site, connect) == dict.fromkeys(fleet.waiting, 6)
 
 
+def test_serve_alone_does_everything_on_postgresql_too(site: Site, connect: Connect) -> None:
+    serve = RoleProcess("serve", site.config())
+    with running(serve):
+        fleet = fleet_of(site, connect, cars=3, trips=3)
+        drive(fleet)
+        eventually(lambda: site.are_settled(9), LONG_S, "every outcome")
+        told = fleet.peer.received
+        eventually(lambda: any(name.endswith("/parameters") for name, _ in told), LONG_S)
+        assert httpx.get(f"{serve.api()}/health/ready", trust_env=False).status_code == 200
+        assert serve.stop() == 0
+    site.require_whole(9)
+
+
 def test_database_and_broker_may_be_restarted_under_load(
     site: Site, connect: Connect, postgres: PrivatePostgres
 ) -> None:

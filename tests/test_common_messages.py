@@ -40,7 +40,7 @@ KINDS: dict[str, type[Any]] = {
 identifiers = st.text("abcXYZ019_-", min_size=1, max_size=64)
 digests = st.text(HEX, min_size=64, max_size=64)
 message_ids = st.text(HEX, min_size=32, max_size=32)
-counts = st.integers(0, 2**53)
+counts = st.integers(0, 2**53 - 1)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 amounts = st.floats(0, 1e12)
 odometers = st.floats(0, MAX_ODOMETER)
