@@ -39,6 +39,8 @@ BUSY: Final = 16
 GATHERING_S: Final = 0.05
 GATHERED: Final = 100
 """So long, or for so many: fewer than a broker hands over without an acknowledgement."""
+QUIET_S: Final = 0.01
+"""Nor longer than this for any one: those who wait for their receipts send nothing meanwhile."""
 FIRST_RETRY_S: Final = 0.05
 LONGEST_RETRY_S: Final = 5.0
 KNOWN_VEHICLES: Final = 200_000
@@ -232,7 +234,7 @@ def _next_batch(inbox: Inbox, gathering_s: float) -> tuple[list[Delivery], bool]
                 return batch, False
             left_s = end - time.monotonic()
             waits = left_s > 0 and len(batch) < GATHERED
-            item = inbox.get(timeout=left_s) if waits else inbox.get_nowait()
+            item = inbox.get(timeout=min(left_s, QUIET_S)) if waits else inbox.get_nowait()
     except queue.Empty:
         return batch, False
     return batch, True
