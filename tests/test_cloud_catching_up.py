@@ -54,6 +54,7 @@ def reconnected(inside: Insides) -> None:
 
 def test_the_next_page_goes_when_the_broker_has_the_last_one(inside: Insides) -> None:
     reconnected(inside)
+    inside.worker.wake()
     inside.work()
     assert sent(inside) == NAMES[:2]
     confirm(inside)

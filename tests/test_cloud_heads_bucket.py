@@ -91,7 +91,8 @@ def test_what_was_kept_is_read_again_in_order_and_nothing_beside_it(s3: Any) -> 
     for number in (2, 1, 10):
         sink(number, Signed("{}", "k", f"s{number}", "a 1 x\n"))
     s3.put_object(Bucket=BUCKET, Key="twin/notes.txt", Body=b"of somebody else")
-    head_files.sink_to(f"s3://{BUCKET}/twin2")(3, OTHER)
+    for another in ("twin2", "twin/other"):
+        head_files.sink_to(f"s3://{BUCKET}/{another}")(3, OTHER)
     found = head_files.read_all(f"s3://{BUCKET}/twin")
     assert [one.signature for one in found] == ["s1", "s2", "s10"]
 

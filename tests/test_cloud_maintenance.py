@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from icalendar import Calendar
+from sqlmodel import Session
 
 from cloud.api.access import Context
 from cloud.api.authority import Actor
@@ -17,7 +18,7 @@ from cloud.location import PostgresUrl
 from cloud.maintenance.planner import Planner
 from cloud.mileage import DAY_S
 from cloud.policy import Policy
-from cloud.store import battery_orders, policies
+from cloud.store import battery_orders, maintenance, policies
 from cloud.store.maintenance_tables import MaintenanceTask, Outlook
 from cloud.store.tables import BatteryOrder
 from tests.cloud_doubles import NOW, Insides, problem, serving, write_bundle
@@ -241,13 +242,32 @@ def test_the_fleets_health_shows_the_last_forecast(
 
 
 def test_forecasting_rests_in_proportion_to_its_work(inside: Insides) -> None:
-    now = iter([100.0, 102.0, 105.0, 109.9, 110.1])  # 2 s of work: 8 s of rest
+    now = iter([100.0, 102.0, 105.0, 119.9, 120.1, 120.2])  # 2 s of work: 18 s of rest
     planner = Planner(inside.store, inside.catalogue, lambda: inside.now, lambda: next(now))
     assert planner.turn()
     assert not planner.turn()
     assert not planner.turn()
     rule(inside, health_limit=0.7)
-    assert not planner.turn()  # it went past `a`: to the end of the list, and begins anew
+    assert planner.turn()
+
+
+def test_a_page_of_vehicles_is_looked_at_once_for_all_that_are_due_in_it(
+    inside: Insides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside.take(inside.car("c").status(), inside.car("c").breach(4))
+    inside.work()
+    looks: list[str] = []
+    after = maintenance.after
+
+    def counted(db: Session, vehicle_id: str, limit: int) -> Any:
+        looks.append(vehicle_id)
+        return after(db, vehicle_id, limit)
+
+    monkeypatch.setattr(maintenance, "after", counted)
+    planner = Planner(inside.store, inside.catalogue, lambda: inside.now, lambda: 1.0)
+    turned = [planner.turn() for _ in range(2)]
+    assert (turned, looks) == ([True, True], [""])
+    assert {row.vehicle_id for row in inside.table(Outlook)} >= {"a", "c"}
 
 
 def test_a_vehicle_without_enough_trips_says_so(tmp_path: Path) -> None:

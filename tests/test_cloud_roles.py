@@ -16,6 +16,7 @@ from cloud.calibration.poison import MAX_TRIES
 from cloud.errors import RoleError
 from cloud.location import PostgresUrl
 from cloud.roles import process
+from cloud.roles.worker_role import STUCK
 from cloud.store import chains, heads, verification
 from cloud.store.database import Store
 from cloud.store.facts import Recorder
@@ -262,11 +263,11 @@ def test_a_worker_whose_round_does_not_end_ends_itself_and_its_lane_goes_on(
     site.require_whole(2)
 
 
-def test_a_worker_that_stands_still_is_taken_over_and_lives_on_when_it_goes_on(
+def test_a_worker_that_stands_still_is_taken_over_and_ends_when_it_goes_on(
     site: Site, connect: Connect
 ) -> None:
-    """Paused within its transaction, as with its machine: it holds the row no longer than that."""
-    config = site.config()
+    """Paused within its transaction, as with its machine: it holds the row until its deadline."""
+    config = site.config("[worker]\ndeadline_s = 8\n")
     ingest = RoleProcess("ingest", config, "ingest1")
     paused, other = (RoleProcess("worker", config, f"worker{n}") for n in (1, 2))
     with running(ingest, paused):
@@ -285,9 +286,11 @@ def test_a_worker_that_stands_still_is_taken_over_and_lives_on_when_it_goes_on(
             eventually(lambda: site.are_settled(2), LONG_S, "the second outcome")
             assert "event=job_taken_over" in other.log
         paused.signal(signal.SIGCONT)
+        assert paused.wait() == STUCK
+        paused.start()
         fleet.waiting["car0"].append(car.breach(3))
         drive(fleet)
-        eventually(lambda: site.are_settled(3), LONG_S, "the third outcome, by the one that stood")
+        eventually(lambda: site.are_settled(3), LONG_S, "the third outcome, by who had stood")
         assert paused.stop() == 0
     site.require_whole(3)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlmodel import col, select
@@ -22,6 +23,7 @@ from cloud.store.tables import Breach, Quarantine, Trip, Vehicle
 from cloud.store.verification import Verified
 from demo.database import PrivatePostgres
 from tests.cloud_doubles import NOW, FailingCommits, Insides, write_bundle
+from tests.waiting import eventually
 
 WRITERS = 4
 
@@ -200,6 +202,35 @@ def test_writers_in_each_others_way_are_told_to_try_again(postgres_database: Pos
     assert "deadlock" in str(told.pop())
     assert told == []
     store.close()
+
+
+@pytest.mark.parametrize("asks_again", [True, False])
+@pytest.mark.parametrize("how", ["read", "write"])
+def test_who_stood_still_in_a_transaction_is_told_to_try_again(
+    postgres_database: PostgresUrl, how: str, *, asks_again: bool
+) -> None:
+    """As anything but the database's failure it would quarantine what was in hand."""
+    store = Store(postgres_database, idle_s=0.1)
+    session = store.read if how == "read" else store.write
+
+    def stand_still() -> None:
+        with session() as db:
+            pid = db.connection().execute(text("SELECT pg_backend_pid()")).scalar_one()
+            eventually(lambda: has_ended(postgres_database, pid), what="the end of it")
+            if asks_again:
+                db.connection().execute(text("SELECT 1"))
+
+    with pytest.raises(StoreUnavailableError):
+        stand_still()
+    with store.write() as db:
+        locks.add_vehicles(db, ["a"], NOW)
+    store.close()
+
+
+def has_ended(database: PostgresUrl, pid: int) -> bool:
+    with psycopg.connect(database.full) as db:
+        asked = db.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid])
+        return asked.fetchone() is None
 
 
 def test_a_commit_that_fails_leaves_nothing_and_the_next_one_succeeds(

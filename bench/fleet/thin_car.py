@@ -66,7 +66,6 @@ class ThinCar:
         self.who, self._model = who, model
         self._always_breach = always_breach
         self._estimate = self._confirmed = calibration.prior(who.manifest)
-        self._there = self._estimate  # at the start of the last trip
         self._number, self._trial_hash = 0, ""
         self._kept: KeptTrace | None = None
         self._open: dict[str, Offer] = {}
@@ -102,8 +101,7 @@ class ThinCar:
     def drive(self, journey: Journey, now: float) -> list[Offer]:
         """Predict and compare a whole trip; its summary, its breach, the verdict of a trial."""
         trip = journey.trip
-        self._there = ahead(self._estimate, self.who.manifest, trip.odometer)
-        error_v = self._error_on(self._there, trip)
+        error_v = self._error_on(ahead(self._estimate, self.who.manifest, trip.odometer), trip)
         offers = [self._end_trial(trip, error_v, now)] if self._trial_hash else []
         breach = self._always_breach or is_breach(error_v, self.who.manifest.error_threshold_v)
         offers.append(self._summary(trip, error_v, now, breach=breach))
@@ -188,15 +186,16 @@ class ThinCar:
 
     def _revision(self, message: SignedRevision, now: float) -> list[Offer]:
         verdict = authenticate(message, self.who)
-        verdict = judge(
-            verdict, self._number, self._there, self._kept, self._model, self.who.manifest
-        )
+        current, manifest = self._estimate, self.who.manifest
+        if self._kept is not None:
+            current = ahead(current, manifest, self._kept.odometer)
+        verdict = judge(verdict, self._number, current, self._kept, self._model, manifest)
         revision = verdict.revision
         if revision is None or verdict.reason == "older":
             return []  # a retained one that it has judged
         self._number = revision.number
         if verdict.applied:
-            self._estimate = self._there = calibration.estimate_of(revision)
+            self._estimate = calibration.estimate_of(revision)
             self._trial_hash = verdict.hash
             self.counts.applied += 1
             self.applied_at = now

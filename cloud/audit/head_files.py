@@ -75,7 +75,9 @@ def _in_bucket(where: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
     bucket, _, prefix = where.removeprefix(_S3).partition("/")
     folder = f"{prefix.strip('/')}/".lstrip("/")
     client = _client()
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder)
+    pages = client.get_paginator("list_objects_v2").paginate(
+        Bucket=bucket, Prefix=folder, Delimiter="/"
+    )
     keys = (one["Key"] for page in pages for one in page.get("Contents", []))
     for key in sorted(key for key in keys if key.endswith(SUFFIX)):
         yield f"{_S3}{bucket}/{key}", partial(_get, client, bucket, key)

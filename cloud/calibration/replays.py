@@ -86,6 +86,10 @@ class Replays:
         if self._archive is None:
             return None
         with self._store.read() as db:
+            kept = db.get(RecalibrationOrder, order.id)
+            is_due = kept is not None and kept.done_at is None
+            if not is_due or recalibration_orders.waits(db, order.vehicle_id):
+                return self._archive  # `_settle` needs nothing of it
             try:
                 breaches = recalibration_orders.source(db, order).breaches
             except RecalibrationError:

@@ -92,6 +92,8 @@ class Planner:
         with self._store.read() as db:
             vehicle = db.get_one(Vehicle, vehicle_id)
             policy = policies.holding(db).get(vehicle.cohort, DEFAULT)
+            if self._catalogue.find(vehicle.bundle) is None:
+                return  # it has taken another meanwhile
             outlook = self._outlook(db, vehicle, policy, now)
         with self._store.write() as db:
             vehicle = locks.vehicles(db, [vehicle_id])[vehicle_id]

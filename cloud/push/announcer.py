@@ -111,13 +111,13 @@ class Announcer:
 
     def _note_revision(self, taken: _Taken, told: Callable[[], None]) -> None:
         self._revisions.append(taken)
-        self._wake()
         told()
+        self._wake()
 
     def _note_declined(self, ids: Iterable[int], told: Callable[[], None]) -> None:
         self._declined.extend(ids)
-        self._wake()
         told()
+        self._wake()
 
 
 def _drain(queue: deque[_Entry]) -> list[_Entry]:

@@ -51,25 +51,27 @@ class CatchingUp:
                 self._begins = False
             if self._open > 0 and self._clock() - self._since < PATIENCE_S:
                 return
-        if self._vehicle is not None:
-            self._next_revisions(self._vehicle)
-        elif self._breach is not None:
+        if self._vehicle is not None and self._next_revisions(self._vehicle):
+            return
+        if self._breach is not None:
             self._next_declined(self._breach)
 
-    def _next_revisions(self, after: str) -> None:
+    def _next_revisions(self, after: str) -> int:
+        """How many there were."""
         with self._store.read() as db:
             rows = revisions.unanswered(db, after, PAGE)
         self._expect(len(rows))
-        self._vehicle = rows[-1].vehicle_id if len(rows) == PAGE else None
         for row in rows:
             self._announcer.revision(row, self._revision_told)
+        self._vehicle = rows[-1].vehicle_id if len(rows) == PAGE else None
+        return len(rows)
 
     def _next_declined(self, after: int) -> None:
         with self._store.read() as db:
             rows = revisions.unheard(db, after, PAGE)
         self._expect(len(rows))
-        self._breach = rows[-1].id if len(rows) == PAGE else None
         self._announcer.declined(rows, self._declined_told)
+        self._breach = rows[-1].id if len(rows) == PAGE else None
 
     def _expect(self, count: int) -> None:
         with self._lock:

@@ -31,6 +31,8 @@ from common.signing import key_id
 
 Check = Callable[[], str | None]
 REFRESH_S: Final = 5.0
+TAKEN_OVER: Final = {"ingest", "worker"}
+"""Others do the work of these when one stands still, and must not find its rows locked."""
 
 
 class Parts:
@@ -39,7 +41,8 @@ class Parts:
     def __init__(self, config: Config, role: str, clock: Callable[[], float] = time.time) -> None:
         self.config, self.clock = config, clock
         self.catalogue: Catalogue = load_catalogue([config.path(p) for p in config.bundles.paths])
-        self.store = Store(config.database())
+        stands_s = config.worker.deadline_s if role in TAKEN_OVER else None
+        self.store = Store(config.database(), stands_s)
         self.archive = archive_of(config)
         self._refreshed_at = float("-inf")
         self.refresh()

@@ -1,7 +1,8 @@
 """Write many rows of one table at once: on PostgreSQL all of them in one statement, as JSON.
 
 A statement for each row, prepared and pipelined, costs several times as much on both sides. SQLite,
-which has no way to go, is fastest with a statement for each. Must never change the order of rows.
+which has no way to go, is fastest with a statement for each. JSON has no NaN: what is not finite
+becomes NULL on PostgreSQL. Must never change the order of rows.
 """
 
 from __future__ import annotations

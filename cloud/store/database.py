@@ -28,11 +28,14 @@ class Store:
     Within SQLite one writes at a time. Within PostgreSQL several do: see `cloud.store.locks`.
     """
 
-    def __init__(self, location: Location) -> None:
-        """Open it: an empty database gets its tables, an older one new ones. Raises StoreError."""
+    def __init__(self, location: Location, idle_s: float | None = None) -> None:
+        """Open it: an empty database gets its tables, an older one new ones. Raises StoreError.
+
+        `idle_s`: how long PostgreSQL lets this process stand still in a transaction (None: ever).
+        """
         self.location = location
         self._turn: AbstractContextManager[object] = nullcontext()
-        self._writer = _writing_engine(location)
+        self._writer = _writing_engine(location, idle_s)
         if isinstance(location, PostgresUrl):
             self._reader = postgres.reading_engine(self._writer)
         else:
@@ -62,7 +65,7 @@ class Store:
         """A consistent view. Raises StoreUnavailableError when the database itself fails."""
         with _translated(), _session(self._reader) as session:
             yield session
-            session.commit()  # after a rollback psycopg forgets every statement it has prepared
+            _end_reading(session)
 
     def connections(self) -> dict[str, Callable[[], int]]:
         """How many connections are in use and idle, for whoever asks now and then."""
@@ -93,7 +96,7 @@ class Reader:
         """A consistent view. Raises StoreUnavailableError when the database itself fails."""
         with _translated(), _session(self._engine) as session:
             yield session
-            session.commit()
+            _end_reading(session)
 
     def close(self) -> None:
         """Give the database back."""
@@ -121,9 +124,9 @@ def version_of(location: Location) -> str | None:
     return found
 
 
-def _writing_engine(location: Location) -> Engine:
+def _writing_engine(location: Location, idle_s: float | None = None) -> Engine:
     if isinstance(location, PostgresUrl):
-        return postgres.writing_engine(location)
+        return postgres.writing_engine(location, idle_s)
     sqlite.check_file(location)
     return sqlite.engine(location, "BEGIN IMMEDIATE")
 
@@ -160,6 +163,12 @@ def _session(engine: Engine) -> Session:
     return Session(engine, expire_on_commit=False, autoflush=False)
 
 
+def _end_reading(session: Session) -> None:
+    """By a commit of nothing: after a rollback psycopg forgets every statement it has prepared."""
+    session.expunge_all()
+    session.commit()
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
@@ -167,7 +176,9 @@ def _translated() -> Iterator[None]:
     except PoolTimeoutError as error:
         raise StoreUnavailableError(error) from error
     except DBAPIError as error:
-        # The other subclasses of DatabaseError blame the statement, not the database.
-        if isinstance(error, OperationalError | InterfaceError) or type(error) is DatabaseError:
+        # The other subclasses of DatabaseError blame the statement, not the database; but the
+        # server's word that it has ended a connection may come as any of them.
+        blames_database = isinstance(error, OperationalError | InterfaceError)
+        if blames_database or error.connection_invalidated or type(error) is DatabaseError:
             raise StoreUnavailableError(error.orig or error) from error
         raise

@@ -20,15 +20,18 @@ _IN_TRANSACTION: Final = psycopg.pq.TransactionStatus.INTRANS
 _POOL: Final = 5
 _MORE: Final = 15
 _WAIT_S: Final = 10.0
-_IDLE_S: Final = 15.0
-"""A process that stands still in a transaction, its machine paused, holds its rows no longer."""
 _FRESH_S: Final = 1.0
 """A connection that was used within this time is not asked whether it still lives."""
 _OPENING: Final = 7_469_003_201  # the advisory lock of who makes or upgrades the tables
 
 
-def writing_engine(url: PostgresUrl) -> Engine:
-    """READ COMMITTED: after a lock was waited for, the next statement sees what was committed."""
+def writing_engine(url: PostgresUrl, idle_s: float | None = None) -> Engine:
+    """READ COMMITTED: after a lock was waited for, the next statement sees what was committed.
+
+    A process that stands still in a transaction for `idle_s`, its machine paused, loses the
+    connection, and with it the rows that it holds.
+    """
+    options = {"lock_timeout": _WAIT_S, "idle_in_transaction_session_timeout": idle_s or 0.0}
     made = create_engine(
         make_url(url.full).set(drivername="postgresql+psycopg"),
         isolation_level="READ COMMITTED",
@@ -39,8 +42,7 @@ def writing_engine(url: PostgresUrl) -> Engine:
         connect_args={
             "connect_timeout": int(_WAIT_S),
             "application_name": "twin-cloud",
-            "options": f"-c lock_timeout={int(1000 * _WAIT_S)} "
-            f"-c idle_in_transaction_session_timeout={int(1000 * _IDLE_S)}",
+            "options": " ".join(f"-c {name}={int(1000 * s)}" for name, s in options.items()),
         },
     )
 

@@ -35,10 +35,10 @@ class ReadBefore:
         """Raises TraceArchiveError. What cannot be read is for the transaction to meet."""
         self._archive = archive
         self._known: dict[tuple[str, str, str], bytes] = {}
-        for breach in breaches:
-            if breach.archived_in is not None:
-                key = breach.archived_in, breach.vehicle_id, breach.message_id
-                with suppress(TraceFileError):
+        with suppress(TraceFileError):
+            for breach in breaches:
+                if breach.archived_in is not None:
+                    key = breach.archived_in, breach.vehicle_id, breach.message_id
                     self._known[key] = archive.trace(*key)
 
     def trace(self, name: str, vehicle_id: str, message_id: str) -> bytes:
