@@ -210,11 +210,12 @@ def test_who_stood_still_in_a_transaction_is_told_to_try_again(
     postgres_database: PostgresUrl, how: str, *, asks_again: bool
 ) -> None:
     """As anything but the database's failure it would quarantine what was in hand."""
-    store = Store(postgres_database, idle_s=0.1)
+    store = Store(postgres_database)
     session = store.read if how == "read" else store.write
 
     def stand_still() -> None:
         with session() as db:
+            db.connection().execute(text("SET LOCAL idle_in_transaction_session_timeout = 100"))
             pid = db.connection().execute(text("SELECT pg_backend_pid()")).scalar_one()
             eventually(lambda: has_ended(postgres_database, pid), what="the end of it")
             if asks_again:
