@@ -120,7 +120,7 @@ def _step(law: AgeingLaw, rate: FloatArray, ds: float | FloatArray) -> _Step:
     along = (-1, *([1] * rate.ndim))
     t = length * _PLACES.reshape(along)
     exponent = growth * t
-    e, g = np.exp(exponent), _integrated(exponent, t)
+    e, g = np.exp(exponent), integrated(exponent, t)
     factor, drift, e, g = e[-1], g[-1], e[:-1], g[:-1]
     q = law.rate_process_noise + np.square(law.volatility * rate * (factor / e))
     weighted = q * (length * _WEIGHTS.reshape(along))
@@ -133,7 +133,7 @@ def _step(law: AgeingLaw, rate: FloatArray, ds: float | FloatArray) -> _Step:
     )
 
 
-def _integrated(exponent: FloatArray, t: FloatArray) -> FloatArray:
+def integrated(exponent: FloatArray, t: FloatArray) -> FloatArray:
     """(e^(growth t) - 1) / growth at exponents growth t; t where growth is 0."""
     still = exponent == 0.0
     integrated: FloatArray = t * np.where(

@@ -109,14 +109,10 @@ def is_positive_definite(estimate: Estimate, manifest: Manifest) -> bool:
 
 def estimate_of(revision: Revision | Provisional) -> Estimate:
     """The estimate that a revision, or what a vehicle made for itself, carries."""
-    states = 2 * len(revision.theta)
-    rows, columns = upper_indices(states)
-    P = np.empty((states, states))
-    P[rows, columns] = P[columns, rows] = revision.covariance
     return Estimate(
         theta=np.array(revision.theta),
         rate=np.array(revision.rate),
-        covariance=P,
+        covariance=symmetric(2 * len(revision.theta), revision.covariance),
         odometer=revision.odometer,
         growth=np.array(revision.rate_growth) if revision.rate_growth else None,
         discrepancy=_discrepancy_in(revision),
@@ -159,6 +155,14 @@ def upper_indices(states: int) -> tuple[Index, Index]:
     """Where the upper triangle of a [states, states] matrix stands, row by row."""
     rows, columns = np.triu_indices(states)
     return rows, columns
+
+
+def symmetric(states: int, upper: npt.ArrayLike) -> FloatArray:
+    """The matrix [states, states] with this upper triangle, row by row."""
+    rows, columns = upper_indices(states)
+    P = np.empty((states, states))
+    P[rows, columns] = P[columns, rows] = upper
+    return P
 
 
 def upper_triangle(covariance: FloatArray) -> list[float]:

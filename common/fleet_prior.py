@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from common.batch import extrapolate
 from common.errors import MalformedMessageError
-from common.estimate import Discrepancy, Estimate, upper_indices
+from common.estimate import Discrepancy, Estimate, symmetric
 from common.json_document import decode_document
 from common.manifest import Manifest
 from common.messages import Believable, Digest, Growth, NonNegative, Odometer, States, UnixTime
@@ -121,10 +121,7 @@ def _interpolated(prior: FleetPrior, rows: list[list[float]], age: float) -> Flo
 
 def _covariance(prior: FleetPrior, age: float) -> FloatArray:
     """A mixture of two positive definite matrices is one, too."""
-    states = 2 * len(prior.parameters)
-    P = np.zeros((states, states))
-    P[upper_indices(states)] = _interpolated(prior, prior.covariance, age)
-    return P + np.triu(P, 1).T
+    return symmetric(2 * len(prior.parameters), _interpolated(prior, prior.covariance, age))
 
 
 def _problem(prior: FleetPrior) -> str | None:

@@ -14,7 +14,7 @@ import numpy as np
 from bench.fleet.fleet_trips import Journey
 from bench.offline_loop import Trip
 from common import calibration
-from common.ageing import MAX_EXPONENT
+from common.ageing import MAX_EXPONENT, integrated
 from common.calibration import align, extrapolate
 from common.layout import layout_of
 from common.manifest import Manifest
@@ -221,8 +221,7 @@ def ahead(
         return extrapolate(estimate, manifest, odometer)
     growth = layout.law.growth if estimate.growth is None else estimate.growth
     exponent = np.minimum(growth * ds, MAX_EXPONENT)
-    still = exponent == 0.0
-    drift = ds * np.where(still, 1.0, np.expm1(exponent) / np.where(still, 1.0, exponent))
+    drift = integrated(exponent, np.asarray(ds))
     free = layout.bounds.free(estimate.theta)
     moved = layout.bounds.reachable(free + drift * estimate.rate / layout.bounds.slope(free))
     return replace(estimate, theta=layout.bounds.bounded(moved), odometer=odometer)

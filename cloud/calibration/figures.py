@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from cloud.store import evidence
 from cloud.store.assessed import Assessed
 from cloud.store.tables import Vehicle
 from common.batch import batch_of, extrapolated
@@ -43,13 +44,7 @@ def note(
         vehicle.soh, vehicle.soh_std, vehicle.drift = found
         vehicle.figures_revision = revision.number
         vehicle.relative_std = relative_std(estimate.covariance, stds)
-        vehicle.error_left = _error_left(revision, manifest)
-
-
-def _error_left(revision: Revision, manifest: Manifest) -> float | None:
-    if revision.cause.kind != "breach":
-        return None
-    return revision.cause.error_after_v / manifest.error_threshold_v
+        vehicle.error_left = evidence.error_left(revision, manifest)
 
 
 def _healths(

@@ -11,19 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import (
-    Column,
-    CursorResult,
-    LargeBinary,
-    Table,
-    TextClause,
-    bindparam,
-    insert,
-    text,
-    update,
-)
+from sqlalchemy import Column, LargeBinary, Table, bindparam, insert, text, update
 from sqlalchemy.dialects import postgresql
 from sqlmodel import Session
+
+from cloud.store.portable import is_postgres
 
 Row = Mapping[str, object]
 
@@ -52,8 +44,12 @@ class Insert:
 
     def execute(self, db: Session, rows: Sequence[Row]) -> None:
         """Write them, the first one first."""
-        if rows:
-            _execute(db, self._whole, self._each, rows)
+        if not rows:
+            return
+        if is_postgres(db):
+            db.connection().execute(self._whole, {"rows": _as_json(rows)})
+        else:
+            db.connection().execute(self._each, rows)
 
 
 class Update:
@@ -80,18 +76,11 @@ class Update:
         """Write them; how many there were. No two rows may have the same key."""
         if not rows:
             return 0
-        if _is_postgres(db):
+        if is_postgres(db):
             given = {"rows": _as_json(rows), "keys": [row[self._key] for row in rows]}
-            return _count(db.connection().execute(self._whole, given))
+            return db.connection().execute(self._whole, given).rowcount
         renamed = [{f"{name}_": value for name, value in row.items()} for row in rows]
-        return _count(db.connection().execute(self._each, renamed))
-
-
-def _execute(db: Session, whole: TextClause, each: Any, rows: Sequence[Row]) -> None:
-    if _is_postgres(db):
-        db.connection().execute(whole, {"rows": _as_json(rows)})
-    else:
-        db.connection().execute(each, rows)
+        return db.connection().execute(self._each, renamed).rowcount
 
 
 def _rows(table: Table, names: Sequence[str]) -> str:
@@ -112,11 +101,3 @@ def _value(column: Column[Any]) -> str:
 
 def _as_json(rows: Sequence[Row]) -> str:
     return msgspec.json.encode(rows).decode()
-
-
-def _count(result: CursorResult[Any]) -> int:
-    return result.rowcount
-
-
-def _is_postgres(db: Session) -> bool:
-    return db.get_bind().dialect.name == "postgresql"

@@ -60,7 +60,7 @@ def gather_all(
             trips=vehicle.trips,
             calibrations=vehicle.calibrations if revision else 0,
             relative_std=relative_std(estimate.covariance, prior_stds),
-            error_left=_error_left(revision, manifest),
+            error_left=error_left(revision, manifest),
             failures=vehicle.failures,
             last_trip_age_s=_age_s(vehicle, now),
         )
@@ -70,7 +70,8 @@ def gather_all(
     ]
 
 
-def _error_left(revision: Revision | None, manifest: Manifest) -> float | None:
+def error_left(revision: Revision | None, manifest: Manifest) -> float | None:
+    """What its calibration left on its own trip, in thresholds; None where no breach brought it."""
     if revision is None or revision.cause.kind != "breach":
         return None
     return revision.cause.error_after_v / manifest.error_threshold_v

@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, col, select
 
 from cloud.store.membership import among
+from cloud.store.portable import is_postgres
 from cloud.store.tables import Vehicle
 
 _LOCKED = (
@@ -43,16 +44,12 @@ def add_vehicles(db: Session, vehicle_ids: Collection[str], now: float) -> None:
 def add_missing(db: Session, kind: type[SQLModel], rows: Sequence[dict[str, object]]) -> None:
     """Insert rows; one whose key is taken is left as it stands."""
     table: Table = kind.__table__  # type: ignore[attr-defined]
-    insert = postgresql.insert if _is_postgres(db) else sqlite.insert
+    insert = postgresql.insert if is_postgres(db) else sqlite.insert
     db.connection().execute(insert(table).on_conflict_do_nothing(), rows)
 
 
 def exclusive(db: Session, what: str) -> None:
     """Be the only one that does `what`, until the transaction ends."""
-    if _is_postgres(db):
+    if is_postgres(db):
         key = func.hashtextextended(what, 0)
         db.connection().execute(select(func.pg_advisory_xact_lock(key)))
-
-
-def _is_postgres(db: Session) -> bool:
-    return db.get_bind().dialect.name == "postgresql"

@@ -8,7 +8,12 @@ importing anything from `cloud.store` does that.
 from __future__ import annotations
 
 from sqlalchemy import TEXT, BigInteger, Index, Integer, MetaData, String, Table, event
-from sqlmodel import AutoString, SQLModel
+from sqlmodel import AutoString, Session, SQLModel
+
+
+def is_postgres(db: Session) -> bool:
+    """Which of the two it is, where their words differ."""
+    return db.get_bind().dialect.name == "postgresql"
 
 
 @event.listens_for(Table, "after_parent_attach")

@@ -17,6 +17,7 @@ from sqlmodel import Session, col, select
 
 from cloud.intake.interpretation import Delivery
 from cloud.store import events
+from cloud.store.portable import is_postgres
 from cloud.store.tables import Quarantine, Vehicle
 from common import messages
 from common.errors import TopicError
@@ -89,7 +90,7 @@ def _tell(db: Session, new: Sequence[dict[str, Any]], now: float) -> None:
 
 def _upsert(db: Session) -> Executable:
     """Another process may have added the same since."""
-    if db.get_bind().dialect.name == "postgresql":
+    if is_postgres(db):
         new = postgresql.insert(_TABLE)
         return new.on_conflict_do_update(index_elements=["digest"], set_=_counted(new.excluded))
     kept = sqlite.insert(_TABLE)
